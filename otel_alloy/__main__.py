@@ -1,0 +1,5 @@
+"""`python -m otel_alloy`."""
+
+from otel_alloy.cli import main
+
+main()

@@ -1,0 +1,153 @@
+"""One request to `GET /logs` and one answer, or an error named by what to do next.
+
+No retrying, no paging and no waiting here. The key goes only to the configured endpoint:
+redirects are refused, and no error text holds the key, a header or a body.
+"""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from time import time
+
+import httpx
+
+from otel_alloy.alloy.models import Page, Unreadable, read_page
+from otel_alloy.alloy.query import Query
+from otel_alloy.errors import AccessRefused, RequestRefused, Stop, Throttled, Unavailable
+
+
+class AlloyClient:
+    """`endpoint`: base URL, `/logs` is appended. `api_key`: with or without a leading `bearer `.
+    `api_version`: header `x-api-version`, empty leaves it out. `timeout`: seconds for one whole
+    request. `max_response_bytes`: a longer answer (after decompression) is refused."""
+
+    def __init__(
+        self, endpoint: str, api_key: str, *, api_version: str = "2025-09", timeout: float = 30.0,
+        max_response_bytes: int = 64 * 2**20, user_agent: str = "otel-alloy",
+    ) -> None:  # fmt: skip
+        key = api_key.strip()
+        if key[:7].lower() == "bearer ":
+            key = key[7:].strip()
+        headers = {"Authorization": f"bearer {key}", "User-Agent": user_agent}
+        headers["Accept"] = "application/json"
+        if api_version:
+            headers["x-api-version"] = api_version
+        self._url = endpoint.rstrip("/") + "/logs"
+        self._host = httpx.URL(self._url).host
+        self._timeout = timeout
+        self._max = max_response_bytes
+        self._http = httpx.Client(headers=headers, timeout=timeout, follow_redirects=False)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def fetch(self, query: Query) -> Page:
+        """The page that `query` asks for.
+
+        Raises Unavailable or Throttled (retry), RequestRefused (change the request), AccessRefused
+        or Stop (a person has to act).
+        """
+        try:
+            with self._http.stream("GET", self._url, params=query.parameters()) as response:
+                body = self._body(response)
+        except httpx.HTTPError as error:
+            raise self._network_error(error) from None
+        except httpx.InvalidURL as error:
+            raise Stop(f"the endpoint is not a usable URL: {error}; correct ALLOY_ENDPOINT") from None
+        self._check(response)
+        try:
+            page = read_page(body)
+        except Unreadable as error:
+            raise Unavailable(f"{self._host} answered 200, but {error}") from None
+        date = _date_ms(response.headers.get("date"))
+        page.server_date = None if date is None else date + 999  # the header drops the milliseconds
+        return page
+
+    def _body(self, response: httpx.Response) -> bytes:
+        """The body, read within the limits of size and of time (httpx's own timeout is per read,
+        which a slow trickle never meets)."""
+        if response.status_code != 200:
+            return b""
+        deadline = time() + self._timeout
+        chunks, size = [], 0
+        for chunk in response.iter_bytes():
+            size += len(chunk)
+            if size > self._max:
+                raise RequestRefused(
+                    f"{self._host} answered with more than {self._max} bytes; lower "
+                    "OTEL_ALLOY_PAGE_SIZE"
+                )
+            if time() > deadline:
+                raise Unavailable(f"{self._host} did not finish its answer in {self._timeout:g} s")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _check(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == 200:
+            return
+        after = _retry_after(response.headers.get("retry-after"))
+        if status == 429:
+            raise Throttled(f"{self._host} asks to slow down (429)", after)
+        if status in (401, 403):
+            raise AccessRefused(
+                f"{self._host} refuses the API key ({status}); check ALLOY_API_KEY: is it whole, "
+                "not revoked, and a key of this environment and region?"
+            )
+        if status in (400, 413, 414, 422):
+            raise RequestRefused(
+                f"{self._host} refuses the request ({status}); if it goes on, try another "
+                "OTEL_ALLOY_PAGE_SIZE or OTEL_ALLOY_API_VERSION"
+            )
+        if status in (404, 405, 410) or 300 <= status < 400:
+            what = "redirects" if status < 400 else "has no Logs API at this address"
+            raise Stop(f"{self._host} {what} ({status}); correct ALLOY_ENDPOINT")
+        raise Unavailable(f"{self._host} answered {status}", after)
+
+    def _network_error(self, error: httpx.HTTPError) -> Unavailable | Stop:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return Unavailable(
+                    f"{self._host} cannot prove who it is ({cause.verify_message}); check "
+                    "ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)"
+                )
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, httpx.UnsupportedProtocol):
+            return Stop("ALLOY_ENDPOINT has to begin with https:// or http://")
+        words = {
+            httpx.ConnectTimeout: "does not accept a connection in time",
+            httpx.TimeoutException: f"did not answer within {self._timeout:g} s",
+            httpx.ConnectError: "cannot be reached (name, port or network)",
+            httpx.RemoteProtocolError: "broke the connection or cut its answer off",
+            httpx.DecodingError: "sent a body that does not decompress",
+        }
+        for kind, text in words.items():
+            if isinstance(error, kind):
+                return Unavailable(f"{self._host} {text}")
+        return Unavailable(f"the connection to {self._host} failed ({type(error).__name__})")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a `Retry-After` header: a number, or a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+        return seconds if 0 <= seconds < 1e9 else None
+    except ValueError:
+        date = _date_ms(value)
+        return None if date is None else max(0.0, date / 1000 - time())
+
+
+def _date_ms(value: str | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,0 +1,279 @@
+"""The answer of `GET /logs` as pydantic models, after the vendor's OpenAPI description.
+
+That description has no `required` list, so every field may be missing or null; references may
+come populated or as a bare id; unknown fields and unknown messages pass. A page is validated as
+a whole, in Rust; only where that fails is it looked at record by record, and only a record that
+cannot be read at all is left out, with the reason. Field names are the vendor's.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from otel_alloy.alloy.timestamps import object_id_ns, to_ms
+
+STARTED, FINISHED, ERROR = "executionStarted", "executionFinished", "executionError"
+TERMINAL = frozenset((FINISHED, ERROR))
+
+Timestamp = Any  # any JSON value: `timestamps.to_ns` decides what it can read
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True, populate_by_name=True)
+
+
+class ExecutionReference(_Lenient):
+    """`data`: which execution the notification is about."""
+
+    executionId: str | None = None
+    executionUuid: str | None = None
+
+
+class User(_Lenient):
+    """The customer's user for whom the workflow ran."""
+
+    email: str | None = None
+    fullName: str | None = None
+
+
+class Integration(_Lenient):
+    """The integration that the workflow belongs to."""
+
+    id: str | None = Field(None, alias="_id")
+    name: str | None = None
+    blockId: str | None = None
+    icon: str | None = None
+
+
+class Workflow(_Lenient):
+    """`forgeWorkflow`: the parent workflow, the template of a user's installed copy."""
+
+    name: str | None = None
+    integrationId: Annotated[Integration | str | None, Field(union_mode="left_to_right")] = None
+
+
+class Notification(_Lenient):
+    """One entry of `notifications`."""
+
+    id: str | None = Field(None, alias="_id")
+    message: str | None = None
+    data: ExecutionReference | None = None
+    startedAt: Timestamp = None
+    completedAt: Timestamp = None
+    createdAt: Timestamp = None
+    customVersion: bool | None = None
+    workflowVersion: int | None = None
+    teamId: str | None = None
+    forgeWorkflowId: str | None = None
+    workflowId: str | None = None
+    userId: str | None = None
+    user: Annotated[User | str | None, Field(union_mode="left_to_right")] = None
+    forgeWorkflow: Annotated[Workflow | str | None, Field(union_mode="left_to_right")] = None
+
+    @property
+    def execution(self) -> str | None:
+        """What identifies the execution: executionId, else executionUuid."""
+        data = self.data
+        return (data.executionId or data.executionUuid) if data else None
+
+
+class Pagination(_Lenient):
+    """What the API says of its own paging; shown to people, never relied on."""
+
+    totalItems: int | None = None
+    totalPages: int | None = None
+    currentPage: int | None = None
+    pageSize: int | None = None
+
+
+class _Answer(_Lenient):
+    notifications: list[Notification]
+    lastFetched: Timestamp = None
+    pagination: Pagination | None = None
+
+
+class Unreadable(ValueError):
+    """The body is not JSON, or not the documented shape; the message says which."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A notification with what reading needs: its identity and createdAt (Unix ms)."""
+
+    notification: Notification
+    identity: tuple[str, str]
+    created: int | None
+    original: Original
+
+
+class _Body:
+    """An answer's bytes, parsed a second time only when somebody wants a record's own JSON."""
+
+    __slots__ = ("_bytes", "_parsed")
+
+    def __init__(self, body: bytes) -> None:
+        self._bytes = body
+        self._parsed: list[Any] | None = None
+
+    def entry(self, index: int) -> Any:
+        if self._parsed is None:
+            self._parsed = _entries(_loads(self._bytes))[0]
+        return self._parsed[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """Where the record's own JSON is: entry `index` of an answer."""
+
+    body: _Body
+    index: int
+
+    def text(self) -> str:
+        """The record as the API sent it (parsed and written again)."""
+        return json.dumps(self.body.entry(self.index), ensure_ascii=True)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """An entry of `notifications` that is no notification, and why. `identity`: of its JSON."""
+
+    reason: str
+    original: Original
+    identity: tuple[str, str]
+
+
+@dataclass(slots=True)
+class Page:
+    """One answer: the readable records in the API's order, and the others."""
+
+    records: list[Record]
+    bad: list[BadRecord] = field(default_factory=list)
+    last_fetched: Timestamp = None
+    pagination: Pagination | None = None
+    server_date: int | None = None  # Unix ms, of the `Date` header
+
+    @property
+    def received(self) -> int:
+        """How many entries the API sent."""
+        return len(self.records) + len(self.bad)
+
+
+@contextmanager
+def _collector_aside() -> Iterator[None]:
+    """Thousands of objects appear at once and none is garbage; scanning them costs more than
+    parsing them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def read_page(body: bytes) -> Page:
+    """The page in an answer's `body`. Raises Unreadable."""
+    with _collector_aside():
+        try:
+            answer = _Answer.model_validate_json(body)
+        except ValidationError:
+            return _read_leniently(body)
+        kept = _Body(body)
+        return Page(
+            [_record(n, Original(kept, i)) for i, n in enumerate(answer.notifications)],
+            last_fetched=answer.lastFetched,
+            pagination=answer.pagination,
+        )
+
+
+def _record(notification: Notification, original: Original) -> Record:
+    identity = notification.id
+    created = to_ms(notification.createdAt)
+    if identity is None:
+        identity = _digest(original)
+    if created is None:
+        born = object_id_ns(identity)
+        created = born // 1_000_000 if born is not None else None
+    return Record(notification, (identity, notification.message or ""), created, original)
+
+
+def _digest(original: Original) -> str:
+    return sha256(original.text().encode()).hexdigest()
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8", "replace"))
+    except RecursionError:
+        raise Unreadable("its JSON is nested too deeply") from None
+    except ValueError as error:
+        start = body[:200].lstrip()[:15].lower()
+        if start.startswith((b"<!doctype", b"<html")):
+            raise Unreadable("it is an HTML page, not JSON") from None
+        if not body.strip():
+            raise Unreadable("it is empty") from None
+        place = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise Unreadable(f"it is not JSON, or cut off{place}") from None
+
+
+def _entries(answer: Any) -> tuple[list[Any], dict[str, Any]]:
+    """The list `notifications` and the object around it, with or without a `data` envelope."""
+    if isinstance(answer, dict):
+        inner = answer.get("data")
+        if "notifications" not in answer and isinstance(inner, dict):
+            answer = inner
+        entries = answer.get("notifications")
+        if isinstance(entries, list):
+            return entries, answer
+    raise Unreadable("it is JSON, but has no list `notifications`")
+
+
+def _read_leniently(body: bytes) -> Page:
+    kept = _Body(body)
+    entries, answer = _entries(_loads(body))
+    page = Page([], last_fetched=answer.get("lastFetched"))
+    try:
+        page.pagination = Pagination.model_validate(answer.get("pagination"))
+    except ValidationError:
+        page.pagination = None
+    for index, entry in enumerate(entries):
+        original = Original(kept, index)
+        try:
+            page.records.append(_record(_notification(entry), original))
+        except Unreadable as error:
+            page.bad.append(BadRecord(str(error), original, (_digest(original), "")))
+    return page
+
+
+def _notification(entry: Any) -> Notification:
+    """The entry without the fields that are not what the vendor documents."""
+    if not isinstance(entry, dict):
+        raise Unreadable(f"it is not an object but {type(entry).__name__}")
+    entry = _without_surrogates(entry)
+    for _ in range(2):
+        try:
+            notification = Notification.model_validate(entry)
+        except ValidationError as error:
+            wrong = {problem["loc"][0] for problem in error.errors(include_input=False)}
+            entry = {key: value for key, value in entry.items() if key not in wrong}
+        else:
+            return notification
+    raise Unreadable("its fields are not as documented")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(v) for v in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    return value

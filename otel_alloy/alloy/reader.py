@@ -1,0 +1,240 @@
+"""How a window on createdAt is read to its end, whatever the API makes of our parameters.
+
+Ascending keyset (the normal way): after a page, the next request starts at the page's last
+createdAt, closed, so that records which share a millisecond are never cut apart. `skip` serves
+only inside a run of equal createdAt that is longer than a page. A request's cost is the same at
+the millionth execution. Progress is by records received, never by records asked for.
+
+Newest first (where the API ignores the filter or the order): pages from the newest record down,
+each overlapping the one before by one record, so that deletions cannot open a gap unseen, until
+a page lies wholly below the window.
+
+The end is an empty page, or a page smaller than this API has shown it can send. A window's upper
+bound is frozen when it begins: records that appear while it is read belong to the next one, which
+starts an overlap earlier (`window_start` has the proof).
+
+Nothing here remembers what was delivered; dropping what is known is the joiner's work.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from otel_alloy.alloy.models import BadRecord, Page, Record
+from otel_alloy.alloy.pacing import Fetch
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.timestamps import to_ms
+
+_DISTRUST_MS = 300_000
+
+
+class Filter(enum.Enum):
+    """What the API makes of a createdAt filter."""
+
+    HONOURED = "honoured"
+    IGNORED = "ignored"
+    MATCHES_NOTHING = "matches nothing"
+    UNKNOWN = "not known yet"
+
+
+class Misbehaved(Exception):
+    """The API did not do what ascending paging needs; `verdict` and `ordered` say what it does."""
+
+    def __init__(self, verdict: Filter, ordered: bool) -> None:
+        super().__init__(verdict.value)
+        self.verdict, self.ordered = verdict, ordered
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """createdAt from `start` (inclusive) to `before` (exclusive), Unix ms."""
+
+    start: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One page's worth of new ground.
+
+    `position`: once this is settled, the window may be continued from this createdAt (inclusive);
+    None while only the whole window can be settled (newest first). `last`: the window is read.
+    """
+
+    records: list[Record]
+    bad: list[BadRecord]
+    position: int | None
+    last: bool
+
+
+class ServerClock:
+    """The API's clock, from what its answers say, in Unix ms.
+
+    `lastFetched` is the application's own clock and comes first; where it lies more than five
+    minutes from the `Date` header it is something else, and `Date` is used. With neither, or with
+    only a `lastFetched` behind our clock, ours counts: a window that ends too late costs nothing,
+    one that always ends too early would never show a new record.
+    """
+
+    def __init__(self) -> None:
+        self._skew = 0
+        self._slowest = 0
+
+    def learn(self, page: Page, now: int) -> None:
+        """Takes the clock from an answer that was received at `now` (ours)."""
+        fetched, date = to_ms(page.last_fetched), page.server_date
+        told = [t for t in (fetched, date) if t is not None]
+        if not told:
+            return
+        if fetched is None or date is None:
+            best = date if date is not None else max(told[0], now)
+        else:
+            best = fetched if abs(fetched - date) <= _DISTRUST_MS else date
+        self._skew = best - now
+        self._slowest = min(told) - now
+
+    @property
+    def skew(self) -> int:
+        """Server minus ours, ms."""
+        return self._skew
+
+    def now(self, now: int) -> int:
+        """The server's time when ours is `now`."""
+        return now + self._skew
+
+    def earliest(self, now: int) -> int:
+        """The earliest that any of the server's clocks may show: for a lower bound that must not
+        be too late."""
+        return now + min(self._skew, self._slowest)
+
+
+class Reader:
+    """Reads windows through `fetch` for one source.
+
+    `scope` holds what every request has in common (page size, workflow and user filters).
+    """
+
+    def __init__(self, fetch: Fetch, scope: Query) -> None:
+        self._fetch = fetch
+        self._scope = scope
+        self.filter = Filter.UNKNOWN
+        self.ordered = True
+        self._largest = 0
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether the fallback is in use."""
+        return not self.ordered or self.filter in (Filter.IGNORED, Filter.MATCHES_NOTHING)
+
+    def probe(self) -> Page:
+        """Two requests that find out whether the createdAt filter works; the first one's page.
+
+        The newest record's millisecond is asked for in ascending order: an API that ignores the
+        filter answers with its oldest record instead, one that cannot compare dates with nothing.
+        """
+        newest = self._get(replace(self._scope, ascending=False))
+        times = [r.created for r in newest.records if r.created is not None]
+        if not times:
+            return newest
+        newest_time = max(times)
+        page = self._get(
+            replace(self._scope, limit=1, after=newest_time - 1, before=newest_time + 1)
+        )
+        if not page.received:
+            self.filter = Filter.MATCHES_NOTHING
+        elif any(r.created is not None and r.created != newest_time for r in page.records):
+            self.filter = Filter.IGNORED
+        elif min(times) != newest_time:
+            self.filter = Filter.HONOURED
+        return newest
+
+    def read(self, window: Window) -> Iterator[Reading]:
+        """The window's records, page by page. Raises what `fetch` raises, and Misbehaved once when
+        the API shows that it needs the fallback: read the window again then."""
+        return self._descend(window) if self.newest_first else self._ascend(window)
+
+    def execution(self, execution_id: str) -> list[Record]:
+        """All notifications of one execution that the API still has (one request); empty where it
+        ignores filters."""
+        page = self._get(replace(self._scope, execution_id=execution_id))
+        return [r for r in page.records if r.notification.execution == execution_id]
+
+    def _get(self, query: Query) -> Page:
+        page = self._fetch(query)
+        self._largest = max(self._largest, page.received)
+        return page
+
+    def _ascend(self, window: Window) -> Iterator[Reading]:
+        position, skip = window.start, 0
+        at_position: set[tuple[str, str]] = set()
+        while True:
+            shown = self._largest
+            query = replace(self._scope, after=position - 1, before=window.before, skip=skip)
+            page = self._get(query)
+            times = [r.created for r in page.records if r.created is not None]
+            if any(not position <= t < window.before for t in times):
+                self.filter = Filter.IGNORED
+                raise Misbehaved(Filter.IGNORED, True)
+            if times != sorted(times):
+                self.ordered = False
+                raise Misbehaved(self.filter, False)
+            last_time = times[-1] if times else position
+            fresh = [r for r in page.records if r.identity not in at_position]
+            bad = [b for b in page.bad if b.identity not in at_position]
+            nothing_new = not fresh and not bad
+            exhausted = page.received < shown or not page.received or (skip > 0 and nothing_new)
+            if last_time > position:
+                at_position, skip = set(), 0
+            else:
+                skip += page.received
+            at_position.update(r.identity for r in page.records if r.created in (last_time, None))
+            at_position.update(b.identity for b in bad)
+            position = last_time
+            yield Reading(fresh, bad, position, exhausted)
+            if exhausted:
+                return
+
+    def _descend(self, window: Window) -> Iterator[Reading]:
+        filtered = self.filter is Filter.HONOURED
+        query = replace(
+            self._scope, ascending=False,
+            after=window.start - 1 if filtered else None, before=window.before if filtered else None,
+        )  # fmt: skip
+        skip, step = 0, 0
+        previous: set[tuple[str, str]] = set()
+        while True:
+            page = self._get(replace(query, skip=skip))
+            here = {r.identity for r in page.records} | {b.identity for b in page.bad}
+            if skip and here and step > 1 and previous.isdisjoint(here):
+                # Records above were deleted and what came after the last page moved up into it.
+                skip, step = max(0, skip - step), step * 2
+                continue
+            times = [r.created for r in page.records if r.created is not None]
+            below = bool(times) and times == sorted(times, reverse=True) and times[-1] < window.start
+            repeats = bool(skip) and here <= previous
+            records = [
+                r for r in page.records
+                if r.identity not in previous
+                and (r.created is None or window.start <= r.created < window.before)
+            ]  # fmt: skip
+            last = not page.received or below or repeats
+            yield Reading(records, page.bad, None, last)
+            if last:
+                return
+            step = page.received if page.received == 1 else page.received - 1
+            skip += step
+            previous = here
+
+
+def window_start(high: int, overlap_ms: int, final: bool) -> int:
+    """Where the next window begins (inclusive, Unix ms) after everything up to `high` is settled.
+
+    A record may become visible up to `overlap_ms` after its createdAt. `high` is the newest
+    createdAt settled and lies before the upper bound of the window that brought it, so a record
+    that was not visible then has createdAt > high - overlap: the next window must begin there.
+    `final`: a window that was begun more than an overlap after `high` last grew has been read to
+    its end, so nothing at or below `high` can still appear.
+    """
+    return high + 1 if final else high - overlap_ms

@@ -1,0 +1,282 @@
+"""The checkpoint in one SQLite file (WAL, standard library).
+
+A transaction is durable before `settle` returns (`synchronous=FULL`). One process at a time reads
+Alloy with a file: it holds an exclusive lock on a second, empty database beside it, which the
+operating system releases when the process dies, however it dies. Looking at the checkpoint needs
+no lock. Only SQL and its errors may live here.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from threading import RLock
+
+from otel_alloy.checkpoint import (
+    SCHEMA_VERSION,
+    Open,
+    Progress,
+    Seen,
+    SetAside,
+    Settlement,
+    State,
+)
+from otel_alloy.errors import CheckpointError, CheckpointUnwritable
+
+_APPLICATION_ID = 0x6F616C79  # "oaly"
+_PASSING = frozenset(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_BUSY"))
+_REJECTED = "SELECT source, signals, reason, role, original, started_at, at, number FROM rejected"
+
+
+class SqliteStore:
+    """`path`: the file, made with mode 0600 where it does not exist (its folder too)."""
+
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+        self._path = path
+        self._mutex = RLock()
+        self._owner: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise self._error(error) from None
+        try:
+            if exclusive:
+                self._owner = self._lock()
+            self._db = self._connect(path)
+            self._prepare()
+        except CheckpointError:
+            self._release()
+            raise
+        except sqlite3.Error as error:
+            self._release()
+            raise self._error(error) from None
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        return db
+
+    def _lock(self) -> sqlite3.Connection:
+        path = self._path.with_name(self._path.name + ".lock")
+        owner = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            os.chmod(path, 0o600)
+            owner.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            owner.close()
+            if error.sqlite_errorname != "SQLITE_BUSY":
+                raise
+            raise CheckpointError(
+                f"another process is using the checkpoint {self._path}; stop it, or give this "
+                "one its own file with OTEL_ALLOY_STORAGE"
+            ) from None
+        return owner
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        application = self._db.execute("PRAGMA application_id").fetchone()[0]
+        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if not tables and not version:
+            schema = files("otel_alloy.checkpoint").joinpath("sql/schema.sql").read_text()
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; PRAGMA application_id={_APPLICATION_ID};"
+                f"{schema} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+            )
+        elif application != _APPLICATION_ID:
+            raise CheckpointError(
+                f"{self._path} is a database, but no checkpoint of otel-alloy; point "
+                "OTEL_ALLOY_STORAGE at another file"
+            )
+        elif version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"the checkpoint {self._path} has schema version {version}, this otel-alloy "
+                f"reads version {SCHEMA_VERSION}; use the otel-alloy that wrote it"
+            )
+
+    def _error(self, error: Exception) -> CheckpointError:
+        name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+        remedies = {
+            "SQLITE_NOTADB": "the file is damaged or something else; restore it, or move it away "
+            "and choose where to begin with `otel-alloy checkpoint set`",
+            "SQLITE_CORRUPT": "the file is damaged; restore it, or move it away and choose where "
+            "to begin with `otel-alloy checkpoint set`",
+            "SQLITE_FULL": "make room on the disk; nothing is lost, the batch will be sent again",
+            "SQLITE_READONLY": "make the file and its folder writable for this user",
+            "SQLITE_CANTOPEN": "make the file and its folder writable for this user",
+        }
+        remedy = remedies.get(_base_name(error), "check the file, its folder and the disk")
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        return CheckpointError(f"checkpoint {self._path}: {words} ({name}); {remedy}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    told = self._error(error)
+                    if _base_name(error) in _PASSING:
+                        raise CheckpointUnwritable(str(told)) from None
+                    raise told from None
+                raise
+
+    def load(self, source: str, fingerprint: str) -> State:
+        """See `Store.load`."""
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT fingerprint, high, window_start, window_before, position"
+                " FROM source WHERE name=?",
+                (source,),
+            ).fetchone()
+            if row is None:
+                db.execute(
+                    "INSERT INTO source (name, fingerprint) VALUES (?,?)", (source, fingerprint)
+                )
+                return State()
+            if row[0] == "":  # placed by hand before the first run
+                db.execute("UPDATE source SET fingerprint=? WHERE name=?", (fingerprint, source))
+            elif row[0] != fingerprint:
+                raise CheckpointError(
+                    f"the checkpoint of source {source!r} in {self._path} belongs to another "
+                    "endpoint, workflow or user filter; give the new query another source name, "
+                    f"or forget the old one with `otel-alloy checkpoint reset {source}`"
+                )
+            state = State(_progress(row[1:]))
+            for i, message, created, ended in db.execute(
+                "SELECT id, message, created, ended FROM seen WHERE source=? ORDER BY created",
+                (source,),
+            ):
+                state.seen[i, message] = Seen(created, ended)
+            for execution, *start in db.execute(
+                "SELECT execution, original, created, next_check, started_at FROM open_execution"
+                " WHERE source=? ORDER BY created",
+                (source,),
+            ):
+                state.open[execution] = Open(*start)
+            state.ended.update(
+                db.execute(
+                    "SELECT execution, until FROM ended_execution WHERE source=? ORDER BY until",
+                    (source,),
+                ).fetchall()
+            )
+            return state
+
+    def settle(self, source: str, settlement: Settlement) -> None:
+        """See `Store.settle`."""
+        p = settlement.progress
+        start, before = p.window or (None, None)
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE source SET high=?, window_start=?, window_before=?, position=?"
+                " WHERE name=?",
+                (p.high, start, before, p.position, source),
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
+                [(source, i, m, s.created, s.ended) for (i, m), s in settlement.seen.items()],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO open_execution VALUES (?,?,?,?,?,?)",
+                [
+                    (source, e, o.text(), o.created, o.next_check, o.started_at)
+                    for e, o in settlement.opened.items()
+                ],
+            )
+            db.executemany(
+                "DELETE FROM open_execution WHERE source=? AND execution=?",
+                [(source, e) for e in settlement.closed],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
+                [(source, e, until) for e, until in settlement.ended.items()],
+            )
+            db.executemany(
+                "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
+                " VALUES (?,?,?,?,?,?,?)",
+                [
+                    (source, a.signals, a.reason, a.role, a.original, a.started_at, a.at)
+                    for a in settlement.set_aside
+                ],
+            )
+            db.execute(
+                "DELETE FROM seen WHERE source=? AND created<?", (source, settlement.forget_before)
+            )
+            db.execute(
+                "DELETE FROM ended_execution WHERE source=? AND until<?",
+                (source, settlement.forget_ended_before),
+            )
+
+    def sources(self) -> dict[str, Progress]:
+        """See `Store.sources`."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT name, high, window_start, window_before, position FROM source ORDER BY 1"
+            )
+            return {row[0]: _progress(row[1:]) for row in rows}
+
+    def set_high(self, source: str, high: int) -> None:
+        """See `Store.set_high`."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO source (name, fingerprint) VALUES (?,'')", (source,))
+            db.execute(
+                "UPDATE source SET high=?, window_start=NULL, window_before=NULL, position=NULL"
+                " WHERE name=?",
+                (high, source),
+            )
+            for table in ("seen", "ended_execution", "open_execution"):
+                db.execute(f"DELETE FROM {table} WHERE source=?", (source,))
+
+    def reset(self, source: str) -> bool:
+        """See `Store.reset`."""
+        with self._transaction() as db:
+            for table in ("seen", "ended_execution", "open_execution"):
+                db.execute(f"DELETE FROM {table} WHERE source=?", (source,))
+            return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
+
+    def rejected(self, numbers: Iterable[int] = ()) -> list[SetAside]:
+        """See `Store.rejected`."""
+        with self._transaction() as db:
+            rows = db.execute(_REJECTED + " ORDER BY number").fetchall()
+        wanted = set(numbers)
+        return [SetAside(*row) for row in rows if not wanted or row[-1] in wanted]
+
+    def drop_rejected(self, numbers: Iterable[int]) -> int:
+        """See `Store.drop_rejected`."""
+        with self._transaction() as db:
+            return sum(
+                db.execute("DELETE FROM rejected WHERE number=?", (n,)).rowcount for n in numbers
+            )
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        with self._mutex:
+            self._db.close()
+            self._release()
+
+    def _release(self) -> None:
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
+
+
+def _base_name(error: Exception) -> str:
+    """SQLite's primary result code, e.g. SQLITE_IOERR of SQLITE_IOERR_WRITE."""
+    return "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
+
+
+def _progress(row: tuple[int | None, ...]) -> Progress:
+    high, start, before, position = row
+    window = (start, before) if start is not None and before is not None else None
+    return Progress(high, window, position)

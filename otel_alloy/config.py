@@ -1,0 +1,388 @@
+"""Every setting: its default, unit and bounds. The only reader of the environment.
+
+A value comes from a command-line flag, else the environment, else the YAML file, else the
+default. Everything is checked before anything connects, and all mistakes are told at once, each
+with its remedy and never with a secret. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from otel_alloy.alloy.timestamps import to_ms
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d|w)")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds. Raises ValueError."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    text = str(value).strip().lower().replace(" ", "")
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not text or _DURATION.sub("", text):
+        raise ValueError("write a duration such as 30s, 5m, 1h30m or 60d")
+    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+
+
+def parse_moment(value: object) -> int | float:
+    """A point in time: Unix ms (int) of a timestamp, or how many seconds ago (float) of a
+    duration such as `60d`. Raises ValueError."""
+    if isinstance(value, str) and ("-" in value or ":" in value):
+        ms = to_ms(value.strip())
+        if ms is not None:
+            return ms
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError("write how long ago (60d, 12h) or a timestamp (2025-04-29T17:44:10Z)")
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+PrivacyChoice = Literal["keep", "hash", "drop"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class SourceSettings(_Model):
+    """One Alloy account or query. Durations in seconds."""
+
+    name: str = Field("default", min_length=1, description="names the source's checkpoint")
+    api_key: SecretStr = Field(description="Alloy API key, with or without `bearer `")
+    endpoint: str = Field("https://production.runalloy.com", description="base URL of the API")
+    api_version: str = Field("2025-09", description="header `x-api-version`; empty leaves it out")
+    timeout: Seconds = Field(30.0, gt=0, le=600, description="for one request to Alloy")
+    collection_interval: Seconds = Field(30.0, ge=1, le=86400, description="between two cycles")
+    initial_lookback: Seconds = Field(
+        3600.0, ge=0, description="how far back the first run begins; at most 60d is kept by Alloy"
+    )
+    overlap: Seconds = Field(
+        120.0, ge=0, le=86400, description="re-read each cycle for records that appear late"
+    )
+    page_size: int = Field(100, ge=1, le=10000, description="records asked for per request")
+    requests_per_minute: int = Field(60, ge=0, description="request budget; 0 = no limit")
+    incomplete_after: Seconds = Field(
+        86400.0, ge=60, description="an execution without an end is reported as incomplete"
+    )
+    workflow_id: str | None = Field(None, description="only this workflow (the parent's id)")
+    user_id: str | None = Field(None, description="only this user's executions")
+    resource: dict[str, str | bool | int | float] = Field(
+        default_factory=dict, description="more resource attributes for this source"
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_is_whole(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value().strip()
+        if key[:7].lower() == "bearer ":
+            key = key[7:].strip()
+        if not key:
+            raise ValueError("it is empty; set ALLOY_API_KEY to your Alloy API key")
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError("it holds spaces or characters that no key has; copy it again")
+        return SecretStr(key)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_a_url(cls, value: str) -> str:
+        match = re.fullmatch(r"(https?)://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:\d{1,5})?(/[^\s?#]*)?", value)
+        if match is None or (match[3] and not 0 < int(match[3][1:]) < 65536):
+            raise ValueError(
+                "write a URL such as https://production.runalloy.com (no user, query or fragment)"
+            )
+        return value.rstrip("/").removesuffix("/logs")
+
+    @property
+    def fingerprint(self) -> str:
+        """What defines the query, so that a checkpoint is never used for another one. The key is
+        no part of it: keys are rotated."""
+        text = "\n".join((self.endpoint, self.workflow_id or "", self.user_id or ""))
+        return sha256(text.encode()).hexdigest()[:32]
+
+
+class Privacy(_Model):
+    """What becomes of personal data, by attribute."""
+
+    user_email: PrivacyChoice = Field("keep", alias="user.email", description="user.email")
+    user_full_name: PrivacyChoice = Field(
+        "keep", alias="user.full_name", description="user.full_name"
+    )
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _otel_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k.startswith("OTEL_")}
+
+
+class Settings(_Model):
+    """All settings. With one source, its settings may stand at this level:
+    `Settings(api_key=…, endpoint=…)`. Raises pydantic's ValidationError; `load_settings` turns
+    that into ConfigurationError with the names that people wrote.
+
+    `environment`: the `OTEL_*` variables; OpenTelemetry's own ones work as it specifies.
+    """
+
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    storage: str = Field("sqlite:///otel-alloy.db", description="where the checkpoint is kept")
+    batch_size: int = Field(1000, ge=1, le=100_000, description="executions per delivery")
+    max_request_bytes: int = Field(
+        3_670_016, ge=10_000, le=64 * 2**20, description="size limit of one OTLP request"
+    )
+    shutdown_timeout: Seconds = Field(10.0, ge=0, le=600, description="to settle what is in flight")
+    attribute_value_length_limit: int = Field(
+        2048, ge=16, le=65536, description="characters kept of a text value"
+    )
+    started_logs: bool = Field(False, description="also a log record when an execution starts")
+    privacy: Privacy = Field(default_factory=Privacy, description="personal data")
+    privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC where privacy = hash")
+    since: int | float | None = Field(
+        None, description="where the first run begins; instead of initial_lookback"
+    )
+    environment: dict[str, str] = Field(default_factory=_otel_environment, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_source(cls, values: Any) -> Any:
+        """Source settings at the top level are defaults for every source, or the only source."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        shared = {k: values.pop(k) for k in list(values) if k in SourceSettings.model_fields}
+        sources = values.get("sources")
+        if sources is None:
+            values["sources"] = [shared]
+        elif isinstance(sources, list | tuple):
+            values["sources"] = [
+                {**shared, **s} if isinstance(s, dict) else s for s in sources
+            ]
+        return values
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _since(cls, value: object) -> int | float | None:
+        return None if value is None else parse_moment(value)
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_known(cls, value: str) -> str:
+        if not re.fullmatch(r"sqlite:///.+", value):
+            raise ValueError("write sqlite:///relative/path.db or sqlite:////absolute/path.db")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Settings:
+        names = [s.name for s in self.sources]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two sources are named {name!r}; give each its own `name`")
+        hashed = "hash" in (self.privacy.user_email, self.privacy.user_full_name)
+        if hashed and not self.privacy_key.get_secret_value():
+            raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
+        return self
+
+    def resource(self, source: SourceSettings) -> dict[str, str | bool | int | float]:
+        """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, then the source's own,
+        then OTEL_SERVICE_NAME, as OpenTelemetry's resource SDK orders them."""
+        attributes: dict[str, str | bool | int | float] = {SERVICE_NAME: DEFAULT_SERVICE_NAME}
+        for pair in self.environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+            key, equals, value = pair.partition("=")
+            if equals and key.strip():
+                attributes[unquote(key.strip())] = unquote(value.strip())
+        name = self.environment.get("OTEL_SERVICE_NAME", "").strip()
+        if name:
+            attributes[SERVICE_NAME] = name
+        return {**attributes, **source.resource}
+
+
+_ALIASES = {"ALLOY_API_KEY": "api_key", "ALLOY_ENDPOINT": "endpoint"}
+_PRIVACY_VARIABLES = {
+    "OTEL_ALLOY_PRIVACY_USER_EMAIL": "user.email",
+    "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
+}
+_OURS = "OTEL_ALLOY_"
+_NOT_FROM_ENVIRONMENT = {"sources", "environment", "privacy", "resource", "api_key", "endpoint", "since"}
+_SETTABLE = [
+    name
+    for name in (*SourceSettings.model_fields, *Settings.model_fields)
+    if name not in _NOT_FROM_ENVIRONMENT
+]
+
+
+def load_settings(
+    flags: Mapping[str, Any], environment: Mapping[str, str], *, file: str | None = None
+) -> Settings:
+    """Settings from flags (None = not given), environment and the YAML `file` (else
+    OTEL_ALLOY_CONFIG). Raises ConfigurationError with every mistake."""
+    mistakes: list[str] = []
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    path = file or environment.get(_OURS + "CONFIG")
+    otlp: dict[str, str] = {}
+    if path:
+        values = _read_file(Path(path), environment, mistakes)
+        otlp = _flatten_otlp(values.pop("otlp", {}), path, mistakes)
+        origin = {name: f"{name} in {path}" for name in values}
+    for variable, value in environment.items():
+        name = _ALIASES.get(variable)
+        if variable in _PRIVACY_VARIABLES:
+            chosen = values.setdefault("privacy", {})
+            if isinstance(chosen, dict):
+                chosen[_PRIVACY_VARIABLES[variable]] = value
+            continue
+        if name is None and variable.startswith(_OURS) and variable != _OURS + "CONFIG":
+            name = variable[len(_OURS) :].lower()
+            if name not in _SETTABLE:
+                mistakes.append(
+                    f"{variable}: there is no such setting; known are "
+                    + ", ".join(sorted(_OURS + n.upper() for n in _SETTABLE))
+                )
+                continue
+        if name is not None:
+            values[name], origin[name] = value, variable
+    for name, value in flags.items():
+        if value is not None:
+            values[name], origin[name] = value, f"--{name.replace('_', '-')}"
+    values["environment"] = {
+        **otlp, **{k: v for k, v in environment.items() if k.startswith("OTEL_")}
+    }  # fmt: skip
+    settings = None
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        mistakes += _tell(error, origin, path)
+    mistakes += otlp_mistakes(values["environment"])
+    if mistakes or settings is None:
+        raise ConfigurationError(list(dict.fromkeys(mistakes)))
+    return settings
+
+
+def otlp_mistakes(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with the `OTEL_EXPORTER_OTLP_*` variables."""
+    from otel_alloy.otlp.settings import otlp_settings
+
+    return [m for signal in ("traces", "logs") for m in otlp_settings(environment, signal)[1]]  # type: ignore[arg-type]
+
+
+def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
+    told = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        loc = [str(part) for part in problem["loc"]]
+        leaf = loc[-1] if loc else ""
+        if loc[:1] == ["sources"] and len(loc) >= 3:
+            leaf = loc[2]
+        where = origin.get(leaf)
+        if where is None:
+            where = ".".join(loc) + (f" in {path}" if path else "") if loc else "settings"
+        words = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing" and leaf == "api_key":
+            where, words = "ALLOY_API_KEY", "not set; set it to your Alloy API key"
+        elif problem["type"] == "extra_forbidden":
+            words = "there is no such setting; check its spelling in the README's table"
+        told.append(f"{where}: {words}")
+    return told
+
+
+_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        mistakes.append(f"{path}: cannot be read ({error.strerror}); correct --config")
+        return {}
+    except UnicodeDecodeError:
+        mistakes.append(f"{path}: is not UTF-8 text; save it as UTF-8")
+        return {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        words = getattr(error, "problem", None) or "unreadable"
+        mistakes.append(f"{path}: is not YAML{place}: {words}")
+        return {}
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        mistakes.append(f"{path}: has to be `name: value` lines")
+        return {}
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): resolve(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [resolve(v) for v in value]
+        if not isinstance(value, str):
+            return value
+
+        def look_up(match: re.Match[str]) -> str:
+            found = environment.get(match[1], match[2])
+            if found is None:
+                mistakes.append(f"{path}: the environment variable {match[1]} is not set; set it")
+                return "unset"
+            return found
+
+        return _REFERENCE.sub(look_up, value)
+
+    resolved = resolve(loaded)
+    assert isinstance(resolved, dict)
+    return resolved
+
+
+_OTLP_KEYS = (
+    "endpoint", "protocol", "headers", "timeout", "compression", "certificate", "client_key",
+    "client_certificate", "insecure",
+)  # fmt: skip
+
+
+def _flatten_otlp(section: Any, path: str, mistakes: list[str]) -> dict[str, str]:
+    """The file's `otlp:` section as OTEL_EXPORTER_OTLP_* variables, which override it."""
+    if not isinstance(section, dict):
+        mistakes.append(f"otlp in {path}: has to be `name: value` lines")
+        return {}
+    flat: dict[str, str] = {}
+    for key, value in section.items():
+        if key in ("traces", "logs") and isinstance(value, dict):
+            parts = {f"{key}.{k}": (f"{key.upper()}_{k.upper()}", k, v) for k, v in value.items()}
+        else:
+            parts = {key: (key.upper(), key, value)}
+        for shown, (suffix, name, setting) in parts.items():
+            if name not in _OTLP_KEYS:
+                mistakes.append(
+                    f"otlp.{shown} in {path}: there is no such setting; known are "
+                    + ", ".join(_OTLP_KEYS)
+                )
+            elif name == "headers" and isinstance(setting, dict):
+                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = ",".join(
+                    f"{k}={quote(str(v), safe='')}" for k, v in setting.items()
+                )
+            elif isinstance(setting, bool):
+                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = str(setting).lower()
+            else:
+                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = str(setting)
+    return flat

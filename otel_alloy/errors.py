@@ -1,0 +1,67 @@
+"""The exceptions of otel-alloy, named by what to do next.
+
+    AlloyReceiverError
+    ├── Stop                     give up: a person has to change something
+    │   ├── ConfigurationError   settings are wrong (exit code 2)
+    │   ├── AccessRefused        Alloy refuses the key (exit code 3)
+    │   └── CheckpointError      the checkpoint cannot be read, locked or matched
+    ├── Retry                    the same call may succeed later; nothing is lost meanwhile
+    │   ├── Throttled            Alloy answers 429
+    │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
+    │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
+    └── RequestRefused           Alloy answers 400/422: the request itself has to change
+
+Every message names the thing, the place and the remedy. No message holds a secret, a request
+header or a response body. Nothing but exception classes may live here.
+"""
+
+from __future__ import annotations
+
+
+class AlloyReceiverError(Exception):
+    """Base of every error that otel-alloy raises on purpose."""
+
+
+class Stop(AlloyReceiverError):
+    """Going on is pointless until a person changes something."""
+
+
+class ConfigurationError(Stop):
+    """Settings are wrong; `mistakes` lists all of them, each with its remedy."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+class AccessRefused(Stop):
+    """Alloy answered 401 or 403: the key is wrong, revoked, or lacks access."""
+
+
+class CheckpointError(Stop):
+    """The checkpoint is unreadable, in use by another process, or belongs to another query."""
+
+
+class Retry(AlloyReceiverError):
+    """The same request may succeed later. `after`: seconds the far end asked for, if it did."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Throttled(Retry):
+    """Alloy answered 429."""
+
+
+class Unavailable(Retry):
+    """No usable answer: network fault, timeout, 5xx, truncated, not JSON, not the documented
+    shape."""
+
+
+class CheckpointUnwritable(Retry):
+    """The checkpoint cannot be written at the moment."""
+
+
+class RequestRefused(AlloyReceiverError):
+    """Alloy answered 400 or 422 to our request; sending it again unchanged is pointless."""

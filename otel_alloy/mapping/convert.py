@@ -1,0 +1,316 @@
+"""The mapping of the README, one execution at a time: decisions here, bytes in `encode.py`.
+
+A converter is pure in what it returns; it remembers only the serialized attributes that repeat
+(workflow, integration, version, user), at most `_CACHE` of them. The same execution always gives
+the same bytes: attributes in one fixed order, all times from the notification.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Literal
+
+from otel_alloy.alloy.models import Integration, Notification, Workflow
+from otel_alloy.alloy.timestamps import object_id_ns, to_ns
+from otel_alloy.mapping import encode, semconv
+from otel_alloy.mapping.ids import execution_ids
+
+Privacy = Literal["keep", "hash", "drop"]
+
+_CACHE = 20_000
+_CUT_MARK = "…[cut]"
+
+
+class Role(enum.Enum):
+    """What a notification is in the life of its execution; decides what is made of it."""
+
+    ENDED = "ended"  # span and log record
+    ENDED_AGAIN = "ended again"  # a later terminal record: log record only
+    STARTED = "started"  # log record only
+    INCOMPLETE = "incomplete"  # a start whose end did not come: span and log record
+    OTHER = "other"  # a message this version does not know: log record only
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One thing to convert: a notification, its role, and the `startedAt` that its start record
+    told (used where the notification itself has none)."""
+
+    notification: Notification
+    role: Role
+    started_at: str | int | float | None = None
+
+
+class Unconvertible(ValueError):
+    """The notification cannot become telemetry; the message says what is missing."""
+
+
+def _log_kind(severity: int, text: str, event: str, *extra: tuple[str, str]) -> _LogKind:
+    pairs = (*extra, (semconv.EVENT_NAME, event))
+    fixed = encode.log_attributes([encode.attribute(k, v) for k, v in pairs])
+    return _LogKind(encode.log_head(severity, text), encode.log_event(event), fixed)
+
+
+@dataclass(frozen=True, slots=True)
+class _LogKind:
+    head: bytes
+    event: bytes
+    attributes: bytes
+
+
+_OUTCOME, _ERROR_TYPE = semconv.EXECUTION_OUTCOME, (semconv.ERROR_TYPE, "executionError")
+_FINISHED = _log_kind(9, "INFO", semconv.EVENT_FINISHED, (_OUTCOME, "success"))
+_FAILED = _log_kind(17, "ERROR", semconv.EVENT_FAILED, (_OUTCOME, "error"), _ERROR_TYPE)
+_INCOMPLETE = _log_kind(13, "WARN", semconv.EVENT_INCOMPLETE, (_OUTCOME, "incomplete"))
+_STARTED = _log_kind(9, "INFO", semconv.EVENT_STARTED)
+_OTHER = _log_kind(9, "INFO", semconv.EVENT_OTHER)
+
+_ADJUSTED = encode.attribute(semconv.TIME_ADJUSTED, True)
+_SPAN_ADJUSTED = encode.span_attributes([_ADJUSTED])
+_LOG_ADJUSTED = encode.log_attributes([_ADJUSTED])
+
+
+def _span_kind(outcome: str, *extra: tuple[str, str]) -> bytes:
+    pairs = ((_OUTCOME, outcome), *extra)
+    return encode.span_attributes([encode.attribute(k, v) for k, v in pairs])
+
+
+_SPAN_SUCCESS = _span_kind("success")
+_SPAN_ERROR = _span_kind("error", _ERROR_TYPE)
+_SPAN_INCOMPLETE = _span_kind("incomplete")
+
+_execution_id = encode.TextAttribute(semconv.EXECUTION_ID)
+_execution_uuid = encode.TextAttribute(semconv.EXECUTION_UUID)
+_notification_id = encode.TextAttribute(semconv.NOTIFICATION_ID)
+_record_uid = encode.TextAttribute(semconv.LOG_RECORD_UID)
+_message = encode.TextAttribute(semconv.MESSAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeating:
+    """What executions of one workflow, version and user have in common, serialized."""
+
+    name: bytes
+    span: bytes
+    log: bytes
+    label: str
+
+
+class Converter:
+    """Converts executions to framed OTLP items.
+
+    `value_limit`: characters kept of a text value. `email`, `full_name`: what becomes of personal
+    data; "hash" writes HMAC-SHA-256 under `privacy_key` into `user.hash`. `started_logs`: whether
+    a start makes a log record.
+    """
+
+    def __init__(
+        self, *, value_limit: int = 2048, email: Privacy = "keep", full_name: Privacy = "keep",
+        privacy_key: bytes = b"", started_logs: bool = False,
+    ) -> None:  # fmt: skip
+        self._limit = value_limit
+        self._email = email
+        self._full_name = full_name
+        self._key = privacy_key
+        self._started_logs = started_logs
+        self._cache: dict[object, _Repeating] = {}
+
+    def convert(self, execution: Execution) -> tuple[bytes | None, bytes | None]:
+        """The framed span and the framed log record; None where there is none to send.
+
+        Raises Unconvertible when the notification has no identity or no usable time.
+        """
+        n, role = execution.notification, execution.role
+        if role is Role.STARTED and not self._started_logs:
+            return None, None
+        data = n.data
+        uuid = data.executionUuid if data else None
+        execution_id = data.executionId if data else None
+        key = uuid or execution_id or n.id
+        if not key:
+            raise Unconvertible("it has neither executionUuid, executionId nor _id")
+        trace_id, span_id = execution_ids(key)
+        start, end, observed, adjusted = _times(execution)
+        common = self._repeating(n)
+
+        own = []
+        if execution_id:
+            own.append(_execution_id(self._bytes(execution_id)))
+        if uuid:
+            own.append(_execution_uuid(self._bytes(uuid)))
+        if n.id:
+            own.append(_notification_id(self._bytes(n.id)))
+
+        error = n.message == "executionError"
+        span = None
+        if role is Role.ENDED or role is Role.INCOMPLETE:
+            kind = _SPAN_ERROR if error else _SPAN_SUCCESS
+            if role is Role.INCOMPLETE:
+                kind = _SPAN_INCOMPLETE
+            attributes = common.span + encode.span_attributes(own) + kind
+            if adjusted:
+                attributes += _SPAN_ADJUSTED
+            status = encode.STATUS_ERROR if error else encode.STATUS_UNSET
+            span = encode.span(trace_id, span_id, common.name, start, end, attributes, status)
+
+        if role is Role.INCOMPLETE:
+            log, words = _INCOMPLETE, "has not reported its end"
+        elif role is Role.STARTED:
+            log, words, end = _STARTED, "started", start
+        elif role is Role.OTHER:
+            log, words = _OTHER, "reported something this version does not know"
+            own.append(_message(self._bytes(n.message or "")))
+        elif error:
+            log, words = _FAILED, f"failed after {duration_text(end - start)}"
+        else:
+            log, words = _FINISHED, f"finished after {duration_text(end - start)}"
+        if n.id:
+            # A start may be sent twice, as `started` and as `incomplete`: two records, two uids.
+            uid = f"{n.id}:incomplete" if role is Role.INCOMPLETE else n.id
+            own.append(_record_uid(self._bytes(uid)))
+        attributes = common.log + encode.log_attributes(own) + log.attributes
+        if adjusted:
+            attributes += _LOG_ADJUSTED
+        body = f"{common.label} {words}".encode()
+        return span, encode.log_record(
+            trace_id, span_id, log.head, end, observed, body, attributes, log.event
+        )
+
+    def _repeating(self, n: Notification) -> _Repeating:
+        workflow, user = n.forgeWorkflow, n.user
+        integration = workflow.integrationId if isinstance(workflow, Workflow) else None
+        key = (
+            n.forgeWorkflowId, n.workflowId, n.workflowVersion, n.customVersion, n.teamId,
+            n.userId, workflow if isinstance(workflow, str) else workflow and workflow.name,
+            (integration.id, integration.name, integration.blockId)
+            if isinstance(integration, Integration) else integration,
+            user if user is None or isinstance(user, str) else (user.email, user.fullName),
+        )  # fmt: skip
+        found = self._cache.get(key)
+        if found is None:
+            if len(self._cache) >= _CACHE:
+                self._cache.clear()
+            found = self._cache[key] = self._serialize(n, integration)
+        return found
+
+    def _serialize(self, n: Notification, integration: Integration | str | None) -> _Repeating:
+        workflow, user = n.forgeWorkflow, n.user
+        name = workflow.name if isinstance(workflow, Workflow) else None
+        workflow_id = n.forgeWorkflowId or (workflow if isinstance(workflow, str) else None)
+        user_id = n.userId or (user if isinstance(user, str) else None)
+        if isinstance(integration, Integration):
+            integration_values = (integration.id, integration.name, integration.blockId)
+        else:
+            integration_values = (integration, None, None)
+        email, full_name, user_hash = self._personal(n)
+        values: tuple[tuple[str, str | int | bool | None], ...] = (
+            (semconv.WORKFLOW_NAME, name),
+            (semconv.WORKFLOW_ID, workflow_id),
+            (semconv.WORKFLOW_INSTALLATION_ID, n.workflowId),
+            (semconv.WORKFLOW_VERSION, n.workflowVersion),
+            (semconv.WORKFLOW_CUSTOM_VERSION, n.customVersion),
+            (semconv.INTEGRATION_ID, integration_values[0]),
+            (semconv.INTEGRATION_NAME, integration_values[1]),
+            (semconv.INTEGRATION_BLOCK_ID, integration_values[2]),
+            (semconv.USER_ID, user_id),
+            (semconv.USER_EMAIL, email),
+            (semconv.USER_FULL_NAME, full_name),
+            (semconv.USER_HASH, user_hash),
+            (semconv.TEAM_ID, n.teamId),
+        )
+        attributes = [
+            encode.attribute(key, self._clean(value) if isinstance(value, str) else value)
+            for key, value in values
+            if value is not None and value != ""
+        ]
+        label = self._clean(name) if name else semconv.SPAN_NAME_FALLBACK
+        version = "" if n.workflowVersion is None else f" v{n.workflowVersion}"
+        return _Repeating(
+            encode.span_name(label),
+            encode.span_attributes(attributes),
+            encode.log_attributes(attributes),
+            label + version,
+        )
+
+    def _personal(self, n: Notification) -> tuple[str | None, str | None, str | None]:
+        """user.email, user.full_name and user.hash under the privacy settings. The hash is of the
+        e-mail address where that is to be hashed and known, else of the full name."""
+        user = n.user
+        if user is None or isinstance(user, str):
+            return None, None, None
+        secret = user.email if self._email == "hash" else None
+        if not secret and self._full_name == "hash":
+            secret = user.fullName
+        digest = None
+        if secret:
+            text = secret.encode("utf-8", "replace")
+            digest = hmac.new(self._key, text, hashlib.sha256).hexdigest()
+        return (
+            user.email if self._email == "keep" else None,
+            user.fullName if self._full_name == "keep" else None,
+            digest,
+        )
+
+    def _clean(self, text: str) -> str:
+        """What every backend takes: no NUL, no lone surrogate, at most `value_limit` characters,
+        a cut being visible."""
+        if len(text) > self._limit:
+            text = text[: max(0, self._limit - len(_CUT_MARK))] + _CUT_MARK
+        if text.isprintable():  # neither NUL nor surrogates are
+            return text
+        text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def _bytes(self, text: str) -> bytes:
+        if len(text) <= self._limit and text.isascii() and text.isprintable():
+            return text.encode()
+        return self._clean(text).encode()
+
+
+def _times(execution: Execution) -> tuple[int, int, int, bool]:
+    """start, end, observed (Unix ns) and whether start or end had to be made up.
+
+    A missing one falls back to the other, then to createdAt; an end before its start becomes the
+    start, so that a duration is never negative.
+    """
+    n = execution.notification
+    start = to_ns(n.startedAt)
+    if start is None and execution.started_at is not None:
+        start = to_ns(execution.started_at)
+    created = to_ns(n.createdAt)
+    if execution.role is Role.INCOMPLETE:
+        last_seen = created if created is not None else start
+        end, known = last_seen, True
+    elif execution.role is Role.STARTED:
+        end, known = start, True
+    else:
+        end = to_ns(n.completedAt)
+        known = end is not None
+    fallback = created if created is not None else object_id_ns(n.id)
+    adjusted = start is None or not known
+    if start is None:
+        start = end if end is not None else fallback
+    if start is None:
+        raise Unconvertible("it has no usable startedAt, completedAt or createdAt")
+    if end is None:
+        end = start
+    if end < start:
+        end, adjusted = start, True
+    observed = fallback if fallback is not None else end
+    return start, end, observed, adjusted
+
+
+def duration_text(nanoseconds: int) -> str:
+    """A duration for people: `96 ms`, `1.2 s`, `2 min 5 s`, `3 h 12 min`."""
+    ms = nanoseconds // 1_000_000
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < 60_000:
+        return f"{ms // 100 / 10} s"
+    seconds = ms // 1000
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

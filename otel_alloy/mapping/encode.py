@@ -1,0 +1,164 @@
+"""OTLP messages as bytes, by joining serialized fields. The only module that knows wire formats.
+
+Theory (protobuf encoding specification): a message is the concatenation of its fields, each a tag
+byte (`field number << 3 | wire type`) and a payload; payloads of type 2 carry their length as a
+varint, type 1 are 8 bytes and type 5 are 4 bytes, little-endian. So what repeats between
+executions (workflow, user, version) is serialized once and the bytes are joined afterwards: no
+message objects, no copies of attributes. Fields are written in ascending order, as the protobuf
+library does, so the bytes equal what it would make of the same message.
+
+Field numbers are those of opentelemetry-proto 1.11 (`trace.proto`, `logs.proto`, `common.proto`).
+No mapping decision may be taken here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+Value = str | bool | int | float
+
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_SHORT_LENGTHS = tuple(_varint(n) for n in range(4096))
+
+
+def length(number: int) -> bytes:
+    """`number` (not negative) as a protobuf varint."""
+    return _SHORT_LENGTHS[number] if number < 4096 else _varint(number)
+
+
+def any_value(value: Value) -> AnyValue:
+    """`value` as OTLP's AnyValue; an integer beyond 64 bits becomes text."""
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        if _INT64_MIN <= value <= _INT64_MAX:
+            return AnyValue(int_value=value)
+        return AnyValue(string_value=str(value))
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    return AnyValue(string_value=value)
+
+
+def attribute(key: str, value: Value) -> bytes:
+    """A serialized KeyValue, for what is encoded once and reused."""
+    return KeyValue(key=key, value=any_value(value)).SerializeToString(deterministic=True)
+
+
+class TextAttribute:
+    """A text attribute whose key is serialized once and whose value differs every time."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, key: str) -> None:
+        name = key.encode()
+        self._head = b"\x0a" + length(len(name)) + name + b"\x12"  # KeyValue.key, .value
+
+    def __call__(self, text: bytes) -> bytes:
+        """The serialized KeyValue with the UTF-8 `text`."""
+        value = b"\x0a" + length(len(text)) + text  # AnyValue.string_value
+        return self._head + length(len(value)) + value
+
+
+_SPAN_NAME, _SPAN_ATTRIBUTE, _LOG_ATTRIBUTE = b"\x2a", b"\x4a", b"\x32"
+_SPAN_TIMES = Struct("<cQcQ").pack
+_LOG_TIME = Struct("<cQ").pack
+_KIND_SERVER = b"\x30\x02"
+_ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
+
+STATUS_UNSET = b"\x7a\x00"
+STATUS_ERROR = b"\x7a\x02\x18\x02"
+_SPAN_FLAGS = b"\x85\x01\x00\x01\x00\x00"  # 0x100: parent known to be not remote (there is none)
+_LOG_FLAGS_SAMPLED = b"\x45\x01\x00\x00\x00"
+
+
+def span_name(name: str) -> bytes:
+    """The field Span.name."""
+    text = name.encode()
+    return _SPAN_NAME + length(len(text)) + text
+
+
+def span_attributes(attributes: Sequence[bytes]) -> bytes:
+    """The fields Span.attributes of serialized KeyValues, in order."""
+    return b"".join([_SPAN_ATTRIBUTE + length(len(a)) + a for a in attributes])
+
+
+def log_attributes(attributes: Sequence[bytes]) -> bytes:
+    """The fields LogRecord.attributes of serialized KeyValues, in order."""
+    return b"".join([_LOG_ATTRIBUTE + length(len(a)) + a for a in attributes])
+
+
+def span(
+    trace_id: bytes, span_id: bytes, name: bytes, start: int, end: int, attributes: bytes,
+    status: bytes, parent: bytes = b"", links: bytes = b"",
+) -> bytes:
+    """One framed `ScopeSpans.spans` item. `name`, `attributes`, `status`, `parent` and `links` are
+    serialized fields; times are Unix nanoseconds."""
+    payload = b"".join((
+        b"\x0a\x10", trace_id, b"\x12\x08", span_id, parent, name, _KIND_SERVER,
+        _SPAN_TIMES(b"\x39", start, b"\x41", end), attributes, links, status, _SPAN_FLAGS,
+    ))  # fmt: skip
+    return _ITEM + length(len(payload)) + payload
+
+
+def log_head(severity_number: int, severity_text: str) -> bytes:
+    """The fields LogRecord.severity_number and .severity_text."""
+    text = severity_text.encode()
+    return b"\x10" + length(severity_number) + b"\x1a" + length(len(text)) + text
+
+
+def log_event(event_name: str) -> bytes:
+    """The field LogRecord.event_name."""
+    text = event_name.encode()
+    return b"\x62" + length(len(text)) + text
+
+
+def log_record(
+    trace_id: bytes, span_id: bytes, head: bytes, time: int, observed: int, body: bytes,
+    attributes: bytes, event: bytes,
+) -> bytes:
+    """One framed `ScopeLogs.log_records` item. `head`, `attributes` and `event` are serialized
+    fields, `body` is UTF-8 text; times are Unix nanoseconds."""
+    text = b"\x0a" + length(len(body)) + body
+    payload = b"".join((
+        _LOG_TIME(b"\x09", time), head, b"\x2a", length(len(text)), text, attributes,
+        _LOG_FLAGS_SAMPLED, b"\x4a\x10", trace_id, b"\x52\x08", span_id,
+        _LOG_TIME(b"\x59", observed), event,
+    ))  # fmt: skip
+    return _ITEM + length(len(payload)) + payload
+
+
+class Envelope:
+    """Resource and scope around items: an ExportTraceServiceRequest or ExportLogsServiceRequest
+    (both have the same field numbers). `overhead`: bytes that a request adds to its items, at
+    most."""
+
+    def __init__(self, resource: dict[str, Value], scope_name: str, scope_version: str) -> None:
+        message = Resource(
+            attributes=[KeyValue(key=k, value=any_value(v)) for k, v in sorted(resource.items())]
+        ).SerializeToString(deterministic=True)
+        scope = InstrumentationScope(name=scope_name, version=scope_version).SerializeToString()
+        self._resource = b"\x0a" + length(len(message)) + message
+        self._scope = b"\x0a" + length(len(scope)) + scope
+        self.overhead = len(self._resource) + len(self._scope) + 12
+
+    def request(self, items: Sequence[bytes]) -> bytes:
+        """The serialized request with `items` (framed spans, or framed log records)."""
+        size = len(self._scope) + sum(map(len, items))
+        scoped = b"\x12" + length(size)
+        total = len(self._resource) + len(scoped) + size
+        return b"".join((b"\x0a", length(total), self._resource, scoped, self._scope, *items))

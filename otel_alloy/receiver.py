@@ -1,0 +1,457 @@
+"""DRIVE: the loop that carries records through all stages; the only module that imports them all.
+
+One thread per source reads a window, joins, converts, delivers and settles; a second one fetches
+the next page meanwhile. Order is what makes the guarantee: a batch is settled in the store after
+every one of its spans and log records was acknowledged or set aside, and before the next batch is
+delivered. A crash at any point repeats at most one batch, byte for byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from otel_alloy.alloy.client import AlloyClient
+from otel_alloy.alloy.models import Page
+from otel_alloy.alloy.pacing import PatientFetch, RequestBudget, Retrying, ShutdownAsked
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.reader import (
+    Filter,
+    Misbehaved,
+    Reader,
+    Reading,
+    ServerClock,
+    Window,
+    window_start,
+)
+from otel_alloy.checkpoint import SetAside, Store, open_store
+from otel_alloy.config import Settings, SourceSettings
+from otel_alloy.errors import AlloyReceiverError, CheckpointUnwritable
+from otel_alloy.joiner import Batch, Joiner
+from otel_alloy.mapping import semconv
+from otel_alloy.mapping.convert import Converter, Unconvertible
+from otel_alloy.mapping.encode import Envelope
+from otel_alloy.otlp.delivery import Delivery, Report, Stopped
+from otel_alloy.otlp.factory import open_delivery
+from otel_alloy.version import __version__
+
+log = logging.getLogger("otel_alloy")
+
+USER_AGENT = f"otel-alloy/{__version__}"
+_BATCH_SECONDS = 1.0
+_PAGES_AHEAD = 2
+_CHECKS_PER_CYCLE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch was settled. Counts are of this batch; `high`, `start` and `before` (Unix ms of
+    createdAt) tell how far the source is in its window."""
+
+    source: str
+    received: int
+    repeated: int
+    executions: int
+    spans: int
+    log_records: int
+    set_aside: int
+    requests: int
+    high: int | None
+    start: int
+    before: int
+    last: bool
+
+
+Observe = Callable[[object], None]
+"""Is told what happens: `Settled`, `alloy.pacing.Retrying`, `otlp.delivery.Report`."""
+
+
+class Receiver:
+    """Receives the executions of every source in `settings` and delivers them.
+
+    `run` blocks; `stop` may be called from any thread or signal handler. `observe` is called from
+    the receiver's threads and must not block.
+    """
+
+    def __init__(self, settings: Settings, *, observe: Observe | None = None) -> None:
+        self._settings = settings
+        self._observe: Observe = observe or (lambda event: None)
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Asks for the end: what is in flight is settled, nothing new is begun."""
+        self._stop.set()
+
+    def run(self, *, once: bool = False) -> None:
+        """Receives until `stop`, or with `once` until everything there is now is settled.
+
+        Raises Stop (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when a
+        source cannot go on; other sources are finished first, or go on until `stop`.
+        """
+        store = open_store(self._settings.storage)
+        failures: list[BaseException] = []
+        threads = [
+            threading.Thread(
+                target=self._run_source, args=(source, store, once, failures),
+                name=f"otel-alloy-{source.name}", daemon=True,
+            )
+            for source in self._settings.sources
+        ]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        deadline: float | None = None
+        while any(t.is_alive() for t in threads):
+            for thread in threads:
+                thread.join(timeout=0.2)
+            if self._stop.is_set():
+                deadline = deadline or time.monotonic() + self._settings.shutdown_timeout
+                if time.monotonic() > deadline:
+                    log.warning(
+                        "gave up waiting for the last batch after %g s; it will be sent again",
+                        self._settings.shutdown_timeout,
+                    )
+                    break
+        else:
+            store.close()
+        if failures:
+            raise failures[0]
+
+    def _run_source(
+        self, source: SourceSettings, store: Store, once: bool, failures: list[BaseException]
+    ) -> None:
+        try:
+            loop = SourceLoop(self._settings, source, store, self._stop, self._observe)
+            try:
+                loop.run(once)
+            finally:
+                loop.close()
+        except (ShutdownAsked, Stopped):
+            return
+        except AlloyReceiverError as error:
+            if len(self._settings.sources) > 1:
+                log.error("source %s stopped: %s", source.name, error)
+            failures.append(error)
+        except BaseException as error:
+            failures.append(error)
+
+
+class SourceLoop:
+    """The loop of one source."""
+
+    def __init__(
+        self, settings: Settings, source: SourceSettings, store: Store, stop: threading.Event,
+        observe: Observe,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._source = source
+        self._store = store
+        self._stop = stop
+        self._observe = observe
+        self._overlap = int(source.overlap * 1000)
+        self._clock = ServerClock()
+        self._client = AlloyClient(
+            source.endpoint, source.api_key.get_secret_value(), api_version=source.api_version,
+            timeout=source.timeout, user_agent=USER_AGENT,
+        )  # fmt: skip
+        self._fetch = PatientFetch(
+            self._fetch_and_learn, RequestBudget(source.requests_per_minute, time.monotonic),
+            stop.wait, random.random, self._on_retry,
+        )  # fmt: skip
+        scope = Query(
+            source.page_size, workflow_id=source.workflow_id, user_id=source.user_id
+        )
+        self._reader = Reader(self._fetch, scope)
+        self._converter = converter(settings)
+        envelope = Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
+        self._envelope = envelope
+        self._delivery: Delivery = open_delivery(
+            settings.environment, USER_AGENT, max_request_bytes=settings.max_request_bytes,
+            wait=stop.wait, random=random.random, report=self._on_delivery,
+        )  # fmt: skip
+        self._state = store.load(source.name, source.fingerprint)
+        self._joiner = Joiner(
+            source.name, self._state, overlap_ms=self._overlap,
+            incomplete_after_ms=int(source.incomplete_after * 1000),
+            started_logs=settings.started_logs,
+        )  # fmt: skip
+        self._grew_at = time.monotonic()
+        self._final = False
+        self._requests_told = 0
+        self._complaints: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+        self._delivery.close()
+
+    def run(self, once: bool) -> None:
+        """Cycles until `stop`, or once."""
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            self.cycle()
+            if once:
+                return
+            rest = self._source.collection_interval - (time.monotonic() - begun)
+            if self._stop.wait(max(0.0, rest)):
+                return
+
+    def cycle(self) -> None:
+        """Reads one window to its end and settles all of it."""
+        if self._reader.filter is Filter.UNKNOWN:
+            self._reader.probe()
+            if self._reader.newest_first:
+                self._say_fallback(self._reader.filter.value)
+        begun = time.monotonic()
+        window = self._window()
+        try:
+            self._read(window)
+        except Misbehaved:
+            self._say_fallback(
+                self._reader.filter.value if self._reader.ordered else "not in ascending order"
+            )
+            self._read(window)
+        self._final = begun - self._grew_at > self._source.overlap
+        self._ask_for_open()
+
+    def _window(self) -> Window:
+        progress = self._state.progress
+        if progress.window is not None:
+            start, before = progress.window
+            return Window(start if progress.position is None else progress.position, before)
+        now = _now_ms()
+        if progress.high is not None:
+            start = window_start(progress.high, self._overlap, self._final)
+        elif isinstance(self._settings.since, int):
+            start = self._settings.since
+        else:
+            ago = self._source.initial_lookback
+            if self._settings.since is not None:
+                ago = self._settings.since
+            start = self._clock.earliest(now) - int(ago * 1000)
+        start = max(start, 1)
+        return Window(start, max(self._clock.now(now), start + 1))
+
+    def _read(self, window: Window) -> None:
+        """Delivers and settles a window's records, in batches."""
+        batch = self._joiner.batch()
+        first = time.monotonic()
+        newest: int | None = None
+        pages = _Ahead(self._reader.read(window))
+        try:
+            while True:
+                reading = pages.get(max(0.0, first + _BATCH_SECONDS - time.monotonic()))
+                if reading is not None:
+                    if not batch.received:
+                        first = time.monotonic()
+                    for record in reading.records:
+                        if record.created is not None:
+                            newest = max(newest or 0, record.created)
+                    self._joiner.take(batch, reading.records, reading.bad, _now_ms())
+                    progress = batch.settlement.progress
+                    progress.window = (window.start, window.before)
+                    progress.position = reading.position
+                    high = reading.position
+                    if reading.last:
+                        progress.window = progress.position = None
+                        high = max(newest or 0, window.start)
+                        self._settle(batch, high, window, last=True)
+                        return
+                    full = max(len(batch), batch.received // 2) >= self._settings.batch_size
+                else:
+                    high = batch.settlement.progress.position
+                    full = True
+                if full and batch.received:
+                    self._settle(batch, high, window, last=False)
+                    batch = self._joiner.batch()
+                if full:
+                    first = time.monotonic()
+        finally:
+            pages.close()
+
+    def _ask_for_open(self) -> None:
+        """Asks for executions that are open longer than the overlap (their record may have
+        changed in place), then gives up those that never ended."""
+        now = self._clock.now(_now_ms())
+        batch = self._joiner.batch()
+        due = self._joiner.due(now)
+        ask = due[:_CHECKS_PER_CYCLE] if not self._reader.newest_first else []
+        for execution in ask:
+            records = self._reader.execution(execution)
+            self._joiner.take(batch, records, [], _now_ms())
+            if execution in self._state.open:
+                self._joiner.asked(batch, execution)
+        self._joiner.give_up(batch, now)
+        if batch.executions or batch.settlement.opened or batch.settlement.closed:
+            high = self._state.progress.high
+            self._settle(batch, high, Window(high or 0, now), last=True)
+
+    def _settle(self, batch: Batch, high: int | None, window: Window, *, last: bool) -> None:
+        """Delivers what the batch holds, waits for the acknowledgement, writes the checkpoint."""
+        spans: list[bytes | None] = []
+        logs: list[bytes | None] = []
+        for index, execution in enumerate(batch.executions):
+            try:
+                span, record = self._converter.convert(execution)
+            except Unconvertible as error:
+                span = record = None
+                self._set_aside(batch, index, "source", str(error))
+            spans.append(span)
+            logs.append(record)
+        sent_spans = sum(s is not None for s in spans)
+        sent_logs = sum(r is not None for r in logs)
+        if sent_spans or sent_logs:
+            refused = self._delivery.deliver(spans, logs, self._envelope, self._envelope)
+            for index, refusal in refused.items():
+                self._set_aside(batch, index, ",".join(refusal.signals), refusal.reason)
+        before = self._state.progress
+        self._joiner.advance(batch, high)
+        now = self._state.progress
+        if now.high != before.high:
+            self._grew_at = time.monotonic()
+        s = batch.settlement
+        if s.seen or s.opened or s.closed or s.ended or s.set_aside or now != before:
+            self._write(batch)
+        requests, self._requests_told = self._fetch.requests - self._requests_told, (
+            self._fetch.requests
+        )
+        for aside in s.set_aside:
+            log.warning(
+                "source %s: set aside a record (%s): %s; see `otel-alloy rejected list`",
+                aside.source, aside.signals, aside.reason,
+            )  # fmt: skip
+        self._observe(
+            Settled(
+                self._source.name, batch.received, batch.repeated, len(batch), sent_spans,
+                sent_logs, len(s.set_aside), requests, now.high, window.start, window.before, last,
+            )  # fmt: skip
+        )
+
+    def _set_aside(self, batch: Batch, index: int, signals: str, reason: str) -> None:
+        execution = batch.executions[index]
+        started_at = execution.started_at
+        batch.settlement.set_aside.append(
+            SetAside(
+                self._source.name, signals, reason, execution.role.value, batch.original(index),
+                None if started_at is None else str(started_at), _now_ms(),
+            )  # fmt: skip
+        )
+
+    def _write(self, batch: Batch) -> None:
+        """Writes the settlement; a full disk is waited for, the delivery not repeated."""
+        while True:
+            try:
+                self._store.settle(self._source.name, batch.settlement)
+                return
+            except CheckpointUnwritable as error:
+                self._complain("checkpoint", str(error))
+                if self._stop.wait(2.0):
+                    raise ShutdownAsked from None
+
+    def _fetch_and_learn(self, query: Query) -> Page:
+        page = self._client.fetch(query)
+        self._clock.learn(page, _now_ms())
+        return page
+
+    def _on_retry(self, event: Retrying) -> None:
+        if event.attempt == 1 and not event.wait:
+            log.warning("source %s: %s; trying half the page size", self._source.name, event.error)
+        elif event.attempt > 1:
+            self._complain("alloy", f"{event.error}; trying again in {event.wait:.1f} s")
+        self._observe(event)
+
+    def _on_delivery(self, report: Report) -> None:
+        if report.next_wait is not None:
+            self._complain(
+                report.signal,
+                f"cannot deliver {report.signal}: {report.outcome.reason}; trying again in "
+                f"{report.next_wait:.1f} s",
+            )
+        elif report.outcome.rejected or (
+            report.outcome.reason and report.outcome.kind.name == "DELIVERED"
+        ):
+            self._complain(
+                f"{report.signal}-partial",
+                f"the OTLP endpoint accepted a request but rejected {report.outcome.rejected} of "
+                f"its {report.signal}: {report.outcome.reason}",
+            )
+        self._observe(report)
+
+    def _complain(self, topic: str, words: str) -> None:
+        """Warns, at most every 30 s on one topic."""
+        now = time.monotonic()
+        if now - self._complaints.get(topic, -1e9) >= 30:
+            self._complaints[topic] = now
+            log.warning("source %s: %s", self._source.name, words)
+
+    def _say_fallback(self, why: str) -> None:
+        log.warning(
+            "source %s: this API does not page by createdAt (%s); reading newest first, which "
+            "costs more requests after a pause",
+            self._source.name, why,
+        )  # fmt: skip
+
+
+class _Ahead:
+    """Runs an iterator in a thread, a few items ahead of whoever takes them."""
+
+    def __init__(self, items: Iterator[Reading]) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(_PAGES_AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(items,), daemon=True)
+        self._thread.start()
+
+    def _work(self, items: Iterator[Reading]) -> None:
+        try:
+            for item in items:
+                self._put(item)
+                if self._closed.is_set():
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: object) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def get(self, timeout: float) -> Reading | None:
+        """The next item; None when there is none within `timeout` seconds. Raises what the
+        iterator raised."""
+        try:
+            item = self._queue.get(timeout=max(timeout, 0.001))
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise item
+        assert isinstance(item, Reading)
+        return item
+
+    def close(self) -> None:
+        """Lets the thread end after the item it is at."""
+        self._closed.set()
+
+
+def converter(settings: Settings) -> Converter:
+    """The converter that the settings ask for."""
+    limit = settings.environment.get("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "")
+    return Converter(
+        value_limit=int(limit) if limit.isdecimal() and int(limit) >= 16
+        else settings.attribute_value_length_limit,
+        email=settings.privacy.user_email,
+        full_name=settings.privacy.user_full_name,
+        privacy_key=settings.privacy_key.get_secret_value().encode(),
+        started_logs=settings.started_logs,
+    )  # fmt: skip
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
