@@ -33,6 +33,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d|w)")
 
 
@@ -60,7 +61,9 @@ def parse_moment(value: object) -> int | float:
     try:
         return parse_duration(value)
     except ValueError:
-        raise ValueError("write how long ago (60d, 12h) or a timestamp (2025-04-29T17:44:10Z)")
+        raise ValueError(
+            "write how long ago (60d, 12h) or a timestamp (2025-04-29T17:44:10Z)"
+        ) from None
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
@@ -112,8 +115,8 @@ class SourceSettings(_Model):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_is_a_url(cls, value: str) -> str:
-        match = re.fullmatch(r"(https?)://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:\d{1,5})?(/[^\s?#]*)?", value)
-        if match is None or (match[3] and not 0 < int(match[3][1:]) < 65536):
+        match = _URL.fullmatch(value)
+        if match is None or (match["port"] and not 0 < int(match["port"]) < 65536):
             raise ValueError(
                 "write a URL such as https://production.runalloy.com (no user, query or fragment)"
             )
@@ -160,8 +163,10 @@ class Settings(_Model):
         2048, ge=16, le=65536, description="characters kept of a text value"
     )
     started_logs: bool = Field(False, description="also a log record when an execution starts")
-    privacy: Privacy = Field(default_factory=Privacy, description="personal data")
-    privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC where privacy = hash")
+    privacy: Privacy = Field(
+        default_factory=lambda: Privacy.model_validate({}), description="personal data"
+    )
+    privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC for `hash`")
     since: int | float | None = Field(
         None, description="where the first run begins; instead of initial_lookback"
     )
@@ -179,9 +184,7 @@ class Settings(_Model):
         if sources is None:
             values["sources"] = [shared]
         elif isinstance(sources, list | tuple):
-            values["sources"] = [
-                {**shared, **s} if isinstance(s, dict) else s for s in sources
-            ]
+            values["sources"] = [{**shared, **s} if isinstance(s, dict) else s for s in sources]
         return values
 
     @field_validator("since", mode="before")
@@ -226,7 +229,9 @@ _PRIVACY_VARIABLES = {
     "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
 }
 _OURS = "OTEL_ALLOY_"
-_NOT_FROM_ENVIRONMENT = {"sources", "environment", "privacy", "resource", "api_key", "endpoint", "since"}
+_NOT_FROM_ENVIRONMENT = frozenset(
+    ("sources", "environment", "privacy", "resource", "api_key", "endpoint")
+)
 _SETTABLE = [
     name
     for name in (*SourceSettings.model_fields, *Settings.model_fields)
@@ -269,8 +274,9 @@ def load_settings(
         if value is not None:
             values[name], origin[name] = value, f"--{name.replace('_', '-')}"
     values["environment"] = {
-        **otlp, **{k: v for k, v in environment.items() if k.startswith("OTEL_")}
-    }  # fmt: skip
+        **otlp,
+        **{k: v for k, v in environment.items() if k.startswith("OTEL_")},
+    }
     settings = None
     try:
         settings = Settings.model_validate(values)
@@ -286,7 +292,7 @@ def otlp_mistakes(environment: Mapping[str, str]) -> list[str]:
     """What is wrong with the `OTEL_EXPORTER_OTLP_*` variables."""
     from otel_alloy.otlp.settings import otlp_settings
 
-    return [m for signal in ("traces", "logs") for m in otlp_settings(environment, signal)[1]]  # type: ignore[arg-type]
+    return [m for signal in ("traces", "logs") for m in otlp_settings(environment, signal)[1]]
 
 
 def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
@@ -355,9 +361,16 @@ def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) 
 
 
 _OTLP_KEYS = (
-    "endpoint", "protocol", "headers", "timeout", "compression", "certificate", "client_key",
-    "client_certificate", "insecure",
-)  # fmt: skip
+    "endpoint",
+    "protocol",
+    "headers",
+    "timeout",
+    "compression",
+    "certificate",
+    "client_key",
+    "client_certificate",
+    "insecure",
+)
 
 
 def _flatten_otlp(section: Any, path: str, mistakes: list[str]) -> dict[str, str]:

@@ -48,9 +48,14 @@ class Joiner:
     """`state`: what the store remembers of the source, kept up to date here. Times are ms."""
 
     def __init__(
-        self, source: str, state: State, *, overlap_ms: int, incomplete_after_ms: int,
+        self,
+        source: str,
+        state: State,
+        *,
+        overlap_ms: int,
+        incomplete_after_ms: int,
         started_logs: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._source = source
         self._state = state
         self._overlap = overlap_ms
@@ -113,9 +118,13 @@ class Joiner:
                 continue
             settlement.set_aside.append(
                 SetAside(
-                    self._source, "source", f"the record cannot be read: {entry.reason}",
-                    Role.OTHER.value, entry.original.text(), at=now,
-                )  # fmt: skip
+                    self._source,
+                    "source",
+                    f"the record cannot be read: {entry.reason}",
+                    Role.OTHER.value,
+                    entry.original.text(),
+                    at=now,
+                )
             )
             created = batch.newest or self._state.progress.high or 0
             seen[entry.identity] = state.seen[entry.identity] = Seen(created)
@@ -136,7 +145,7 @@ class Joiner:
         batch.settlement.opened[execution] = found
 
     def give_up(self, batch: Batch, now: int) -> None:
-        """Makes incomplete what has been open for `incomplete_after`. `now`: the API's clock, ms."""
+        """Makes incomplete what is open for `incomplete_after`. `now`: the API's clock, ms."""
         late = [
             (e, o) for e, o in self._state.open.items() if now - o.created >= self._incomplete_after
         ]

@@ -37,8 +37,9 @@ from otel_alloy.joiner import Batch, Joiner
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.otlp.delivery import Delivery, Report, Stopped
+from otel_alloy.otlp.delivery import Report
 from otel_alloy.otlp.factory import open_delivery
+from otel_alloy.otlp.outcome import Stopped
 from otel_alloy.version import __version__
 
 log = logging.getLogger("otel_alloy")
@@ -98,11 +99,13 @@ class Receiver:
         failures: list[BaseException] = []
         threads = [
             threading.Thread(
-                target=self._run_source, args=(source, store, once, failures),
-                name=f"otel-alloy-{source.name}", daemon=True,
+                target=self._run_source,
+                args=(source, store, once, failures),
+                name=f"otel-alloy-{source.name}",
+                daemon=True,
             )
             for source in self._settings.sources
-        ]  # fmt: skip
+        ]
         for thread in threads:
             thread.start()
         deadline: float | None = None
@@ -145,9 +148,13 @@ class SourceLoop:
     """The loop of one source."""
 
     def __init__(
-        self, settings: Settings, source: SourceSettings, store: Store, stop: threading.Event,
+        self,
+        settings: Settings,
+        source: SourceSettings,
+        store: Store,
+        stop: threading.Event,
         observe: Observe,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings = settings
         self._source = source
         self._store = store
@@ -156,30 +163,40 @@ class SourceLoop:
         self._overlap = int(source.overlap * 1000)
         self._clock = ServerClock()
         self._client = AlloyClient(
-            source.endpoint, source.api_key.get_secret_value(), api_version=source.api_version,
-            timeout=source.timeout, user_agent=USER_AGENT,
-        )  # fmt: skip
-        self._fetch = PatientFetch(
-            self._fetch_and_learn, RequestBudget(source.requests_per_minute, time.monotonic),
-            stop.wait, random.random, self._on_retry,
-        )  # fmt: skip
-        scope = Query(
-            source.page_size, workflow_id=source.workflow_id, user_id=source.user_id
+            source.endpoint,
+            source.api_key.get_secret_value(),
+            api_version=source.api_version,
+            timeout=source.timeout,
+            user_agent=USER_AGENT,
         )
+        self._fetch = PatientFetch(
+            self._fetch_and_learn,
+            RequestBudget(source.requests_per_minute, time.monotonic),
+            stop.wait,
+            random.random,
+            self._on_retry,
+        )
+        scope = Query(source.page_size, workflow_id=source.workflow_id, user_id=source.user_id)
         self._reader = Reader(self._fetch, scope)
         self._converter = converter(settings)
         envelope = Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
         self._envelope = envelope
-        self._delivery: Delivery = open_delivery(
-            settings.environment, USER_AGENT, max_request_bytes=settings.max_request_bytes,
-            wait=stop.wait, random=random.random, report=self._on_delivery,
-        )  # fmt: skip
+        self._delivery = open_delivery(
+            settings.environment,
+            USER_AGENT,
+            max_request_bytes=settings.max_request_bytes,
+            wait=stop.wait,
+            random=random.random,
+            report=self._on_delivery,
+        )
         self._state = store.load(source.name, source.fingerprint)
         self._joiner = Joiner(
-            source.name, self._state, overlap_ms=self._overlap,
+            source.name,
+            self._state,
+            overlap_ms=self._overlap,
             incomplete_after_ms=int(source.incomplete_after * 1000),
             started_logs=settings.started_logs,
-        )  # fmt: skip
+        )
         self._grew_at = time.monotonic()
         self._final = False
         self._requests_told = 0
@@ -317,19 +334,32 @@ class SourceLoop:
         s = batch.settlement
         if s.seen or s.opened or s.closed or s.ended or s.set_aside or now != before:
             self._write(batch)
-        requests, self._requests_told = self._fetch.requests - self._requests_told, (
-            self._fetch.requests
+        requests, self._requests_told = (
+            self._fetch.requests - self._requests_told,
+            (self._fetch.requests),
         )
         for aside in s.set_aside:
             log.warning(
                 "source %s: set aside a record (%s): %s; see `otel-alloy rejected list`",
-                aside.source, aside.signals, aside.reason,
-            )  # fmt: skip
+                aside.source,
+                aside.signals,
+                aside.reason,
+            )
         self._observe(
             Settled(
-                self._source.name, batch.received, batch.repeated, len(batch), sent_spans,
-                sent_logs, len(s.set_aside), requests, now.high, window.start, window.before, last,
-            )  # fmt: skip
+                self._source.name,
+                batch.received,
+                batch.repeated,
+                len(batch),
+                sent_spans,
+                sent_logs,
+                len(s.set_aside),
+                requests,
+                now.high,
+                window.start,
+                window.before,
+                last,
+            )
         )
 
     def _set_aside(self, batch: Batch, index: int, signals: str, reason: str) -> None:
@@ -337,9 +367,14 @@ class SourceLoop:
         started_at = execution.started_at
         batch.settlement.set_aside.append(
             SetAside(
-                self._source.name, signals, reason, execution.role.value, batch.original(index),
-                None if started_at is None else str(started_at), _now_ms(),
-            )  # fmt: skip
+                self._source.name,
+                signals,
+                reason,
+                execution.role.value,
+                batch.original(index),
+                None if started_at is None else str(started_at),
+                _now_ms(),
+            )
         )
 
     def _write(self, batch: Batch) -> None:
@@ -393,8 +428,9 @@ class SourceLoop:
         log.warning(
             "source %s: this API does not page by createdAt (%s); reading newest first, which "
             "costs more requests after a pause",
-            self._source.name, why,
-        )  # fmt: skip
+            self._source.name,
+            why,
+        )
 
 
 class _Ahead:
@@ -444,13 +480,14 @@ def converter(settings: Settings) -> Converter:
     """The converter that the settings ask for."""
     limit = settings.environment.get("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "")
     return Converter(
-        value_limit=int(limit) if limit.isdecimal() and int(limit) >= 16
+        value_limit=int(limit)
+        if limit.isdecimal() and int(limit) >= 16
         else settings.attribute_value_length_limit,
         email=settings.privacy.user_email,
         full_name=settings.privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
-    )  # fmt: skip
+    )
 
 
 def _now_ms() -> int:

@@ -24,9 +24,15 @@ class AlloyClient:
     request. `max_response_bytes`: a longer answer (after decompression) is refused."""
 
     def __init__(
-        self, endpoint: str, api_key: str, *, api_version: str = "2025-09", timeout: float = 30.0,
-        max_response_bytes: int = 64 * 2**20, user_agent: str = "otel-alloy",
-    ) -> None:  # fmt: skip
+        self,
+        endpoint: str,
+        api_key: str,
+        *,
+        api_version: str = "2025-09",
+        timeout: float = 30.0,
+        max_response_bytes: int = 64 * 2**20,
+        user_agent: str = "otel-alloy",
+    ) -> None:
         key = api_key.strip()
         if key[:7].lower() == "bearer ":
             key = key[7:].strip()
@@ -56,7 +62,7 @@ class AlloyClient:
         except httpx.HTTPError as error:
             raise self._network_error(error) from None
         except httpx.InvalidURL as error:
-            raise Stop(f"the endpoint is not a usable URL: {error}; correct ALLOY_ENDPOINT") from None
+            raise Stop(f"{self._url} is no usable URL ({error}); correct ALLOY_ENDPOINT") from None
         self._check(response)
         try:
             page = read_page(body)

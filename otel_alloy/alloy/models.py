@@ -253,6 +253,11 @@ def _read_leniently(body: bytes) -> Page:
     return page
 
 
+def read_notification(text: str) -> Notification:
+    """The notification whose JSON is `text`, as leniently as in a page. Raises Unreadable."""
+    return _notification(_loads(text.encode("utf-8", "replace")))
+
+
 def _notification(entry: Any) -> Notification:
     """The entry without the fields that are not what the vendor documents."""
     if not isinstance(entry, dict):

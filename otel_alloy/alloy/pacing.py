@@ -80,9 +80,13 @@ class PatientFetch:
     """
 
     def __init__(
-        self, fetch: Fetch, budget: RequestBudget, wait: Wait, random: Callable[[], float],
+        self,
+        fetch: Fetch,
+        budget: RequestBudget,
+        wait: Wait,
+        random: Callable[[], float],
         report: Callable[[Retrying], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._fetch = fetch
         self._budget = budget
         self._wait = wait

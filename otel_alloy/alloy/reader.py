@@ -199,9 +199,11 @@ class Reader:
     def _descend(self, window: Window) -> Iterator[Reading]:
         filtered = self.filter is Filter.HONOURED
         query = replace(
-            self._scope, ascending=False,
-            after=window.start - 1 if filtered else None, before=window.before if filtered else None,
-        )  # fmt: skip
+            self._scope,
+            ascending=False,
+            after=window.start - 1 if filtered else None,
+            before=window.before if filtered else None,
+        )
         skip, step = 0, 0
         previous: set[tuple[str, str]] = set()
         while True:
@@ -212,13 +214,16 @@ class Reader:
                 skip, step = max(0, skip - step), step * 2
                 continue
             times = [r.created for r in page.records if r.created is not None]
-            below = bool(times) and times == sorted(times, reverse=True) and times[-1] < window.start
+            below = (
+                bool(times) and times == sorted(times, reverse=True) and times[-1] < window.start
+            )
             repeats = bool(skip) and here <= previous
             records = [
-                r for r in page.records
+                r
+                for r in page.records
                 if r.identity not in previous
                 and (r.created is None or window.start <= r.created < window.before)
-            ]  # fmt: skip
+            ]
             last = not page.received or below or repeats
             yield Reading(records, page.bad, None, last)
             if last:

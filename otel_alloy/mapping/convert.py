@@ -108,9 +108,14 @@ class Converter:
     """
 
     def __init__(
-        self, *, value_limit: int = 2048, email: Privacy = "keep", full_name: Privacy = "keep",
-        privacy_key: bytes = b"", started_logs: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        value_limit: int = 2048,
+        email: Privacy = "keep",
+        full_name: Privacy = "keep",
+        privacy_key: bytes = b"",
+        started_logs: bool = False,
+    ) -> None:
         self._limit = value_limit
         self._email = email
         self._full_name = full_name
@@ -183,12 +188,18 @@ class Converter:
         workflow, user = n.forgeWorkflow, n.user
         integration = workflow.integrationId if isinstance(workflow, Workflow) else None
         key = (
-            n.forgeWorkflowId, n.workflowId, n.workflowVersion, n.customVersion, n.teamId,
-            n.userId, workflow if isinstance(workflow, str) else workflow and workflow.name,
+            n.forgeWorkflowId,
+            n.workflowId,
+            n.workflowVersion,
+            n.customVersion,
+            n.teamId,
+            n.userId,
+            workflow if isinstance(workflow, str) else workflow and workflow.name,
             (integration.id, integration.name, integration.blockId)
-            if isinstance(integration, Integration) else integration,
+            if isinstance(integration, Integration)
+            else integration,
             user if user is None or isinstance(user, str) else (user.email, user.fullName),
-        )  # fmt: skip
+        )
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) >= _CACHE:

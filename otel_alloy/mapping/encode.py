@@ -103,15 +103,34 @@ def log_attributes(attributes: Sequence[bytes]) -> bytes:
 
 
 def span(
-    trace_id: bytes, span_id: bytes, name: bytes, start: int, end: int, attributes: bytes,
-    status: bytes, parent: bytes = b"", links: bytes = b"",
+    trace_id: bytes,
+    span_id: bytes,
+    name: bytes,
+    start: int,
+    end: int,
+    attributes: bytes,
+    status: bytes,
+    parent: bytes = b"",
+    links: bytes = b"",
 ) -> bytes:
     """One framed `ScopeSpans.spans` item. `name`, `attributes`, `status`, `parent` and `links` are
     serialized fields; times are Unix nanoseconds."""
-    payload = b"".join((
-        b"\x0a\x10", trace_id, b"\x12\x08", span_id, parent, name, _KIND_SERVER,
-        _SPAN_TIMES(b"\x39", start, b"\x41", end), attributes, links, status, _SPAN_FLAGS,
-    ))  # fmt: skip
+    payload = b"".join(
+        (
+            b"\x0a\x10",
+            trace_id,
+            b"\x12\x08",
+            span_id,
+            parent,
+            name,
+            _KIND_SERVER,
+            _SPAN_TIMES(b"\x39", start, b"\x41", end),
+            attributes,
+            links,
+            status,
+            _SPAN_FLAGS,
+        )
+    )
     return _ITEM + length(len(payload)) + payload
 
 
@@ -128,17 +147,35 @@ def log_event(event_name: str) -> bytes:
 
 
 def log_record(
-    trace_id: bytes, span_id: bytes, head: bytes, time: int, observed: int, body: bytes,
-    attributes: bytes, event: bytes,
+    trace_id: bytes,
+    span_id: bytes,
+    head: bytes,
+    time: int,
+    observed: int,
+    body: bytes,
+    attributes: bytes,
+    event: bytes,
 ) -> bytes:
     """One framed `ScopeLogs.log_records` item. `head`, `attributes` and `event` are serialized
     fields, `body` is UTF-8 text; times are Unix nanoseconds."""
     text = b"\x0a" + length(len(body)) + body
-    payload = b"".join((
-        _LOG_TIME(b"\x09", time), head, b"\x2a", length(len(text)), text, attributes,
-        _LOG_FLAGS_SAMPLED, b"\x4a\x10", trace_id, b"\x52\x08", span_id,
-        _LOG_TIME(b"\x59", observed), event,
-    ))  # fmt: skip
+    payload = b"".join(
+        (
+            _LOG_TIME(b"\x09", time),
+            head,
+            b"\x2a",
+            length(len(text)),
+            text,
+            attributes,
+            _LOG_FLAGS_SAMPLED,
+            b"\x4a\x10",
+            trace_id,
+            b"\x52\x08",
+            span_id,
+            _LOG_TIME(b"\x59", observed),
+            event,
+        )
+    )
     return _ITEM + length(len(payload)) + payload
 
 

@@ -1,0 +1,424 @@
+"""What people see in `otel-alloy demo`: simulated executions as they arrive as spans.
+
+The simulator plays Alloy, the embedded endpoint plays the collector, and the receiver between them
+is handed in. Only choreography and presentation live here; no setting is read, nothing is fetched
+or converted, and the receiver is not imported.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from otel_alloy.endpoint import OtlpEndpoint, Received, attributes
+from otel_alloy.mapping import semconv
+from otel_alloy.simulator import Simulator, Traffic, live, timeline
+
+RunReceiver = Callable[[str, str, threading.Event], None]
+"""Called with Alloy's base URL, the OTLP/HTTP base URL and the event that asks it to end."""
+
+_BACKLOG, _BACKLOG_SECONDS = 150, 3500.0
+_RATE = 5.0  # executions per second
+_RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
+_STOP_SECONDS = 10.0
+_TICK = 0.1
+_MARKS = {"success": ("✓", "green"), "error": ("✗", "bold red"), "incomplete": ("…", "yellow")}
+_PLAIN_MARKS = {"success": "ok", "error": "error", "incomplete": "open"}
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution as its span tells it."""
+
+    trace_id: str
+    ended: float
+    """Seconds since the epoch."""
+    seconds: float
+    outcome: Literal["success", "error", "incomplete"]
+    workflow: str
+    user: str
+
+    @classmethod
+    def of(cls, span: Span) -> Execution:
+        """Read from a span of this project's mapping; what is missing stays empty."""
+        given = attributes(span.attributes)
+        who = (semconv.USER_FULL_NAME, semconv.USER_EMAIL, semconv.USER_ID, semconv.USER_HASH)
+        outcome: Literal["success", "error", "incomplete"] = "success"
+        if span.status.code == Status.STATUS_CODE_ERROR:
+            outcome = "error"
+        elif given.get(semconv.EXECUTION_OUTCOME) == "incomplete":
+            outcome = "incomplete"
+        return cls(
+            trace_id=span.trace_id.hex(),
+            ended=span.end_time_unix_nano / 1e9,
+            seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+            outcome=outcome,
+            workflow=str(given.get(semconv.WORKFLOW_NAME) or span.name),
+            user=next((str(given[key]) for key in who if given.get(key)), ""),
+        )
+
+
+class _View(Protocol):
+    """What `_watch` shows: itself on a terminal, lines elsewhere, and a summary at the end."""
+
+    deadline: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
+    def lines(self) -> list[str]: ...
+    def summary(self) -> RenderableType: ...
+
+
+class DemoView:
+    """The table of executions, fed from any thread and rendered by rich."""
+
+    def __init__(self, endpoint: str = "") -> None:
+        self.endpoint = endpoint
+        """The OTLP base URL, for display."""
+        self.deadline = 0.0
+        """When the demo ends, by `time.monotonic`."""
+        self.executions: list[Execution] = []
+        """In order of arrival, each once."""
+        self.spans = 0
+        self.log_records = 0
+        self._seen: set[bytes] = set()
+        self._printed = 0
+        self._lock = threading.Lock()
+
+    def receive(self, received: Received) -> None:
+        """Take in one export request; usable as the hook of `OtlpEndpoint`. Raises `DecodeError`
+        for what is no OTLP."""
+        records = [item.record for item in received.items()]
+        with self._lock:
+            for record in records:
+                if not isinstance(record, Span):
+                    self.log_records += 1
+                    continue
+                self.spans += 1
+                if record.trace_id + record.span_id not in self._seen:
+                    self._seen.add(record.trace_id + record.span_id)
+                    self.executions.append(Execution.of(record))
+
+    def lines(self) -> list[str]:
+        """One line of plain text for each execution since the last call."""
+        with self._lock:
+            new = self.executions[self._printed :]
+            self._printed += len(new)
+        return [
+            f"{_clock(one.ended)}  {_PLAIN_MARKS[one.outcome]:5}  {_span_of_time(one.seconds):>8}"
+            f"  {one.trace_id}  {one.workflow}, {one.user}"
+            for one in new
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            executions = list(self.executions)
+            spans, log_records = self.spans, self.log_records
+        wide = options.max_width >= 110
+        yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.deadline)
+        durations = sorted(one.seconds for one in executions)
+        errors = sum(one.outcome == "error" for one in executions)
+        yield _figures(
+            {
+                "executions": f"{len(executions):,}",
+                "spans": f"{spans:,}",
+                "log records": f"{log_records:,}",
+                "errors": f"{errors:,}",
+                "p50": _span_of_time(percentile(durations, 0.5)),
+                "p95": _span_of_time(percentile(durations, 0.95)),
+            }
+        )
+        table = _table(expand=True)
+        table.add_column("time", no_wrap=True, style="dim", width=8)
+        table.add_column("", no_wrap=True, width=1)
+        table.add_column("workflow", no_wrap=True, overflow="ellipsis", ratio=3)
+        table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
+        table.add_column("duration", no_wrap=True, justify="right", width=8)
+        bar = 18 if wide else 6
+        table.add_column("", no_wrap=True, width=bar)
+        table.add_column("trace", no_wrap=True, style="cyan", width=16 if wide else 8)
+        longest = percentile(durations, 0.95) or 1.0
+        # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
+        room = max(1, (options.height or console.size.height) - 9)
+        for one in executions[-room:]:
+            mark, style = _MARKS[one.outcome]
+            failed = "red" if one.outcome == "error" else ""
+            table.add_row(
+                _clock(one.ended),
+                Text(mark, style),
+                Text(one.workflow, failed),
+                Text(one.user),
+                _span_of_time(one.seconds),
+                Text(_bar(one.seconds / longest, bar), failed or "green"),
+                one.trace_id[: 16 if wide else 8],
+            )
+        yield table
+        yield Text()  # here the terminal echoes ^C, and breaks no row
+
+    def summary(self) -> RenderableType:
+        """What arrived, by workflow, and the full ids of traces worth a look."""
+        with self._lock:
+            executions = list(self.executions)
+            spans, log_records = self.spans, self.log_records
+        if not executions:
+            return Text("No execution arrived.", "yellow")
+        groups: dict[str, list[Execution]] = {}
+        for one in executions:
+            groups.setdefault(one.workflow, []).append(one)
+        table = _table(show_footer=True)
+        table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
+        heads = ("executions", "errors", "     p50", "     p95")
+        for head, total in zip(heads, _measures(executions), strict=True):
+            table.add_column(head, total, justify="right", no_wrap=True)
+        for name, group in sorted(groups.items(), key=lambda pair: -len(pair[1])):
+            table.add_row(Text(name), *_measures(group))
+        worth = [("slowest", max(executions, key=lambda one: one.seconds))]
+        worth += [("failed", one) for one in executions if one.outcome == "error"][-3:]
+        traces = Table.grid(padding=(0, 2), expand=True)
+        traces.add_column(style="dim", width=7)
+        traces.add_column(style="cyan", width=32)
+        traces.add_column(justify="right", width=8)
+        traces.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for why, one in worth:
+            traces.add_row(why, one.trace_id, _span_of_time(one.seconds), Text(one.workflow))
+        told = (
+            f"{len(executions):,} executions arrived as {spans:,} spans and {log_records:,} log"
+            " records."
+        )
+        look = Text("\nTraces worth a look", "bold")
+        return Group(table, look, traces, Text("\n" + told))
+
+
+class _RemoteView:
+    """A demo that sends to somebody's own collector: what can be told from this side."""
+
+    def __init__(self, simulator: Simulator, endpoint: str) -> None:
+        self.deadline = 0.0
+        self._simulator = simulator
+        self._endpoint = endpoint
+
+    def lines(self) -> list[str]:
+        return []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _title(f"simulated Alloy to {self._endpoint}", self.deadline)
+        yield _figures(
+            {
+                "records in the log": f"{len(self._simulator.store):,}",
+                "requests to the API": f"{len(self._simulator.requests):,}",
+            }
+        )
+
+    def summary(self) -> RenderableType:
+        ends = ("executionFinished", "executionError")
+        ended = sum(one.get("message") in ends for one in self._simulator.store.records())
+        host = urlsplit(self._endpoint).hostname or "localhost"
+        service = semconv.DEFAULT_SERVICE_NAME
+        return Text(
+            f"{ended:,} simulated executions ended. They go to {self._endpoint}.\n"
+            f"Where to look, for example:\n"
+            f"  Jaeger   http://{host}:16686/search?service={service}\n"
+            f"  Grafana  http://{host}:3000/explore (Tempo, service {service})"
+        )
+
+
+def run_demo(
+    *,
+    seconds: float = 20.0,
+    otlp_endpoint: str | None,
+    console: Console,
+    run_receiver: RunReceiver,
+) -> int:
+    """Play the demo for `seconds` and print the summary; 0, or 1 if the receiver failed.
+
+    `otlp_endpoint` is the OTLP/HTTP base URL to send to; `None` starts one that shows what arrives.
+    `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
+    its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
+    """
+    if isinstance(console.file, io.TextIOWrapper):
+        console.file.reconfigure(errors="replace")  # a mark that cannot be written ends no demo
+    now = time.time()
+    simulator = Simulator()
+    traffic = Traffic(error_rate=0.05)
+    joint = now - _RUNNING_IN
+    simulator.store.feed(
+        timeline(_BACKLOG, start=now - _BACKLOG_SECONDS, end=joint, traffic=traffic)
+    )
+    simulator.store.feed(live(start=joint, rate=_RATE, traffic=traffic))
+    with simulator:
+        if otlp_endpoint is not None:
+            remote = _RemoteView(simulator, otlp_endpoint)
+            return _watch(remote, seconds, console, run_receiver, simulator, otlp_endpoint)
+        view = DemoView()
+        with OtlpEndpoint(view.receive, store=False) as endpoint:
+            target = view.endpoint = endpoint.http_endpoint
+            code = _watch(view, seconds, console, run_receiver, simulator, target)
+        return code if view.executions else 1
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """The nearest-rank percentile of ascending values; 0 of none. `share` is above 0, up to 1."""
+    return ordered[ceil(share * len(ordered)) - 1] if ordered else 0.0
+
+
+def _watch(
+    view: _View,
+    seconds: float,
+    console: Console,
+    run_receiver: RunReceiver,
+    simulator: Simulator,
+    target: str,
+) -> int:
+    """Show `view` until the time is over, the receiver ends or somebody presses Ctrl-C."""
+    stop, ended = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_receiver(simulator.endpoint, target, stop)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    terminal = console.is_terminal and not console.is_dumb_terminal
+    level = logging.WARNING if isinstance(view, DemoView) else logging.INFO
+    receiver = threading.Thread(target=work, name="otel-alloy-demo", daemon=True)
+    view.deadline = time.monotonic() + seconds
+
+    with _log_lines(level) as told:
+
+        def print_lines() -> None:
+            new = [] if terminal else view.lines()
+            while told:
+                new.append(told.popleft())
+            for line in new:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        shown = Live(view, console=console, refresh_per_second=8) if terminal else nullcontext()
+        with shown:
+            try:
+                receiver.start()
+                while (left := view.deadline - time.monotonic()) > 0:
+                    if ended.wait(min(left, _TICK)):
+                        break
+                    print_lines()
+            except KeyboardInterrupt:
+                pass
+            view.deadline = 0.0
+            stop.set()
+            receiver.join(_STOP_SECONDS)
+            print_lines()
+    console.print(view.summary())
+    if failures or receiver.is_alive():
+        reason = failures[0] if failures else f"still busy after {_STOP_SECONDS:.0f} s"
+        console.print(Text(f"\nThe receiver failed: {reason}", "red"))
+        return 1
+    for line in (
+        "\nThe same with your own Alloy account and collector:",
+        "  export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318",
+        "  export ALLOY_API_KEY=...; otel-alloy run",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _log_lines(level: int) -> Iterator[deque[str]]:
+    """Catch this package's log lines, which would tear the table apart, to print them above it."""
+    told: deque[str] = deque()
+
+    class Catch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(self.format(record))
+
+    logger = logging.getLogger("otel_alloy")
+    catch = Catch(level)
+    before = logger.level, logger.propagate, logger.handlers
+    logger.handlers = [catch]
+    logger.propagate = False
+    logger.setLevel(level)
+    try:
+        yield told
+    finally:
+        logger.level, logger.propagate, logger.handlers = before
+
+
+def _title(way: str, deadline: float) -> RenderableType:
+    left = deadline - time.monotonic()
+    title = Table.grid(expand=True)
+    title.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    title.add_column(no_wrap=True, justify="right")
+    head = Text.assemble(("otel-alloy demo  ", "bold"), (way, "dim"))
+    title.add_row(head, Text(f"{ceil(left)} s left" if left > 0 else "done", "dim"))
+    return title
+
+
+def _table(*, expand: bool = False, show_footer: bool = False) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        expand=expand,
+        show_footer=show_footer,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _figures(values: dict[str, str]) -> RenderableType:
+    figures = Table.grid(expand=True, pad_edge=True)
+    for _ in values:
+        figures.add_column(justify="center", no_wrap=True, ratio=1)
+    figures.add_row()
+    figures.add_row(
+        *(Text(value, "bold red" if name == "errors" else "bold") for name, value in values.items())
+    )
+    figures.add_row(*(Text(name, "dim") for name in values))
+    figures.add_row()
+    return figures
+
+
+def _measures(executions: list[Execution]) -> tuple[str, str, str, str]:
+    durations = sorted(one.seconds for one in executions)
+    errors = sum(one.outcome == "error" for one in executions)
+    return (
+        f"{len(executions):,}",
+        f"{errors / len(executions):.1%}" if errors else "-",
+        _span_of_time(percentile(durations, 0.5)),
+        _span_of_time(percentile(durations, 0.95)),
+    )
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
+
+
+def _span_of_time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _bar(share: float, width: int) -> str:
+    """A bar of at most `width` cells, in steps of an eighth, and never quite nothing."""
+    eighths = max(1, min(round(share * width * 8), width * 8))
+    return _EIGHTHS[8] * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

@@ -1,0 +1,94 @@
+"""Reading the far end's answers: the protobuf messages of OTLP and google.rpc, and plain words.
+
+Pure functions from bytes and text to values. No sockets; what a status code means belongs to
+`http` and `grpc`. Rules: opentelemetry-proto docs/specification.md, "OTLP/HTTP Response" and
+"OTLP/gRPC Throttling".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from otel_alloy.otlp.outcome import Kind, Outcome
+
+Signal = Literal["traces", "logs"]
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of an answer that are read at most (the OTLP specification's response limit)."""
+
+
+def delivered(signal: Signal, body: bytes, secrets: Iterable[str] = ()) -> Outcome:
+    """`body` as an `Export*ServiceResponse`, partial success included.
+
+    Raises `ValueError` where `body` is not such a message.
+    """
+    try:
+        if signal == "traces":
+            spans = ExportTraceServiceResponse.FromString(body).partial_success
+            rejected, words = spans.rejected_spans, spans.error_message
+        else:
+            logs = ExportLogsServiceResponse.FromString(body).partial_success
+            rejected, words = logs.rejected_log_records, logs.error_message
+    except DecodeError as error:
+        raise ValueError("not an OTLP answer") from error
+    return Outcome(Kind.DELIVERED, hide(words, secrets), rejected=max(rejected, 0))
+
+
+def status_of(body: bytes) -> tuple[str, float | None]:
+    """Message and RetryInfo delay (seconds, None if absent) of a google.rpc.Status.
+
+    What cannot be decoded has no words: `("", None)`.
+    """
+    try:
+        status = Status.FromString(body)
+        delay = None
+        for detail in status.details:
+            info = RetryInfo()
+            if detail.Unpack(info):
+                delay = max(info.retry_delay.seconds + info.retry_delay.nanos / 1e9, 0.0)
+    except DecodeError:
+        return "", None
+    return status.message, delay
+
+
+def retry_after(value: str | None, date: str | None = None) -> float | None:
+    """Seconds of a Retry-After header: a number, or an HTTP-date (RFC 9110, 10.2.3).
+
+    A date is counted from the answer's own `date` header where there is one, so that clocks
+    which differ do no harm. None where `value` is absent or cannot be understood.
+    """
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        until = _moment(value)
+        if until is None:
+            return None
+        seconds = (until - (_moment(date) or datetime.now(UTC))).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _moment(value: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value or "")
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """`text` with each of `secrets` replaced: a far end may echo the key it refuses."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
