@@ -18,8 +18,8 @@ from otel_alloy.config import Settings, SourceSettings
 from otel_alloy.errors import AccessRefused, AlloyReceiverError
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.otlp.factory import open_senders
 from otel_alloy.otlp.outcome import Kind
+from otel_alloy.otlp.senders import open_senders
 from otel_alloy.receiver import USER_AGENT
 from otel_alloy.version import __version__
 

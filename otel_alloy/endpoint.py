@@ -210,6 +210,8 @@ class OtlpEndpoint:
         try:
             answer = self._receive(received) if self._receive else None
             answer = answer or Answer()
+        except DecodeError as error:  # the sender's fault, whoever finds it
+            answer = Answer(status=400, code="INVALID_ARGUMENT", message=str(error))
         except BaseException as error:
             self._failure = self._failure or error
             answer = Answer(status=500, code="INTERNAL", message=f"the hook failed: {error!r}")

@@ -37,9 +37,9 @@ from otel_alloy.joiner import Batch, Joiner
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.otlp.delivery import Report
-from otel_alloy.otlp.factory import open_delivery
+from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.otlp.senders import open_senders
 from otel_alloy.version import __version__
 
 log = logging.getLogger("otel_alloy")
@@ -181,9 +181,8 @@ class SourceLoop:
         self._converter = converter(settings)
         envelope = Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
         self._envelope = envelope
-        self._delivery = open_delivery(
-            settings.environment,
-            USER_AGENT,
+        self._delivery = Delivery(
+            *open_senders(settings.environment, USER_AGENT),
             max_request_bytes=settings.max_request_bytes,
             wait=stop.wait,
             random=random.random,

@@ -17,7 +17,8 @@ from otel_alloy.config import Settings
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.otlp.factory import open_delivery
+from otel_alloy.otlp.delivery import Delivery
+from otel_alloy.otlp.senders import open_senders
 from otel_alloy.receiver import USER_AGENT, converter
 from otel_alloy.version import __version__
 
@@ -39,9 +40,8 @@ def retry_rejected(
     refused: dict[int, str] = {}
     delivered: list[int] = []
     convert = converter(settings)
-    delivery = open_delivery(
-        settings.environment,
-        USER_AGENT,
+    delivery = Delivery(
+        *open_senders(settings.environment, USER_AGENT),
         max_request_bytes=settings.max_request_bytes,
         wait=stop.wait,
         random=random.random,

@@ -6,7 +6,7 @@
     http.py       OTLP/HTTP;  grpc.py  OTLP/gRPC; each request once, never a retry
     delivery.py   the policy: retry, halve, set aside, hold; no sockets, no clock of its own
     quiet.py      no spans about the exports themselves
-    factory.py    settings -> the two senders, and a `Delivery` with them
+    senders.py    settings -> the two senders
 
 Nothing here knows Alloy, the checkpoint or the mapping, and nothing reads the environment.
 Importing the package imports neither httpx nor grpcio.

@@ -1,14 +1,13 @@
-"""From settings to senders and to a `Delivery`: the one place that chooses a transport.
+"""From settings to senders: the one place that chooses a transport.
 
 Only construction lives here. grpcio and httpx are imported when they are used, not before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
 
@@ -42,27 +41,3 @@ def open_senders(environment: Mapping[str, str], user_agent: str) -> tuple[Sende
     except BaseException:
         first.close()
         raise
-
-
-def open_delivery(
-    environment: Mapping[str, str],
-    user_agent: str,
-    *,
-    max_request_bytes: int,
-    wait: Callable[[float], bool],
-    random: Callable[[], float],
-    report: Callable[[Report], None],
-) -> Delivery:
-    """A `Delivery` to where OTEL_EXPORTER_OTLP_* in `environment` says; see there.
-
-    Raises `ConfigurationError` with all mistakes.
-    """
-    traces, logs = open_senders(environment, user_agent)
-    return Delivery(
-        traces,
-        logs,
-        max_request_bytes=max_request_bytes,
-        wait=wait,
-        random=random,
-        report=report,
-    )
