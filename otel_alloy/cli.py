@@ -133,9 +133,10 @@ def commands() -> None:
 def run(config: str | None, once: bool, **flags: Any) -> None:
     """Receive executions and deliver them over OTLP."""
     from otel_alloy.console import ConsoleHandler, RunView
-    from otel_alloy.receiver import Receiver
+    from otel_alloy.receiver import Receiver, tune_garbage_collector
 
     settings = _load(config, flags)
+    tune_garbage_collector()
     console = _errors_console()
     logger = logging.getLogger("otel_alloy")
     logger.addHandler(ConsoleHandler(console))

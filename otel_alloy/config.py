@@ -297,7 +297,10 @@ def otlp_mistakes(environment: Mapping[str, str]) -> list[str]:
 
 def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
     told = []
+    inner = [p for p in error.errors() if len(p["loc"]) > 1 and p["loc"][0] == "sources"]
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        if inner and problem["loc"] == ("sources",):
+            continue  # pydantic counts only sources without mistakes
         loc = [str(part) for part in problem["loc"]]
         leaf = loc[-1] if loc else ""
         if loc[:1] == ["sources"] and len(loc) >= 3:

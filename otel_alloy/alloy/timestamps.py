@@ -23,14 +23,13 @@ def to_ns(value: object) -> int | None:
     """Unix nanoseconds of a timestamp; None when it is missing, unreadable or outside what OTLP
     and its backends can hold (1970 to 2262)."""
     if type(value) is str:
-        if len(value) == 24 and value[23] == "Z" and value[10] == "T" and value[19] == ".":
-            seconds, millis = value[17:19], value[20:23]
-            if value[16] == ":" and seconds.isdecimal() and millis.isdecimal() and seconds < "60":
+        if len(value) == 24 and value[23] == "Z" and value[16] == ":" and value[19] == ".":
+            digits = value[17:19] + value[20:23]
+            if digits.isdecimal() and digits < "60":
                 try:
-                    minute = _minute_ns(value[:16])
+                    return _bounded(_minute_ns(value[:16]) + int(digits) * 1_000_000)
                 except ValueError:
                     return None
-                return _bounded(minute + int(seconds) * 10**9 + int(millis) * 10**6)
         return _bounded(_from_text(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from otel_alloy.alloy.models import Integration, Notification, Workflow
+from otel_alloy.alloy.models import Integration, Notification, User, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.mapping import encode, semconv
 from otel_alloy.mapping.ids import execution_ids
@@ -82,11 +83,18 @@ _SPAN_SUCCESS = _span_kind("success")
 _SPAN_ERROR = _span_kind("error", _ERROR_TYPE)
 _SPAN_INCOMPLETE = _span_kind("incomplete")
 
-_execution_id = encode.TextAttribute(semconv.EXECUTION_ID)
-_execution_uuid = encode.TextAttribute(semconv.EXECUTION_UUID)
-_notification_id = encode.TextAttribute(semconv.NOTIFICATION_ID)
-_record_uid = encode.TextAttribute(semconv.LOG_RECORD_UID)
-_message = encode.TextAttribute(semconv.MESSAGE)
+
+def _text(key: str) -> tuple[Callable[[int], bytes], Callable[[int], bytes]]:
+    span = encode.TextAttribute(encode.SPAN_ATTRIBUTE, key)
+    log = encode.TextAttribute(encode.LOG_ATTRIBUTE, key)
+    return span.head, log.head
+
+
+_span_execution_id, _log_execution_id = _text(semconv.EXECUTION_ID)
+_span_execution_uuid, _log_execution_uuid = _text(semconv.EXECUTION_UUID)
+_span_notification_id, _log_notification_id = _text(semconv.NOTIFICATION_ID)
+_, _log_record_uid = _text(semconv.LOG_RECORD_UID)
+_, _log_message = _text(semconv.MESSAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +149,8 @@ class Converter:
         start, end, observed, adjusted = _times(execution)
         common = self._repeating(n)
 
-        own = []
-        if execution_id:
-            own.append(_execution_id(self._bytes(execution_id)))
-        if uuid:
-            own.append(_execution_uuid(self._bytes(uuid)))
-        if n.id:
-            own.append(_notification_id(self._bytes(n.id)))
+        texts = self._texts(execution_id or "", uuid or "", n.id or "")
+        execution_bytes, uuid_bytes, notification_bytes = texts
 
         error = n.message == "executionError"
         span = None
@@ -155,30 +158,47 @@ class Converter:
             kind = _SPAN_ERROR if error else _SPAN_SUCCESS
             if role is Role.INCOMPLETE:
                 kind = _SPAN_INCOMPLETE
-            attributes = common.span + encode.span_attributes(own) + kind
+            parts = [common.span]
+            if execution_bytes:
+                parts += _span_execution_id(len(execution_bytes)), execution_bytes
+            if uuid_bytes:
+                parts += _span_execution_uuid(len(uuid_bytes)), uuid_bytes
+            if notification_bytes:
+                parts += _span_notification_id(len(notification_bytes)), notification_bytes
+            parts.append(kind)
             if adjusted:
-                attributes += _SPAN_ADJUSTED
+                parts.append(_SPAN_ADJUSTED)
+            attributes = b"".join(parts)
             status = encode.STATUS_ERROR if error else encode.STATUS_UNSET
             span = encode.span(trace_id, span_id, common.name, start, end, attributes, status)
 
+        parts = [common.log]
+        if execution_bytes:
+            parts += _log_execution_id(len(execution_bytes)), execution_bytes
+        if uuid_bytes:
+            parts += _log_execution_uuid(len(uuid_bytes)), uuid_bytes
+        if notification_bytes:
+            parts += _log_notification_id(len(notification_bytes)), notification_bytes
         if role is Role.INCOMPLETE:
             log, words = _INCOMPLETE, "has not reported its end"
         elif role is Role.STARTED:
             log, words, end = _STARTED, "started", start
         elif role is Role.OTHER:
             log, words = _OTHER, "reported something this version does not know"
-            own.append(_message(self._bytes(n.message or "")))
+            message = self._clean(n.message or "").encode()
+            parts += _log_message(len(message)), message
         elif error:
             log, words = _FAILED, f"failed after {duration_text(end - start)}"
         else:
             log, words = _FINISHED, f"finished after {duration_text(end - start)}"
-        if n.id:
+        if notification_bytes:
             # A start may be sent twice, as `started` and as `incomplete`: two records, two uids.
-            uid = f"{n.id}:incomplete" if role is Role.INCOMPLETE else n.id
-            own.append(_record_uid(self._bytes(uid)))
-        attributes = common.log + encode.log_attributes(own) + log.attributes
+            uid = notification_bytes + (b":incomplete" if role is Role.INCOMPLETE else b"")
+            parts += _log_record_uid(len(uid)), uid
+        parts.append(log.attributes)
         if adjusted:
-            attributes += _LOG_ADJUSTED
+            parts.append(_LOG_ADJUSTED)
+        attributes = b"".join(parts)
         body = f"{common.label} {words}".encode()
         return span, encode.log_record(
             trace_id, span_id, log.head, end, observed, body, attributes, log.event
@@ -194,11 +214,12 @@ class Converter:
             n.customVersion,
             n.teamId,
             n.userId,
-            workflow if isinstance(workflow, str) else workflow and workflow.name,
-            (integration.id, integration.name, integration.blockId)
-            if isinstance(integration, Integration)
-            else integration,
-            user if user is None or isinstance(user, str) else (user.email, user.fullName),
+            workflow.name if isinstance(workflow, Workflow) else (workflow,),
+            integration.id if isinstance(integration, Integration) else (integration,),
+            integration.name if isinstance(integration, Integration) else None,
+            integration.blockId if isinstance(integration, Integration) else None,
+            user.email if isinstance(user, User) else (user,),
+            user.fullName if isinstance(user, User) else None,
         )
         found = self._cache.get(key)
         if found is None:
@@ -275,10 +296,12 @@ class Converter:
         text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _bytes(self, text: str) -> bytes:
-        if len(text) <= self._limit and text.isascii() and text.isprintable():
-            return text.encode()
-        return self._clean(text).encode()
+    def _texts(self, *texts: str) -> list[bytes]:
+        """The ids as cleaned UTF-8; they hardly ever need cleaning, which is seen at one look."""
+        together = "".join(texts)
+        if together.isascii() and together.isprintable() and len(together) <= self._limit:
+            return [text.encode() for text in texts]
+        return [self._clean(text).encode() for text in texts]
 
 
 def _times(execution: Execution) -> tuple[int, int, int, bool]:
@@ -291,14 +314,15 @@ def _times(execution: Execution) -> tuple[int, int, int, bool]:
     start = to_ns(n.startedAt)
     if start is None and execution.started_at is not None:
         start = to_ns(execution.started_at)
-    created = to_ns(n.createdAt)
+    completed = to_ns(n.completedAt)
+    created = completed if n.createdAt == n.completedAt else to_ns(n.createdAt)
     if execution.role is Role.INCOMPLETE:
         last_seen = created if created is not None else start
         end, known = last_seen, True
     elif execution.role is Role.STARTED:
         end, known = start, True
     else:
-        end = to_ns(n.completedAt)
+        end = completed
         known = end is not None
     fallback = created if created is not None else object_id_ns(n.id)
     adjusted = start is None or not known

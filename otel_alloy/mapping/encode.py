@@ -21,6 +21,9 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 Value = str | bool | int | float
 
+SPAN_ATTRIBUTE, LOG_ATTRIBUTE = b"\x4a", b"\x32"
+"""Tags of Span.attributes and LogRecord.attributes."""
+
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -60,21 +63,34 @@ def attribute(key: str, value: Value) -> bytes:
 
 
 class TextAttribute:
-    """A text attribute whose key is serialized once and whose value differs every time."""
+    """The field `attributes` for one key whose text differs every time.
 
-    __slots__ = ("_head",)
+    All that stands before the text depends on its length alone, and ids have one or two lengths:
+    it is serialized once for each. `tag` is SPAN_ATTRIBUTE or LOG_ATTRIBUTE.
+    """
 
-    def __init__(self, key: str) -> None:
+    __slots__ = ("_heads", "_key", "_tag")
+
+    def __init__(self, tag: bytes, key: str) -> None:
         name = key.encode()
-        self._head = b"\x0a" + length(len(name)) + name + b"\x12"  # KeyValue.key, .value
+        self._tag = tag
+        self._key = b"\x0a" + length(len(name)) + name  # KeyValue.key
+        self._heads: dict[int, bytes] = {}
 
-    def __call__(self, text: bytes) -> bytes:
-        """The serialized KeyValue with the UTF-8 `text`."""
-        value = b"\x0a" + length(len(text)) + text  # AnyValue.string_value
-        return self._head + length(len(value)) + value
+    def head(self, size: int) -> bytes:
+        """What stands before `size` bytes of UTF-8 text."""
+        found = self._heads.get(size)
+        if found is None:
+            text = b"\x0a" + length(size)  # AnyValue.string_value
+            value = b"\x12" + length(len(text) + size) + text  # KeyValue.value
+            whole = length(len(self._key) + len(value) + size)
+            found = self._tag + whole + self._key + value
+            if len(self._heads) < 4096:
+                self._heads[size] = found
+        return found
 
 
-_SPAN_NAME, _SPAN_ATTRIBUTE, _LOG_ATTRIBUTE = b"\x2a", b"\x4a", b"\x32"
+_SPAN_NAME = b"\x2a"
 _SPAN_TIMES = Struct("<cQcQ").pack
 _LOG_TIME = Struct("<cQ").pack
 _KIND_SERVER = b"\x30\x02"
@@ -94,12 +110,12 @@ def span_name(name: str) -> bytes:
 
 def span_attributes(attributes: Sequence[bytes]) -> bytes:
     """The fields Span.attributes of serialized KeyValues, in order."""
-    return b"".join([_SPAN_ATTRIBUTE + length(len(a)) + a for a in attributes])
+    return b"".join([SPAN_ATTRIBUTE + length(len(a)) + a for a in attributes])
 
 
 def log_attributes(attributes: Sequence[bytes]) -> bytes:
     """The fields LogRecord.attributes of serialized KeyValues, in order."""
-    return b"".join([_LOG_ATTRIBUTE + length(len(a)) + a for a in attributes])
+    return b"".join([LOG_ATTRIBUTE + length(len(a)) + a for a in attributes])
 
 
 def span(

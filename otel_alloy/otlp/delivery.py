@@ -17,8 +17,8 @@ end that refuses everything makes the receiver slow and loud instead of emptying
 the rejected table, and yet nothing can block for ever: once each record of a request has been
 refused alone, they are set aside.
 
-Requests for one bad record among n: at most 1 + 2 * ceil(log2(n)), and so much more for each
-further one. A retry sends exactly the same bytes.
+Requests for one bad record among n: at most 1 + 2 * ceil(log2(n)); for k bad ones at most
+3 + 2 * k * ceil(log2(n)). A retry sends exactly the same bytes.
 
 No sockets, no clock and no randomness of its own live here, nor any knowledge of what is sent.
 """

@@ -66,10 +66,14 @@ _HINTS = (
         "set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY",
     ),
     ("wrong_version_number", "the far end speaks no TLS on this port; write http:// if meant"),
-    ("http1", "this port speaks HTTP/1.1; set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"),
+    (
+        "failed parsing http/2",
+        "this port speaks HTTP/1.1; set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+    ),
     ("handshake", "TLS failed; check https:// or http:// and OTEL_EXPORTER_OTLP_CERTIFICATE"),
     ("ssl_error", "TLS failed; check https:// or http:// and OTEL_EXPORTER_OTLP_CERTIFICATE"),
 )
+_PREAMBLE = "failed to connect to all addresses; last error: "
 _REMEDIES = {
     grpc.StatusCode.UNAUTHENTICATED: "check OTEL_EXPORTER_OTLP_HEADERS",
     grpc.StatusCode.PERMISSION_DENIED: "check OTEL_EXPORTER_OTLP_HEADERS",
@@ -140,7 +144,7 @@ class GrpcSender:
     def _refused(self, error: grpc.RpcError) -> Outcome:
         assert isinstance(error, grpc.Call)
         code = error.code()
-        words = hide(error.details() or "", self._secrets)[:200]
+        words = hide((error.details() or "").removeprefix(_PREAMBLE), self._secrets)
         delay = None
         for key, value in error.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
@@ -152,7 +156,9 @@ class GrpcSender:
         if code is grpc.StatusCode.UNAVAILABLE:
             remedy = next((hint for sign, hint in _HINTS if sign in words.lower()), None)
             kind = Kind.MISCONFIGURED if remedy else kind
-        parts = (f"gRPC {code.name}", words, remedy)
+        elif code is grpc.StatusCode.INTERNAL and words == "Invalid metadata":
+            kind, remedy = Kind.MISCONFIGURED, "check OTEL_EXPORTER_OTLP_HEADERS"
+        parts = (f"gRPC {code.name}", words[:180], remedy)
         return Outcome(kind, ": ".join(p for p in parts if p), delay)
 
 

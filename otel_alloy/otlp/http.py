@@ -25,7 +25,7 @@ from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.otlp.settings import OtlpSettings
 
 _GZIP_LEVEL = 1
-"""Measured on 1,000 spans (508 KB): level 1 takes 3 ms for 9.1:1, level 6 takes 6 ms for 12:1."""
+"""Measured on 1,000 spans (650 kB): level 1 takes 3.6 ms for 4.0:1, level 6 6.6 ms for 4.6:1."""
 
 _PROTOBUF = ("application/x-protobuf", "application/protobuf", "application/octet-stream", "")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -138,7 +138,7 @@ class HttpSender:
             case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL():
                 words += ": check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS"
                 return Outcome(Kind.MISCONFIGURED, words)
-            case httpx.RemoteProtocolError() if "illegal status line" in words:
+            case httpx.RemoteProtocolError() if words.startswith("illegal "):
                 return Outcome(
                     Kind.MISCONFIGURED,
                     "the far end does not speak HTTP/1.1: if this is its gRPC port (4317), set "
@@ -157,7 +157,7 @@ class HttpSender:
 
 def _tls(settings: OtlpSettings) -> ssl.SSLContext:
     if settings.insecure:
-        return httpx.create_ssl_context()
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Unused; loading authorities takes 20 ms.
     try:
         if settings.certificate:
             context = ssl.create_default_context(cafile=settings.certificate)

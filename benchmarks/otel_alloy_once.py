@@ -1,0 +1,58 @@
+"""otel-alloy on a benchmark's data, as `run --once` does it; prints executions and CPU seconds."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+
+
+def main() -> None:
+    """Arguments: Alloy endpoint, OTLP endpoint, page size, `gzip` or `none`."""
+    begun = time.process_time()
+    wall = time.monotonic()
+    from otel_alloy.config import Settings
+    from otel_alloy.receiver import Receiver, Settled, tune_garbage_collector
+
+    tune_garbage_collector()
+    imported = time.process_time() - begun
+    alloy, otlp, page_size, compression = sys.argv[1:5]
+    count = requests = 0
+
+    def observe(event: object) -> None:
+        nonlocal count, requests
+        if isinstance(event, Settled):
+            count += event.spans
+            requests += event.requests
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.model_validate(
+            {
+                "api_key": "bench",
+                "endpoint": alloy,
+                "storage": f"sqlite:///{folder}/checkpoint.db",
+                "requests_per_minute": 0,
+                "page_size": page_size,
+                "since": "2020-01-01T00:00:00Z",
+                "environment": {
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
+                    "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
+                },
+            }
+        )
+        Receiver(settings, observe=observe).run(once=True)
+    result = {
+        "executions": count,
+        "cpu": time.process_time() - begun,
+        "imports": imported,
+        "wall": time.monotonic() - wall,
+        "requests": requests,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
