@@ -12,11 +12,10 @@ settled. A process that dies in between begins again from the store, and makes t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Notification, Record
+from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
 from otel_alloy.checkpoint import Open, Seen, SetAside, Settlement, State
 from otel_alloy.mapping.convert import Execution, Role
 
@@ -154,7 +153,7 @@ class Joiner:
             self._has_span.add(execution)
             until = now + _INCOMPLETE_MEMORY_MS
             batch.settlement.ended[execution] = self._state.ended[execution] = until
-            n = Notification.model_validate(json.loads(start.text()))
+            n = read_notification(start.text())
             self._add(batch, Execution(n, Role.INCOMPLETE), start.text())
 
     def advance(self, batch: Batch, high: int | None) -> None:

@@ -44,7 +44,11 @@ class AlloyClient:
         self._host = httpx.URL(self._url).host
         self._timeout = timeout
         self._max = max_response_bytes
-        self._http = httpx.Client(headers=headers, timeout=timeout, follow_redirects=False)
+        # Loading the certificates costs as much as a thousand executions: only where they are used.
+        verify = self._url.startswith("https:")
+        self._http = httpx.Client(
+            headers=headers, timeout=timeout, follow_redirects=False, verify=verify
+        )
 
     def close(self) -> None:
         """Closes the connections."""

@@ -12,11 +12,14 @@ import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from otel_alloy.alloy.timestamps import object_id_ns, to_ms
 
@@ -26,44 +29,51 @@ TERMINAL = frozenset((FINISHED, ERROR))
 Timestamp = Any  # any JSON value: `timestamps.to_ns` decides what it can read
 
 
-class _Lenient(BaseModel):
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True, populate_by_name=True)
+_LENIENT = ConfigDict(extra="ignore", coerce_numbers_to_str=True, validate_by_name=True)
+
+# Slots instead of pydantic's own BaseModel: half the time and memory, the same validation.
+_model = partial(dataclass, slots=True, config=_LENIENT)
 
 
-class ExecutionReference(_Lenient):
+@_model()
+class ExecutionReference:
     """`data`: which execution the notification is about."""
 
     executionId: str | None = None
     executionUuid: str | None = None
 
 
-class User(_Lenient):
+@_model()
+class User:
     """The customer's user for whom the workflow ran."""
 
     email: str | None = None
     fullName: str | None = None
 
 
-class Integration(_Lenient):
+@_model()
+class Integration:
     """The integration that the workflow belongs to."""
 
-    id: str | None = Field(None, alias="_id")
+    id: Annotated[str | None, Field(alias="_id")] = None
     name: str | None = None
     blockId: str | None = None
     icon: str | None = None
 
 
-class Workflow(_Lenient):
+@_model()
+class Workflow:
     """`forgeWorkflow`: the parent workflow, the template of a user's installed copy."""
 
     name: str | None = None
     integrationId: Annotated[Integration | str | None, Field(union_mode="left_to_right")] = None
 
 
-class Notification(_Lenient):
+@_model()
+class Notification:
     """One entry of `notifications`."""
 
-    id: str | None = Field(None, alias="_id")
+    id: Annotated[str | None, Field(alias="_id")] = None
     message: str | None = None
     data: ExecutionReference | None = None
     startedAt: Timestamp = None
@@ -85,7 +95,8 @@ class Notification(_Lenient):
         return (data.executionId or data.executionUuid) if data else None
 
 
-class Pagination(_Lenient):
+@_model()
+class Pagination:
     """What the API says of its own paging; shown to people, never relied on."""
 
     totalItems: int | None = None
@@ -94,17 +105,23 @@ class Pagination(_Lenient):
     pageSize: int | None = None
 
 
-class _Answer(_Lenient):
+@_model()
+class _Answer:
     notifications: list[Notification]
     lastFetched: Timestamp = None
     pagination: Pagination | None = None
+
+
+_answer = TypeAdapter(_Answer)
+_pagination = TypeAdapter(Pagination)
+_one = TypeAdapter(Notification)
 
 
 class Unreadable(ValueError):
     """The body is not JSON, or not the documented shape; the message says which."""
 
 
-@dataclass(slots=True)
+@plain_dataclass(slots=True)
 class Record:
     """A notification with what reading needs: its identity and createdAt (Unix ms)."""
 
@@ -129,7 +146,7 @@ class _Body:
         return self._parsed[index]
 
 
-@dataclass(frozen=True, slots=True)
+@plain_dataclass(slots=True)
 class Original:
     """Where the record's own JSON is: entry `index` of an answer."""
 
@@ -141,7 +158,7 @@ class Original:
         return json.dumps(self.body.entry(self.index), ensure_ascii=True)
 
 
-@dataclass(frozen=True, slots=True)
+@plain_dataclass(frozen=True, slots=True)
 class BadRecord:
     """An entry of `notifications` that is no notification, and why. `identity`: of its JSON."""
 
@@ -150,7 +167,7 @@ class BadRecord:
     identity: tuple[str, str]
 
 
-@dataclass(slots=True)
+@plain_dataclass(slots=True)
 class Page:
     """One answer: the readable records in the API's order, and the others."""
 
@@ -183,7 +200,7 @@ def read_page(body: bytes) -> Page:
     """The page in an answer's `body`. Raises Unreadable."""
     with _collector_aside():
         try:
-            answer = _Answer.model_validate_json(body)
+            answer = _answer.validate_json(body)
         except ValidationError:
             return _read_leniently(body)
         kept = _Body(body)
@@ -241,7 +258,7 @@ def _read_leniently(body: bytes) -> Page:
     entries, answer = _entries(_loads(body))
     page = Page([], last_fetched=answer.get("lastFetched"))
     try:
-        page.pagination = Pagination.model_validate(answer.get("pagination"))
+        page.pagination = _pagination.validate_python(answer.get("pagination"))
     except ValidationError:
         page.pagination = None
     for index, entry in enumerate(entries):
@@ -265,7 +282,7 @@ def _notification(entry: Any) -> Notification:
     entry = _without_surrogates(entry)
     for _ in range(2):
         try:
-            notification = Notification.model_validate(entry)
+            notification = _one.validate_python(entry)
         except ValidationError as error:
             wrong = {problem["loc"][0] for problem in error.errors(include_input=False)}
             entry = {key: value for key, value in entry.items() if key not in wrong}

@@ -27,7 +27,7 @@ class HasText(Protocol):
     def text(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """A settled record: its createdAt (Unix ms), and its execution where it ended one."""
 

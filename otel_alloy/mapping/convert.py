@@ -35,7 +35,7 @@ class Role(enum.Enum):
     OTHER = "other"  # a message this version does not know: log record only
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Execution:
     """One thing to convert: a notification, its role, and the `startedAt` that its start record
     told (used where the notification itself has none)."""

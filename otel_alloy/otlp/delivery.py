@@ -203,12 +203,11 @@ class Delivery:
             outcome = self._send(lane, load, piece)
             if outcome.kind is Kind.DELIVERED:
                 lane.refused_in_a_row = 0
-                if not accepted and probation and suspects:
-                    pending.append(list(suspects))
-                elif not accepted:
+                if suspects and probation:
+                    pending.append(list(suspects))  # Refused by an ailing endpoint: once more.
+                else:
                     refused |= suspects
-                if not accepted:
-                    suspects = {}
+                suspects = {}
                 accepted = True
             elif len(piece) > 1:
                 half = (len(piece) + 1) // 2
@@ -219,7 +218,7 @@ class Delivery:
         return refused | suspects
 
     def _send(self, lane: _Lane, load: _Load, piece: list[int]) -> Outcome:
-        """Send `piece` until it is DELIVERED, REJECTED or TOO_LARGE, always the same bytes."""
+        """Send `piece`, always the same bytes, until waiting and trying again is pointless."""
         request = load.envelope.request([load.items[i] for i in piece])
         attempt = unexpected = 0
         while True:
@@ -231,11 +230,11 @@ class Delivery:
             pause = None
             if outcome.kind is Kind.RETRY:
                 pause = self._random() * _backoff(_FAST, attempt)
-            elif outcome.kind is Kind.MISCONFIGURED or 0 < unexpected < _UNEXPECTED_TRIES:
+            elif outcome.kind is Kind.MISCONFIGURED or (
+                outcome.kind is Kind.UNEXPECTED and unexpected < _UNEXPECTED_TRIES
+            ):
                 pause = self._slowly(attempt)
-            if outcome.kind in (Kind.DELIVERED, Kind.REJECTED, Kind.TOO_LARGE):
-                pause = None
-            elif pause is not None and outcome.retry_after is not None:
+            if pause is not None and outcome.retry_after is not None:
                 pause = max(pause, min(outcome.retry_after, _MOST_ASKED))
             self._report(
                 Report(lane.signal, outcome, len(piece), len(request), seconds, attempt, pause)

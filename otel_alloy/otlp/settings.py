@@ -4,11 +4,10 @@ Every variable exists in a general form and in one per signal (`OTEL_EXPORTER_OT
 `OTEL_EXPORTER_OTLP_LOGS_*`), which wins; an empty value counts as unset. Source:
 opentelemetry-specification v1.60.0, specification/protocol/exporter.md.
 
-TIMEOUT is in **seconds**, fractions allowed, as in opentelemetry-python (1.45: "the maximum time
-(in seconds)"; issue 4044), so that what a Python shop has set keeps its meaning, although the
-specification counts milliseconds. Values of 1,000 and more are therefore refused with the remedy
-instead of being waited for, and so is 0 (no limit): a far end that never answers would stop the
-receiver for good.
+TIMEOUT: the specification counts milliseconds, opentelemetry-python (1.45, issue 4044) seconds.
+Both keep their meaning here: from 1,000 on a value is milliseconds (nobody waits a quarter of an
+hour for one request), below that seconds, fractions allowed. 0 (no limit) is refused: a far end
+that never answers would stop the receiver for good.
 
 Nothing here opens a connection or reads the environment; the only I/O is to look whether the
 certificate files can be read.
@@ -144,9 +143,9 @@ class _Reader:
             seconds = math.nan
         if 0 < seconds < 1000:
             return seconds
-        remedy = "write seconds, above 0 and below 1000, as opentelemetry-python takes them"
-        if 1000 <= seconds < math.inf:
-            remedy += f" (if milliseconds were meant: {seconds / 1000:g})"
+        if 1000 <= seconds <= 600_000:
+            return seconds / 1000
+        remedy = "write seconds, or milliseconds from 1000 on; at most ten minutes, not 0"
         self._mistake("TIMEOUT", f"is {value!r}", remedy)
         return _TIMEOUT
 

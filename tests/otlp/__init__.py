@@ -1,0 +1,1 @@
+"""Tests of `otel_alloy.otlp`; `far_end` holds the servers they talk to."""

@@ -1,0 +1,198 @@
+"""Far ends on real sockets with scripted answers: HTTP, gRPC, and one that breaks connections.
+
+Each is a context manager on a free port of the loopback. No assertions live here.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+PROTOBUF = "application/x-protobuf"
+
+
+def status(message: str, retry_delay: float | None = None, code: int = 3) -> bytes:
+    """A google.rpc.Status, with RetryInfo where `retry_delay` seconds are given."""
+    result = Status(code=code, message=message)
+    if retry_delay is not None:
+        delay = Duration()
+        delay.FromMicroseconds(int(retry_delay * 1e6))
+        result.details.add().Pack(RetryInfo(retry_delay=delay))
+    body: bytes = result.SerializeToString()
+    return body
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the HTTP far end sends back."""
+
+    code: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": PROTOBUF})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the HTTP far end received."""
+
+    path: str
+    headers: Mapping[str, str]
+    """Lower-case names."""
+    body: bytes
+
+
+@dataclass
+class HttpFarEnd:
+    """A running HTTP server; `answer` may be changed at any time."""
+
+    port: int
+    answer: Answer = field(default_factory=Answer)
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def http_far_end(tls: ssl.SSLContext | None = None) -> Iterator[HttpFarEnd]:
+    """An HTTP/1.1 server (with `tls`, HTTPS) that answers every POST with `answer`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {k.lower(): v for k, v in self.headers.items()}
+            far_end.requests.append(Request(self.path, headers, body))
+            answer = far_end.answer
+            self.send_response(answer.code)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if answer.code != 204:
+                self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return "Wed, 21 Oct 2026 07:28:00 GMT"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            if tls is None:
+                super().finish_request(request, client_address)
+                return
+            # The handshake belongs into the connection's own thread.
+            with suppress(OSError), tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    far_end = HttpFarEnd(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield far_end
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def raw_far_end(says: bytes) -> Iterator[int]:
+    """The port of a server that reads a little, writes `says` and breaks the connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                connection.sendall(says)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@contextmanager
+def silent_far_end() -> Iterator[int]:
+    """The port of a server that takes connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def nobody() -> int:
+    """A port of the loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@dataclass
+class GrpcFarEnd:
+    """A running gRPC server; `export` may be changed at any time, and may call `abort`."""
+
+    port: int = 0
+    export: Callable[[grpc.ServicerContext], bytes] = lambda _: b""
+    calls: list[tuple[str, dict[str, str | bytes], bytes]] = field(default_factory=list)
+    """Method, metadata, request."""
+
+
+def _handler(far_end: GrpcFarEnd, signal: str, name: str) -> Any:
+    service = f"opentelemetry.proto.collector.{signal}.v1.{name}"
+
+    def export(request: bytes, context: grpc.ServicerContext) -> bytes:
+        metadata = {key: value for key, value in context.invocation_metadata()}
+        far_end.calls.append((f"/{service}/Export", metadata, request))
+        return far_end.export(context)
+
+    method = grpc.unary_unary_rpc_method_handler(export)
+    return grpc.method_handlers_generic_handler(service, {"Export": method})
+
+
+@contextmanager
+def grpc_far_end(credentials: grpc.ServerCredentials | None = None) -> Iterator[GrpcFarEnd]:
+    """A gRPC server, with TLS where `credentials` are given. Takes messages up to 4 MiB."""
+    far_end = GrpcFarEnd()
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers(
+        (_handler(far_end, "trace", "TraceService"), _handler(far_end, "logs", "LogsService"))
+    )
+    if credentials is None:
+        far_end.port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        far_end.port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield far_end
+    finally:
+        server.stop(None).wait()

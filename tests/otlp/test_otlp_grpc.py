@@ -1,0 +1,196 @@
+"""Guarantees of `grpc.GrpcSender`, against a real gRPC server: what each status comes to."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.otlp.answers import Signal
+from otel_alloy.otlp.grpc import GrpcSender
+from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
+
+from .far_end import GrpcFarEnd, grpc_far_end, http_far_end, nobody, silent_far_end, status
+
+
+@pytest.fixture
+def far_end() -> Iterator[GrpcFarEnd]:
+    with grpc_far_end() as server:
+        yield server
+
+
+def settings(endpoint: str, signal: Signal = "traces", /, **variables: str) -> OtlpSettings:
+    environment = {"OTEL_EXPORTER_OTLP_" + k: v for k, v in variables.items()}
+    environment |= {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+    }
+    result, mistakes = otlp_settings(environment, signal)
+    assert mistakes == []
+    return result
+
+
+def send(chosen: OtlpSettings, request: bytes = b"spans") -> Outcome:
+    with closing(GrpcSender(chosen, "otel-alloy/test")) as sender:
+        return sender.send(request)
+
+
+def refuses(
+    code: grpc.StatusCode, words: str = "no", details: bytes | None = None
+) -> Callable[[grpc.ServicerContext], bytes]:
+    def export(context: grpc.ServicerContext) -> bytes:
+        if details is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(code, words)
+
+    return export
+
+
+@pytest.mark.parametrize(
+    ("signal", "method"),
+    [
+        ("traces", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"),
+        ("logs", "/opentelemetry.proto.collector.logs.v1.LogsService/Export"),
+    ],
+)
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_call_is_what_otlp_asks_for(
+    far_end: GrpcFarEnd, signal: Signal, method: str, compression: str
+) -> None:
+    """Method, metadata and user agent arrive; the request is untouched, with gzip too."""
+    url = f"http://127.0.0.1:{far_end.port}"
+    chosen = settings(url, signal, HEADERS="X-Team=one", COMPRESSION=compression)
+    assert send(chosen, b"span" * 1000) == Outcome(Kind.DELIVERED)
+    ((called, metadata, request),) = far_end.calls
+    assert (called, request) == (method, b"span" * 1000)
+    assert metadata["x-team"] == "one"
+    assert str(metadata["user-agent"]).startswith("otel-alloy/test ")
+
+
+def test_partial_success_is_told(far_end: GrpcFarEnd) -> None:
+    """A partial success is delivered; the refused number and the words come with it."""
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.rejected_log_records = 2
+    answer.partial_success.error_message = "too old"
+    far_end.export = lambda _: answer.SerializeToString()
+    outcome = send(settings(f"http://127.0.0.1:{far_end.port}", "logs"))
+    assert outcome == Outcome(Kind.DELIVERED, "too old", rejected=2)
+
+
+RETRIED = ("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
+HELD = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "NOT_FOUND")
+
+
+@pytest.mark.parametrize("code", [c for c in grpc.StatusCode if c is not grpc.StatusCode.OK])
+def test_every_status_code(far_end: GrpcFarEnd, code: grpc.StatusCode) -> None:
+    """The retryable codes of the OTLP specification are retried, and no code is left out."""
+    far_end.export = refuses(code, "my words")
+    outcome = send(settings(f"http://127.0.0.1:{far_end.port}"))
+    expected = {"INVALID_ARGUMENT": Kind.REJECTED, "RESOURCE_EXHAUSTED": Kind.TOO_LARGE}
+    expected |= dict.fromkeys(RETRIED, Kind.RETRY) | dict.fromkeys(HELD, Kind.MISCONFIGURED)
+    assert outcome.kind is expected.get(code.name, Kind.UNEXPECTED)
+    assert outcome.reason.startswith(f"gRPC {code.name}: my words")
+
+
+def test_resource_exhausted(far_end: GrpcFarEnd) -> None:
+    """With RetryInfo, or in words of a rate limit (Tempo), it is retried: halving cannot help."""
+    url = settings(f"http://127.0.0.1:{far_end.port}")
+    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+    far_end.export = refuses(exhausted, "busy", status("busy", 2.5, code=8))
+    outcome = send(url)
+    assert (outcome.kind, outcome.retry_after) == (Kind.RETRY, 2.5)
+    far_end.export = refuses(exhausted, "RATE_LIMITED: ingestion rate limit (15 bytes) exceeded")
+    assert send(url).kind is Kind.RETRY
+    assert send(url, bytes(5 << 20)).kind is Kind.TOO_LARGE
+
+
+def test_unavailable_with_retry_info(far_end: GrpcFarEnd) -> None:
+    """RetryInfo counts for every retryable code."""
+    far_end.export = refuses(grpc.StatusCode.UNAVAILABLE, "later", status("later", 9, code=14))
+    assert send(settings(f"http://127.0.0.1:{far_end.port}")).retry_after == 9.0
+
+
+def test_an_answer_that_is_none(far_end: GrpcFarEnd) -> None:
+    """An answer that is no OTLP message is not success."""
+    far_end.export = lambda _: b"<html>"
+    assert send(settings(f"http://127.0.0.1:{far_end.port}")).kind is Kind.MISCONFIGURED
+
+
+def test_an_echoed_key_is_not_told(far_end: GrpcFarEnd) -> None:
+    """A far end that repeats the key it refuses does not bring it into our logs."""
+    far_end.export = refuses(grpc.StatusCode.UNAUTHENTICATED, "unknown key s3cret")
+    url = f"http://127.0.0.1:{far_end.port}"
+    outcome = send(settings(url, HEADERS="authorization=Bearer%20s3cret"))
+    assert "unknown key ***" in outcome.reason
+
+
+def test_headers_that_grpc_cannot_carry(far_end: GrpcFarEnd) -> None:
+    """grpcio's complaint about metadata is an outcome, without the value."""
+    chosen = OtlpSettings("traces", "grpc", f"127.0.0.1:{far_end.port}", True, (("A B", "s3cret"),))
+    outcome = send(chosen)
+    assert outcome.kind is Kind.MISCONFIGURED and "s3cret" not in outcome.reason
+
+
+def test_broken_connections_are_retried() -> None:
+    """Nobody listens, silence."""
+    assert send(settings(f"http://127.0.0.1:{nobody()}", TIMEOUT="5")).kind is Kind.RETRY
+    with silent_far_end() as port:
+        assert send(settings(f"http://127.0.0.1:{port}", TIMEOUT="0.1")).kind is Kind.RETRY
+
+
+def test_an_http_port_is_recognised() -> None:
+    """gRPC against an HTTP/1.1 port: the words name the setting."""
+    with http_far_end() as far_end:
+        outcome = send(settings(f"http://127.0.0.1:{far_end.port}"))
+    assert outcome.kind is Kind.MISCONFIGURED
+    assert "http/protobuf" in outcome.reason
+
+
+def test_tls(tmp_path: Path) -> None:
+    """TLS with client certificates works; each thing that is missing is named."""
+    ca = trustme.CA()
+    server, client = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.com")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client.private_key_pem.write_to_path(tmp_path / "key.pem")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    files = {
+        "CERTIFICATE": str(tmp_path / "ca.pem"),
+        "CLIENT_KEY": str(tmp_path / "key.pem"),
+        "CLIENT_CERTIFICATE": str(tmp_path / "cert.pem"),
+    }
+    pair = (server.private_key_pem.bytes(), server.cert_chain_pems[0].bytes())
+    credentials = grpc.ssl_server_credentials([pair], ca.cert_pem.bytes(), True)
+    with grpc_far_end(credentials) as far_end:
+        url = f"https://127.0.0.1:{far_end.port}"
+        assert send(settings(url, **files)).kind is Kind.DELIVERED
+        outcome = send(settings(url))
+        assert outcome.kind is Kind.MISCONFIGURED
+        assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in outcome.reason
+        outcome = send(settings(url, CERTIFICATE=files["CERTIFICATE"]))
+        assert outcome.kind in (Kind.MISCONFIGURED, Kind.RETRY)
+    with grpc_far_end() as plain:
+        outcome = send(settings(f"https://127.0.0.1:{plain.port}"))
+        assert outcome.kind is Kind.MISCONFIGURED and "speaks no TLS" in outcome.reason
+
+
+def test_unreadable_certificate_files_are_mistakes() -> None:
+    """A file that vanished after the settings were read is a configuration error."""
+    chosen = OtlpSettings("traces", "grpc", "c:4317", False, certificate="/nonexistent/ca.pem")
+    with pytest.raises(ConfigurationError, match="/nonexistent"):
+        GrpcSender(chosen, "test")
+
+
+def test_grpcio_is_imported_only_when_used() -> None:
+    """OTLP over HTTP pays neither the time nor the threads of grpcio."""
+    code = (
+        "import sys; from otel_alloy.otlp.senders import open_senders; open_senders({}, 'x');"
+        "assert 'grpc' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

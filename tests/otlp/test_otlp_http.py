@@ -1,0 +1,328 @@
+"""Guarantees of `http.HttpSender`, against real sockets: what each answer comes to."""
+
+import gzip
+import ssl
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+from opentelemetry import context
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.otlp.http import HttpSender
+from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
+
+from .far_end import (
+    PROTOBUF,
+    Answer,
+    HttpFarEnd,
+    grpc_far_end,
+    http_far_end,
+    nobody,
+    raw_far_end,
+    silent_far_end,
+    status,
+)
+
+TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+HTML = {"Content-Type": "text/html"}
+OTLP = {"Content-Type": PROTOBUF}
+
+
+@pytest.fixture
+def far_end() -> Iterator[HttpFarEnd]:
+    with http_far_end() as server:
+        yield server
+
+
+def settings(endpoint: str, **variables: str) -> OtlpSettings:
+    environment = {"OTEL_EXPORTER_OTLP_" + k: v for k, v in variables.items()}
+    result, mistakes = otlp_settings(
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} | environment, "traces"
+    )
+    assert mistakes == []
+    return result
+
+
+def send(endpoint: str, request: bytes = b"spans", /, **variables: str) -> Outcome:
+    with closing(HttpSender(settings(endpoint, **variables), "otel-alloy/test")) as sender:
+        return sender.send(request)
+
+
+def test_a_request_is_what_otlp_asks_for(far_end: HttpFarEnd) -> None:
+    """Path, content type, user agent and the user's headers arrive; the body is untouched."""
+    assert send(far_end.url, HEADERS="X-Scope-OrgID=team%201,a=%C3%A4") == Outcome(Kind.DELIVERED)
+    (request,) = far_end.requests
+    assert request.path == "/v1/traces"
+    assert request.body == b"spans"
+    assert request.headers["content-type"] == PROTOBUF
+    assert request.headers["user-agent"] == "otel-alloy/test"
+    assert request.headers["x-scope-orgid"] == "team 1"
+    assert "content-encoding" not in request.headers
+
+
+def test_the_connection_is_kept(far_end: HttpFarEnd) -> None:
+    """Many requests pass one sender; refused ones leave it usable."""
+    with closing(HttpSender(settings(far_end.url), "test")) as sender:
+        for code in (200, 400, 503, 301, 200):
+            far_end.answer = Answer(code)
+            sender.send(b"x")
+    assert len(far_end.requests) == 5
+
+
+def test_gzip_is_deterministic_and_complete(far_end: HttpFarEnd) -> None:
+    """With gzip the far end decodes the same bytes, and a retry is byte for byte the same."""
+    spans = b"span" * 10_000
+    for _ in range(2):
+        assert send(far_end.url, spans, COMPRESSION="gzip").kind is Kind.DELIVERED
+    first, second = far_end.requests
+    assert first.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(first.body) == spans
+    assert first.body == second.body
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_partial_success_is_told(far_end: HttpFarEnd, signal: str) -> None:
+    """A partial success is delivered; the refused number and the words come with it."""
+    answer: ExportTraceServiceResponse | ExportLogsServiceResponse
+    if signal == "traces":
+        answer = ExportTraceServiceResponse()
+        answer.partial_success.rejected_spans = 3
+        answer.partial_success.error_message = "too old"
+        chosen = settings(far_end.url)
+    else:
+        answer = ExportLogsServiceResponse()
+        answer.partial_success.rejected_log_records = 3
+        answer.partial_success.error_message = "too old"
+        chosen = OtlpSettings("logs", endpoint=far_end.url)
+    far_end.answer = Answer(200, answer.SerializeToString())
+    with closing(HttpSender(chosen, "test")) as sender:
+        assert sender.send(b"x") == Outcome(Kind.DELIVERED, "too old", rejected=3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (Answer(200), Kind.DELIVERED, ""),
+        (Answer(200, b"", {}), Kind.DELIVERED, ""),
+        (Answer(204, b"", {}), Kind.DELIVERED, ""),
+        (Answer(202), Kind.DELIVERED, ""),
+        (Answer(200, b"<html>Log in", HTML), Kind.MISCONFIGURED, "text/html that is no OTLP"),
+        (Answer(200, b"", HTML), Kind.MISCONFIGURED, "no OTLP answer"),
+        (Answer(200, b"OK", TEXT), Kind.MISCONFIGURED, "no OTLP answer"),
+        (Answer(200, b"<html>Log in", OTLP), Kind.MISCONFIGURED, "no OTLP answer"),
+        (Answer(200, bytes(5 << 20), OTLP), Kind.MISCONFIGURED, "no OTLP answer"),
+        (Answer(400, status("bad span"), OTLP), Kind.REJECTED, "HTTP 400 Bad Request: bad span"),
+        (Answer(400, b"entry too far behind", TEXT), Kind.REJECTED, "entry too far behind"),
+        (Answer(400, b"<html>nginx", HTML), Kind.REJECTED, "HTTP 400 Bad Request"),
+        (Answer(422), Kind.REJECTED, "HTTP 422"),
+        (Answer(413), Kind.TOO_LARGE, "HTTP 413"),
+        (Answer(401), Kind.MISCONFIGURED, "OTEL_EXPORTER_OTLP_HEADERS"),
+        (Answer(403), Kind.MISCONFIGURED, "OTEL_EXPORTER_OTLP_HEADERS"),
+        (Answer(404), Kind.MISCONFIGURED, "path of OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (Answer(405), Kind.MISCONFIGURED, "HTTP 405"),
+        (Answer(407), Kind.MISCONFIGURED, "proxy"),
+        (Answer(415), Kind.MISCONFIGURED, "HTTP 415"),
+        (Answer(429), Kind.RETRY, "HTTP 429"),
+        (Answer(502), Kind.RETRY, "HTTP 502"),
+        (Answer(503), Kind.RETRY, "HTTP 503"),
+        (Answer(504), Kind.RETRY, "HTTP 504"),
+        (Answer(500, status("panic", code=13)), Kind.UNEXPECTED, "panic"),
+        (Answer(418), Kind.UNEXPECTED, "HTTP 418"),
+        (Answer(501), Kind.UNEXPECTED, "HTTP 501"),
+        (Answer(304, b"", {}), Kind.MISCONFIGURED, "HTTP 304"),
+    ],
+)
+def test_answers(far_end: HttpFarEnd, answer: Answer, kind: Kind, words: str) -> None:
+    """Each answer comes to the outcome that the policy foresees, in the far end's own words."""
+    far_end.answer = answer
+    outcome = send(far_end.url)
+    assert outcome.kind is kind
+    assert words in outcome.reason
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_no_success_and_not_followed(far_end: HttpFarEnd, code: int) -> None:
+    """Only the host of Location is told: the rest may hold a secret."""
+    location = "https://user:pw@login.example.com/start?token=s3cret"
+    far_end.answer = Answer(code, b"", {"Location": location})
+    outcome = send(far_end.url)
+    assert outcome.kind is Kind.MISCONFIGURED
+    assert "login.example.com" in outcome.reason
+    assert "s3cret" not in outcome.reason and "pw" not in outcome.reason
+    assert len(far_end.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"Retry-After": "7"}, b"", 7.0),
+        ({"Retry-After": "86400"}, b"", 86400.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:45 GMT"}, b"", 45.0),
+        (OTLP, status("busy", 2.5), 2.5),
+        (OTLP | {"Retry-After": "7"}, status("busy", 2.5), 7.0),
+        ({"Retry-After": "nonsense"}, b"", None),
+        ({}, b"", None),
+    ],
+)
+def test_the_far_end_says_how_long_to_wait(
+    far_end: HttpFarEnd, headers: dict[str, str], body: bytes, seconds: float | None
+) -> None:
+    """Retry-After in both forms, else RetryInfo in the body; not capped here."""
+    far_end.answer = Answer(503, body, headers)
+    assert send(far_end.url).retry_after == seconds
+
+
+def test_an_echoed_key_is_not_told(far_end: HttpFarEnd) -> None:
+    """A far end that repeats the key it refuses does not bring it into our logs."""
+    far_end.answer = Answer(401, b"unknown key s3cret in Bearer s3cret", TEXT)
+    outcome = send(far_end.url, HEADERS="authorization=Bearer%20s3cret")
+    assert "unknown key ***" in outcome.reason and "s3cret" not in outcome.reason
+
+
+def test_broken_connections_are_retried() -> None:
+    """Nobody listens, a name that does not exist, a connection that breaks, silence."""
+    assert send(f"http://127.0.0.1:{nobody()}").kind is Kind.RETRY
+    assert send("http://name.invalid:4318").kind is Kind.RETRY
+    with raw_far_end(b"") as port:
+        assert send(f"http://127.0.0.1:{port}").kind is Kind.RETRY
+    with raw_far_end(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf") as port:
+        assert send(f"http://127.0.0.1:{port}").kind is Kind.RETRY
+    with silent_far_end() as port:
+        outcome = send(f"http://127.0.0.1:{port}", TIMEOUT="0.05")
+        assert outcome.kind is Kind.RETRY
+        assert "no answer within 0.05 s" in outcome.reason
+
+
+def test_a_grpc_port_is_recognised() -> None:
+    """HTTP/2 frames instead of an answer: the words name the setting to change."""
+    with grpc_far_end() as grpc:
+        outcome = send(f"http://127.0.0.1:{grpc.port}")
+    assert outcome.kind is Kind.MISCONFIGURED
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in outcome.reason
+
+
+def _subclasses(error: type[httpx.RequestError]) -> Iterator[type[httpx.RequestError]]:
+    yield error
+    for below in error.__subclasses__():
+        yield from _subclasses(below)
+
+
+@pytest.mark.parametrize("error", list(_subclasses(httpx.RequestError)))
+def test_every_exception_of_httpx_is_an_outcome(
+    error: type[httpx.RequestError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No httpx exception leaves `send`, also not one that a later httpx adds below these."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("it broke")
+
+    with closing(HttpSender(settings("http://localhost"), "test")) as sender:
+        monkeypatch.setattr(sender._client, "stream", fail)
+        outcome = sender.send(b"x")
+    assert outcome.kind in (Kind.RETRY, Kind.MISCONFIGURED)
+    assert "it broke" in outcome.reason
+
+
+def test_exports_are_not_traced(far_end: HttpFarEnd) -> None:
+    """Within a request both suppress-instrumentation keys are set, and afterwards they are not."""
+    seen = []
+
+    class Watching(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            seen.append(context.get_current())
+            return super().handle_request(request)
+
+    with closing(HttpSender(settings(far_end.url), "test")) as sender:
+        sender._client.close()
+        sender._client = httpx.Client(transport=Watching())
+        assert sender.send(b"x").kind is Kind.DELIVERED
+    key = context._SUPPRESS_INSTRUMENTATION_KEY
+    assert seen[0].get(key) is True and seen[0].get("suppress_instrumentation") is True
+    assert context.get_value(key) is None
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, dict[str, str]]:
+    """A certificate authority, and the files of a client of it, by variable."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca = trustme.CA()
+    client = ca.issue_cert("client@example.com")
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    client.private_key_pem.write_to_path(folder / "key.pem")
+    client.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    client.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
+    names = {"CERTIFICATE": "ca", "CLIENT_KEY": "key", "CLIENT_CERTIFICATE": "cert", "BOTH": "both"}
+    return ca, {name: str(folder / f"{file}.pem") for name, file in names.items()}
+
+
+def server_tls(ca: trustme.CA, client_needed: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    if client_needed:
+        ca.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_tls(authority: tuple[trustme.CA, dict[str, str]]) -> None:
+    """Trusted by CERTIFICATE it works; otherwise the outcome names the remedy."""
+    ca, files = authority
+    with http_far_end(server_tls(ca, False)) as far_end:
+        url = f"https://127.0.0.1:{far_end.port}"
+        assert send(url, CERTIFICATE=files["CERTIFICATE"]).kind is Kind.DELIVERED
+        outcome = send(url)
+        assert outcome.kind is Kind.MISCONFIGURED
+        assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in outcome.reason
+    with http_far_end() as far_end:
+        outcome = send(f"https://127.0.0.1:{far_end.port}")
+        assert outcome.kind is Kind.MISCONFIGURED
+        assert "speaks no TLS" in outcome.reason
+
+
+def test_tls_with_client_certificates(authority: tuple[trustme.CA, dict[str, str]]) -> None:
+    """Client key and certificate are shown to the server; without them the words say so."""
+    ca, files = authority
+    tls = {k: files[k] for k in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")}
+    with http_far_end(server_tls(ca, True)) as far_end:
+        url = f"https://127.0.0.1:{far_end.port}"
+        assert send(url, **tls).kind is Kind.DELIVERED
+        both = {"CERTIFICATE": files["CERTIFICATE"], "CLIENT_CERTIFICATE": files["BOTH"]}
+        assert send(url, **both).kind is Kind.DELIVERED
+        outcome = send(url, CERTIFICATE=files["CERTIFICATE"])
+        assert outcome.kind in (Kind.MISCONFIGURED, Kind.RETRY)
+
+
+def test_unusable_certificate_files_are_mistakes(tmp_path: Path) -> None:
+    """A file that is no PEM is a configuration error before anything is sent."""
+    broken = tmp_path / "broken.pem"
+    broken.write_text("nothing")
+    for name in ("CERTIFICATE", "CLIENT_CERTIFICATE"):
+        with pytest.raises(ConfigurationError, match="PEM"):
+            send("https://localhost", **{name: str(broken)})
+
+
+def test_a_loopback_endpoint_needs_no_proxy(
+    far_end: HttpFarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxy variables meant for the outside do not catch what goes to this machine."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert send(far_end.url).kind is Kind.DELIVERED
+
+
+def test_another_endpoint_goes_through_the_proxy(
+    far_end: HttpFarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP_PROXY is honoured, as by opentelemetry-python."""
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", far_end.url)
+    assert send("http://collector.invalid:4318").kind is Kind.DELIVERED
+    assert far_end.requests[0].path == "http://collector.invalid:4318/v1/traces"
