@@ -60,6 +60,7 @@ class Joiner:
         self._overlap = overlap_ms
         self._incomplete_after = incomplete_after_ms
         self._started_logs = started_logs
+        self._separate = False
         self._has_span = set(state.ended)
         self._has_span.update(s.ended for s in state.seen.values() if s.ended)
 
@@ -90,6 +91,8 @@ class Joiner:
             execution = n.execution or n.id
             ended = None
             if n.message in TERMINAL and execution:
+                if execution in state.open and (n.id, STARTED) not in state.seen:
+                    self._separate = True
                 started = self._close(batch, execution)
                 again = execution in self._has_span
                 if not again:
@@ -130,7 +133,10 @@ class Joiner:
 
     def due(self, now: int) -> list[str]:
         """Open executions whose end should be asked for by their id, as a record that changed in
-        place is not found by its createdAt. `now`: the API's clock, ms."""
+        place is not found by its createdAt. None where the API is seen to write the end as a
+        record of its own. `now`: the API's clock, ms."""
+        if self._separate:
+            return []
         return [e for e, o in self._state.open.items() if now - o.created >= o.next_check]
 
     def asked(self, batch: Batch, execution: str) -> None:

@@ -48,7 +48,7 @@ log = logging.getLogger("otel_alloy")
 USER_AGENT = f"otel-alloy/{__version__}"
 _BATCH_SECONDS = 1.0
 _PAGES_AHEAD = 2
-_CHECKS_PER_CYCLE = 10
+_CHECKS_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +244,7 @@ class SourceLoop:
         now = _now_ms()
         if progress.high is not None:
             start = window_start(progress.high, self._overlap, self._final)
+            start = max(start, progress.begin or 0)
         elif isinstance(self._settings.since, int):
             start = self._settings.since
         else:
@@ -273,10 +274,14 @@ class SourceLoop:
                     progress = batch.settlement.progress
                     progress.window = (window.start, window.before)
                     progress.position = reading.position
+                    if progress.begin is None:
+                        progress.begin = window.start
                     high = reading.position
                     if reading.last:
                         progress.window = progress.position = None
-                        high = max(newest or 0, window.start)
+                        high = window.start if progress.high is None else None
+                        if newest is not None:
+                            high = max(newest, high or 0)
                         self._settle(batch, high, window, last=True)
                         return
                     full = max(len(batch), batch.received // 2) >= self._settings.batch_size
@@ -296,13 +301,16 @@ class SourceLoop:
         changed in place), then gives up those that never ended."""
         now = self._clock.now(_now_ms())
         batch = self._joiner.batch()
-        due = self._joiner.due(now)
-        ask = due[:_CHECKS_PER_CYCLE] if not self._reader.newest_first else []
-        for execution in ask:
-            records = self._reader.execution(execution)
-            self._joiner.take(batch, records, [], _now_ms())
-            if execution in self._state.open:
-                self._joiner.asked(batch, execution)
+        found = not self._reader.newest_first
+        while found:
+            found = False
+            for execution in self._joiner.due(now)[:_CHECKS_AT_ONCE]:
+                records = self._reader.execution(execution)
+                self._joiner.take(batch, records, [], _now_ms())
+                if execution in self._state.open:
+                    self._joiner.asked(batch, execution)
+                else:
+                    found = True
         self._joiner.give_up(batch, now)
         if batch.executions or batch.settlement.opened or batch.settlement.closed:
             high = self._state.progress.high

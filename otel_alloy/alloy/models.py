@@ -154,8 +154,14 @@ class Original:
     index: int
 
     def text(self) -> str:
-        """The record as the API sent it (parsed and written again)."""
-        return json.dumps(self.body.entry(self.index), ensure_ascii=True)
+        """The record as the API sent it (parsed and written again); of one that is nested too
+        deeply to be written, what is not nested."""
+        entry = self.body.entry(self.index)
+        try:
+            return json.dumps(entry, ensure_ascii=True)
+        except RecursionError:
+            flat = entry.items() if isinstance(entry, dict) else ()
+            return json.dumps({k: v for k, v in flat if not isinstance(v, dict | list)})
 
 
 @plain_dataclass(frozen=True, slots=True)
@@ -228,7 +234,7 @@ def _digest(original: Original) -> str:
 
 def _loads(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8", "replace"))
+        return json.loads(body.decode("utf-8", "replace"), parse_int=_integer)
     except RecursionError:
         raise Unreadable("its JSON is nested too deeply") from None
     except ValueError as error:
@@ -239,6 +245,11 @@ def _loads(body: bytes) -> Any:
             raise Unreadable("it is empty") from None
         place = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise Unreadable(f"it is not JSON, or cut off{place}") from None
+
+
+def _integer(digits: str) -> int | str:
+    """Python refuses to read integers of more than 4300 digits; such a one stays text."""
+    return int(digits) if len(digits) < 4300 else digits
 
 
 def _entries(answer: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -279,7 +290,10 @@ def _notification(entry: Any) -> Notification:
     """The entry without the fields that are not what the vendor documents."""
     if not isinstance(entry, dict):
         raise Unreadable(f"it is not an object but {type(entry).__name__}")
-    entry = _without_surrogates(entry)
+    try:
+        entry = _without_surrogates(entry)
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
     for _ in range(2):
         try:
             notification = _one.validate_python(entry)

@@ -39,13 +39,16 @@ def to_ns(value: object) -> int | None:
 
 
 def _from_text(text: str) -> int | None:
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+    text = text.strip()
+    if 8 < len(text) < 32:  # first, as fromisoformat takes `1712010512345` for a day in 1712
         try:
-            return to_ns(float(text)) if len(text) < 32 else None
+            return to_ns(float(text))
         except ValueError:
-            return None
+            pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     try:

@@ -58,12 +58,14 @@ class Progress:
     """How far a source is settled; times are Unix ms.
 
     `high`: newest createdAt with everything before it settled. `window`: (start, before) of a
-    window that is being read; `position`: where to go on in it.
+    window that is being read; `position`: where to go on in it. `begin`: where the source began,
+    nothing before it is read.
     """
 
     high: int | None = None
     window: tuple[int, int] | None = None
     position: int | None = None
+    begin: int | None = None
 
 
 @dataclass(slots=True)

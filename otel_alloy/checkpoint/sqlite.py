@@ -136,7 +136,7 @@ class SqliteStore:
         """See `Store.load`."""
         with self._transaction() as db:
             row = db.execute(
-                "SELECT fingerprint, high, window_start, window_before, position"
+                "SELECT fingerprint, begin_at, high, window_start, window_before, position"
                 " FROM source WHERE name=?",
                 (source,),
             ).fetchone()
@@ -179,9 +179,9 @@ class SqliteStore:
         start, before = p.window or (None, None)
         with self._transaction() as db:
             db.execute(
-                "UPDATE source SET high=?, window_start=?, window_before=?, position=?"
+                "UPDATE source SET begin_at=?, high=?, window_start=?, window_before=?, position=?"
                 " WHERE name=?",
-                (p.high, start, before, p.position, source),
+                (p.begin, p.high, start, before, p.position, source),
             )
             db.executemany(
                 "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
@@ -222,7 +222,8 @@ class SqliteStore:
         """See `Store.sources`."""
         with self._transaction() as db:
             rows = db.execute(
-                "SELECT name, high, window_start, window_before, position FROM source ORDER BY 1"
+                "SELECT name, begin_at, high, window_start, window_before, position"
+                " FROM source ORDER BY 1"
             )
             return {row[0]: _progress(row[1:]) for row in rows}
 
@@ -231,9 +232,9 @@ class SqliteStore:
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO source (name, fingerprint) VALUES (?,'')", (source,))
             db.execute(
-                "UPDATE source SET high=?, window_start=NULL, window_before=NULL, position=NULL"
-                " WHERE name=?",
-                (high, source),
+                "UPDATE source SET begin_at=?, high=?, window_start=NULL, window_before=NULL,"
+                " position=NULL WHERE name=?",
+                (high, high, source),
             )
             for table in ("seen", "ended_execution", "open_execution"):
                 db.execute(f"DELETE FROM {table} WHERE source=?", (source,))
@@ -277,6 +278,6 @@ def _base_name(error: Exception) -> str:
 
 
 def _progress(row: tuple[int | None, ...]) -> Progress:
-    high, start, before, position = row
+    begin, high, start, before, position = row
     window = (start, before) if start is not None and before is not None else None
-    return Progress(high, window, position)
+    return Progress(high, window, position, begin)

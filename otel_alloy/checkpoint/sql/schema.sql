@@ -2,6 +2,7 @@
 CREATE TABLE source (
     name          TEXT PRIMARY KEY,
     fingerprint   TEXT NOT NULL,
+    begin_at      INTEGER,
     high          INTEGER,
     window_start  INTEGER,
     window_before INTEGER,
