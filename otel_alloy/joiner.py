@@ -32,7 +32,7 @@ class Batch:
     originals: list[Any] = field(default_factory=list)
     received: int = 0
     repeated: int = 0
-    newest: int = 0
+    newest: int = 0  # createdAt (ms) up to here; stands in where a record has none
 
     def __len__(self) -> int:
         return len(self.executions)
@@ -66,7 +66,9 @@ class Joiner:
 
     def batch(self) -> Batch:
         """An empty batch that changes nothing yet."""
-        return Batch(Settlement(replace(self._state.progress)))
+        progress = self._state.progress
+        newest = progress.position or progress.high or 0
+        return Batch(Settlement(replace(progress)), newest=newest)
 
     def take(self, batch: Batch, records: list[Record], bad: list[BadRecord], now: int) -> None:
         """Adds a page's records to `batch`. `now`: Unix ms, noted on what is set aside."""

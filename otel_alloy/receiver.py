@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from otel_alloy.alloy.client import AlloyClient
-from otel_alloy.alloy.models import Page
+from otel_alloy.alloy.models import TERMINAL, Page
 from otel_alloy.alloy.pacing import PatientFetch, RequestBudget, Retrying, ShutdownAsked
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import (
@@ -305,7 +305,11 @@ class SourceLoop:
         while found:
             found = False
             for execution in self._joiner.due(now)[:_CHECKS_AT_ONCE]:
-                records = self._reader.execution(execution)
+                records = [
+                    r
+                    for r in self._reader.execution(execution)
+                    if r.notification.message in TERMINAL
+                ]  # anything else of it was settled long ago, and may be forgotten
                 self._joiner.take(batch, records, [], _now_ms())
                 if execution in self._state.open:
                     self._joiner.asked(batch, execution)

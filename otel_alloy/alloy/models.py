@@ -182,6 +182,7 @@ class Page:
     last_fetched: Timestamp = None
     pagination: Pagination | None = None
     server_date: int | None = None  # Unix ms, of the `Date` header
+    limit: int | None = None  # the page size that was asked for in the end
 
     @property
     def received(self) -> int:

@@ -76,7 +76,7 @@ class PatientFetch:
 
     Retry-After is honoured up to RETRY_AFTER_CAP; else exponential backoff with full jitter. A
     refused request is sent again with half the page size, as the limit may be what is refused;
-    at a page size of 1 the refusal is raised.
+    at a page size of 1 the refusal is raised. The page tells which size it was.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class PatientFetch:
             self._pause(self._budget.take())
             self.requests += 1
             try:
-                return self._fetch(query)
+                page = self._fetch(query)
+                page.limit = query.limit
+                return page
             except RequestRefused as refusal:
                 if query.limit <= 1:
                     raise

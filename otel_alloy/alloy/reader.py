@@ -184,6 +184,8 @@ class Reader:
             fresh = [r for r in page.records if r.identity not in at_position]
             bad = [b for b in page.bad if b.identity not in at_position]
             nothing_new = not fresh and not bad
+            if page.limit is not None:
+                shown = min(shown, page.limit)  # it may have been halved since
             exhausted = page.received < shown or not page.received or (skip > 0 and nothing_new)
             if last_time > position:
                 at_position, skip = set(), 0
