@@ -1,0 +1,351 @@
+"""Real servers for the end-to-end tests: a Collector and Jaeger, on ports of this host's loopback.
+
+`servers/build.py` gets the programs; nothing is built here. Where one is missing, the tests that
+need it are skipped with the command that brings it. With `CI` in the environment and Go at hand
+they fail instead, since there the reason can only be a step that was forgotten.
+
+Every server listens on ports that were free a moment before, keeps what it stores in the test's own
+folder, and is stopped when the test ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol, TypeVar
+
+import httpx
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+BUILD = Path(__file__).parent / "servers" / "build.py"
+CONFIGURATIONS = REPOSITORY / "collector-config"
+
+READY_WITHIN = 60.0
+"""Seconds until a server answers. It takes one or two; a busy CI machine may need more."""
+STOPS_WITHIN = 20.0
+PAUSE = 0.05
+STARTS = 3
+"""A port that was free may be somebody else's by the time the server asks for it."""
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(
+    holds: Callable[[], bool],
+    *,
+    within: float = READY_WITHIN,
+    pause: Callable[[float], object] | None = None,
+    otherwise: str = "it did not come true",
+) -> None:
+    """Returns as soon as the condition holds; fails the test if it does not hold in time.
+
+    A pause that watches something else meanwhile, such as a process, may raise to end the wait.
+    """
+    pause = pause or Event().wait
+    deadline = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{otherwise} (waited {within:g} s)")
+        pause(PAUSE)
+
+
+class StartError(Exception):
+    """A server ended by itself; the message holds the end of what it said."""
+
+
+@dataclass
+class Server:
+    """A running program. Its output is in a file, so that no full pipe can stop it."""
+
+    command: Sequence[str | Path]
+    environment: Mapping[str, str]
+    health: str
+    log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Returns when the server says that it is healthy. Raises StartError if it ends first."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(word) for word in self.command],
+                cwd=REPOSITORY,
+                env={"PATH": os.environ.get("PATH", ""), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            wait_until(
+                self.healthy,
+                pause=self.still_running,
+                otherwise=f"{self.health} is not healthy; {self.log} has the reason",
+            )
+        except BaseException:
+            self.kill()
+            raise
+
+    def healthy(self) -> bool:
+        """Whether the server answers its health check with 200, now."""
+        try:
+            # trust_env: a proxy named in the environment has no business on loopback.
+            return httpx.get(self.health, timeout=2, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def still_running(self, seconds: float) -> None:
+        """Waits so long for the end that must not come, and raises StartError if it comes."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(timeout=seconds)
+            raise StartError(f"{self.command[0]} ended with {code}:\n{self.output()[-2000:]}")
+
+    def output(self) -> str:
+        """Everything that the server has printed, over all its starts."""
+        return self.log.read_text(errors="replace")
+
+    def stop(self) -> int:
+        """Asks the server to end, as a service manager would. Returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"{self.command[0]} did not stop within {STOPS_WITHIN:g} s of SIGTERM")
+
+    def kill(self) -> None:
+        """Ends the server as a crash would: at once, without a chance to write anything."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Collector(Server):
+    """An OpenTelemetry Collector with one or more of our configurations."""
+
+    grpc: str = ""
+    """host:port of OTLP over gRPC."""
+    http: str = ""
+    """Base URL of OTLP over HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT takes it."""
+
+
+@dataclass
+class Jaeger(Server):
+    """Jaeger with our configuration, and the questions that tests ask it."""
+
+    otlp: str = ""
+    """host:port of OTLP over gRPC."""
+    query: str = ""
+    """Base URL of the query API."""
+
+    def trace(self, trace_id: str) -> list[dict[str, Any]]:
+        """The spans of one trace in OTLP's JSON form; an empty list if Jaeger has no such trace."""
+        return self._spans(f"traces/{trace_id}", {})
+
+    def search(self, service: str, *, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """The spans of the traces that a search for the service and the time finds."""
+        between = (
+            since.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            until.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        )
+        # Jaeger 2.13 asks for the first spelling, later releases for the second.
+        asked = {
+            "query.service_name": service,
+            "query.start_time_min": between[0],
+            "query.start_time_max": between[1],
+            "query.serviceName": service,
+            "query.startTimeMin": between[0],
+            "query.startTimeMax": between[1],
+        }
+        return self._spans("traces", asked)
+
+    def _spans(self, path: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
+        url = f"{self.query}/api/v3/{path}"
+        answer = httpx.get(url, params=parameters, timeout=10, trust_env=False)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        answer.raise_for_status()
+        return [
+            span
+            for resource in answer.json()["result"].get("resourceSpans", [])
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+class StartCollector(Protocol):
+    """Starts a Collector with a configuration of ours, and overlays that go on top of it.
+
+    Configurations are files below collector-config/ or anything else that the Collector takes
+    after `--config`, such as `yaml:…`. The storage folder is the test's own: the second Collector
+    with the same `storage` finds the queue of the first.
+    """
+
+    def __call__(
+        self,
+        *configurations: str | Path,
+        environment: Mapping[str, str] = {},
+        storage: str = "collector",
+    ) -> Collector: ...
+
+
+class StartJaeger(Protocol):
+    """Starts Jaeger with our configuration; `otlp` asks for an address, e.g. that of a former one.
+
+    The storage folder is the test's own, and the same for every Jaeger in one test.
+    """
+
+    def __call__(self, *, otlp: str | None = None) -> Jaeger: ...
+
+
+def program(name: str) -> Path:
+    """The program's path; skips the test, or fails it in CI, if build.py has none."""
+    found = subprocess.run(
+        [sys.executable, BUILD, "--where", name],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if found.returncode == 0:
+        return Path(found.stdout.rstrip("\n").partition("\t")[2])
+    missing = f"no {name} here: run `python {BUILD.relative_to(REPOSITORY)}`"
+    if os.environ.get("CI") and shutil.which("go"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def otelcol_program() -> Path:
+    """The Collector's program."""
+    return program("otelcol")
+
+
+@pytest.fixture(scope="session")
+def jaeger_program() -> Path:
+    """Jaeger's program."""
+    return program("jaeger")
+
+
+def config_arguments(configurations: Sequence[str | Path]) -> list[str]:
+    """The `--config` arguments for files of ours and for anything that names its own scheme."""
+    return [
+        f"--config={CONFIGURATIONS / part if isinstance(part, Path) or ':' not in part else part}"
+        for part in configurations
+    ]
+
+
+class Running:
+    """The servers that a test has started; stops them in reverse order, those that still run."""
+
+    def __init__(self) -> None:
+        self.servers: list[Server] = []
+
+    def start(self, make: Callable[[], AnyServer]) -> AnyServer:
+        """Makes a server, with new ports each time, until one starts."""
+        for attempt in range(STARTS):
+            server = make()
+            try:
+                server.start()
+            except StartError as error:
+                if "address already in use" not in str(error) or attempt == STARTS - 1:
+                    raise
+            else:
+                self.servers.append(server)
+                return server
+        raise AssertionError("unreachable")
+
+    def stop_all(self) -> None:
+        """Kills what the test left running; a test that wants an orderly end stops it itself."""
+        for server in reversed(self.servers):
+            if server.process.poll() is None:
+                server.kill()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """Stops every server of this test, also when the test failed."""
+    servers = Running()
+    try:
+        yield servers
+    finally:
+        servers.stop_all()
+
+
+@pytest.fixture
+def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartCollector:
+    """Starts Collectors."""
+
+    def start(
+        *configurations: str | Path,
+        environment: Mapping[str, str] = {},
+        storage: str = "collector",
+    ) -> Collector:
+        def make() -> Collector:
+            grpc, http, health, metrics = (free_port() for _ in range(4))
+            return Collector(
+                command=[otelcol_program, *config_arguments(configurations)],
+                environment={
+                    "COLLECTOR_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
+                    "COLLECTOR_HTTP_ENDPOINT": f"127.0.0.1:{http}",
+                    "COLLECTOR_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
+                    "COLLECTOR_METRICS_PORT": str(metrics),
+                    "COLLECTOR_STORAGE": str(tmp_path / storage),
+                    **environment,
+                },
+                health=f"http://127.0.0.1:{health}/",
+                log=tmp_path / f"{storage}.log",
+                grpc=f"127.0.0.1:{grpc}",
+                http=f"http://127.0.0.1:{http}",
+            )
+
+        return running.start(make)
+
+    return start
+
+
+@pytest.fixture
+def jaeger(jaeger_program: Path, running: Running, tmp_path: Path) -> StartJaeger:
+    """Starts Jaegers."""
+
+    def start(*, otlp: str | None = None) -> Jaeger:
+        def make() -> Jaeger:
+            query, query_grpc, health = (free_port() for _ in range(3))
+            address = otlp or f"127.0.0.1:{free_port()}"
+            return Jaeger(
+                command=[jaeger_program, "--config", CONFIGURATIONS / "jaeger" / "config.yaml"],
+                environment={
+                    "JAEGER_OTLP_ENDPOINT": address,
+                    "JAEGER_QUERY_ENDPOINT": f"127.0.0.1:{query}",
+                    "JAEGER_QUERY_GRPC_ENDPOINT": f"127.0.0.1:{query_grpc}",
+                    "JAEGER_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
+                    "JAEGER_STORAGE": str(tmp_path / "jaeger"),
+                },
+                health=f"http://127.0.0.1:{health}/status",
+                log=tmp_path / "jaeger.log",
+                otlp=address,
+                query=f"http://127.0.0.1:{query}",
+            )
+
+        return running.start(make)
+
+    return start

@@ -1,0 +1,526 @@
+"""The configuration and the examples that we ship: they parse, they fit together, real servers take
+them, and they keep the promise that what is acknowledged is not lost.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_alloy.config import load_settings
+
+from .conftest import (
+    CONFIGURATIONS,
+    REPOSITORY,
+    Collector,
+    StartCollector,
+    StartJaeger,
+    config_arguments,
+    free_port,
+    wait_until,
+)
+
+EXAMPLES = REPOSITORY / "examples"
+STACK = CONFIGURATIONS / "grafana-stack"
+COLLECTORS = ["minimal.yaml", "jaeger.yaml", "grafana-stack/collector.yaml"]
+COMPOSE = sorted(EXAMPLES.glob("*/compose.yaml"))
+
+# What minimal.yaml tells its reader to change, as the Collector takes it on the command line.
+TO_A_BACKEND = [
+    "yaml:service::extensions: [health_check, file_storage/queue]",
+    *(
+        f"yaml:service::pipelines::{signal}::exporters: [otlp_http/backend]"
+        for signal in ("traces", "logs", "metrics")
+    ),
+]
+
+
+def documents(path: Path) -> list[Any]:
+    """Every document of a YAML or JSON file."""
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(text)] if path.suffix == ".json" else list(yaml.safe_load_all(text))
+
+
+def walk(value: object) -> Iterator[tuple[str, object]]:
+    """Every key of a nested structure with its value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key), inner
+            yield from walk(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from walk(inner)
+
+
+# --- Files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in (CONFIGURATIONS, EXAMPLES)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in {".yaml", ".json"}
+    ],
+    ids=lambda path: str(path.relative_to(REPOSITORY)),
+)
+def test_file_parses(path: Path) -> None:
+    parsed = documents(path)
+    assert parsed
+    assert all(isinstance(document, dict) for document in parsed)
+
+
+@pytest.mark.parametrize("name", COLLECTORS)
+def test_collector_acknowledges_only_what_is_safe(name: str) -> None:
+    """No batch processor, which acknowledges what it holds in memory; a queue, where there is one,
+    is on a disk that is written through, and it never gives up."""
+    (config,) = documents(CONFIGURATIONS / name)
+    assert not [part for part in config["processors"] if part.partition("/")[0] == "batch"]
+    remote = {k: v for k, v in config["exporters"].items() if k.startswith("otlp_")}
+    assert remote
+    for exporter in remote.values():
+        storage = exporter["sending_queue"]["storage"]
+        assert config["extensions"][storage]["fsync"] is True
+        assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
+        # A gRPC server takes 4 MiB in one message.
+        batch = exporter["sending_queue"]["batch"]
+        assert batch["sizer"] == "bytes"
+        assert batch["max_size"] < 4 * 2**20
+
+
+def test_every_address_can_be_set() -> None:
+    """What differs between two places is a variable with a default, never a fixed address."""
+    fixed = re.compile(r"^[\w.-]+:\d+$|^https?://")
+    for name in [*COLLECTORS, "jaeger/config.yaml"]:
+        (config,) = documents(CONFIGURATIONS / name)
+        for key, value in walk(config):
+            if key in {"endpoint", "directory", "keys", "values", "host", "port"}:
+                assert str(value).startswith("${env:"), f"{name}: {key}: {value}"
+            assert not fixed.match(str(value)), f"{name}: {key}: {value}"
+
+
+# --- Compose, Kubernetes, systemd, Docker --------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.parent.name)
+class TestCompose:
+    def test_fits_the_specification(self, path: Path) -> None:
+        # The package brings the schema along; nothing is fetched.
+        pytest.importorskip("check_jsonschema", reason="a part of the development extra")
+        schema = ["--builtin-schema", "vendor.compose-spec"]
+        done = subprocess.run(
+            [sys.executable, "-m", "check_jsonschema", *schema, path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_images_are_pinned(self, path: Path) -> None:
+        (compose,) = documents(path)
+        for name, service in compose["services"].items():
+            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+
+    def test_images_are_the_releases_that_the_tests_run(self, path: Path) -> None:
+        (manifest,) = documents(Path(__file__).parent / "servers" / "collector-builder.yaml")
+        (compose,) = documents(path)
+        image = compose["services"]["collector"]["image"]
+        assert image.endswith(f"-contrib:{manifest['dist']['version']}")
+
+    def test_mounted_files_exist(self, path: Path) -> None:
+        (compose,) = documents(path)
+        for name, service in compose["services"].items():
+            for volume in service.get("volumes", []):
+                source = volume.split(":")[0]
+                if source.startswith("."):
+                    assert (path.parent / source).exists(), f"{name}: {volume}"
+                    assert volume.endswith(":ro"), f"{name}: {volume}"
+                else:
+                    assert source in compose["volumes"], f"{name}: {volume}"
+            if "build" in service:
+                context = path.parent / service["build"]["context"]
+                assert (context / service["build"]["dockerfile"]).is_file()
+
+    def test_ports_are_open_on_this_host_only(self, path: Path) -> None:
+        (compose,) = documents(path)
+        ports = [p for service in compose["services"].values() for p in service.get("ports", [])]
+        assert ports
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
+    def test_variables_are_read_by_the_mounted_configuration(self, path: Path) -> None:
+        """A variable with a spelling mistake would silently leave the default in force."""
+        (compose,) = documents(path)
+        for name, service in compose["services"].items():
+            mounted = [v.split(":")[0] for v in service.get("volumes", []) if v.startswith(".")]
+            text = "".join((path.parent / m).read_text() for m in mounted if m.endswith(".yaml"))
+            for variable in service.get("environment", {}):
+                if text:
+                    assert variable in text, f"{name}: {variable}"
+
+    def test_receiver_takes_its_settings(self, path: Path) -> None:
+        (compose,) = documents(path)
+        environment = compose["services"]["otel-alloy"]["environment"]
+        given = {k: re.sub(r"\$\{\w+:-?(.*)\}", r"\1", v) for k, v in environment.items()}
+        load_settings({}, {**given, "ALLOY_API_KEY": "a-key"})
+
+
+def kubernetes() -> dict[str, Any]:
+    """The manifests by kind."""
+    (kustomization,) = documents(EXAMPLES / "kubernetes" / "kustomization.yaml")
+    found = [
+        document
+        for name in kustomization["resources"]
+        for document in documents(EXAMPLES / "kubernetes" / name)
+    ]
+    return {document["kind"]: document for document in found}
+
+
+class TestKubernetes:
+    def test_one_receiver_at_a_time(self) -> None:
+        """Two would read and send the same executions."""
+        spec = kubernetes()["Deployment"]["spec"]
+        assert spec["replicas"] == 1
+        assert spec["strategy"] == {"type": "Recreate"}
+
+    def test_names_meet(self) -> None:
+        manifests = kubernetes()
+        spec = manifests["Deployment"]["spec"]
+        template = spec["template"]
+        (container,) = template["spec"]["containers"]
+        assert spec["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert (
+            template["spec"]["serviceAccountName"]
+            == manifests["ServiceAccount"]["metadata"]["name"]
+        )
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+        claim = volumes["checkpoint"]["persistentVolumeClaim"]["claimName"]
+        assert claim == manifests["PersistentVolumeClaim"]["metadata"]["name"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+            assert container[probe]["httpGet"] == {"path": path, "port": "health"}
+        assert ports == {"health": 8089}
+        for variable in container["env"]:
+            if "valueFrom" in variable:
+                key = variable["valueFrom"]["secretKeyRef"]
+                assert key["name"] == manifests["Secret"]["metadata"]["name"]
+                assert key["key"] in manifests["Secret"]["stringData"]
+
+    def test_no_privileges(self) -> None:
+        pod = kubernetes()["Deployment"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+    def test_receiver_takes_its_settings(self) -> None:
+        pod = kubernetes()["Deployment"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        # A service by that name would otherwise come along as OTEL_ALLOY_PORT, which is no setting.
+        assert pod["enableServiceLinks"] is False
+        given = {v["name"]: v.get("value", "a-key") for v in container["env"]}
+        settings = load_settings({}, given)
+        storage = settings.storage.removeprefix("sqlite:///")
+        assert any(storage.startswith(m["mountPath"] + "/") for m in container["volumeMounts"])
+
+
+def test_systemd_unit_fits_the_receiver() -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(EXAMPLES / "systemd" / "otel-alloy.service")
+    service = unit["Service"]
+    name, _, value = service["Environment"].partition("=")
+    lines = (EXAMPLES / "systemd" / "environment.example").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    settings = load_settings({}, {**given, name: value})
+    folder = f"/var/lib/{service['StateDirectory']}/"
+    assert settings.storage.removeprefix("sqlite:///").startswith(folder)
+    assert service["DynamicUser"] == "yes"
+    assert service["Type"] == "notify"
+
+
+def test_dockerfile_ends_without_root() -> None:
+    lines = (EXAMPLES / "docker" / "Dockerfile").read_text().splitlines()
+    bases = [line for line in lines if line.startswith("FROM ")]
+    assert len(bases) == 2, "one stage builds, the other runs"
+    assert all(re.match(r"FROM \S+:\d+\.\d+-slim\S* *", base) for base in bases)
+    users = [line for line in lines if line.startswith("USER ")]
+    assert users == ["USER 10001:10001"]
+
+
+# --- Dashboard and alerts ------------------------------------------------------------------------
+
+# As Prometheus names what otel-alloy counts.
+METRICS = {
+    "runalloy_receiver_lag_seconds",
+    "runalloy_receiver_records_received_total",
+    "runalloy_receiver_records_settled_total",
+    "runalloy_receiver_records_repeated_total",
+    "runalloy_receiver_records_rejected_total",
+    "runalloy_receiver_requests_total",
+    "runalloy_workflow_execution_duration_seconds_bucket",
+    "runalloy_workflow_execution_duration_seconds_count",
+}
+METRIC = re.compile(r"\brunalloy_(?:receiver|workflow_execution_duration)\w*")
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    (alerts,) = documents(STACK / "alerts.yaml")
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert set(METRIC.findall(rule["expr"])) <= METRICS, rule["alert"]
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        assert rule["annotations"]["summary"]
+
+
+def test_dashboard_is_whole() -> None:
+    (board,) = documents(STACK / "grafana" / "dashboards" / "executions.json")
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    titles = [panel["title"] for panel in panels]
+    assert len(set(titles)) == len(titles)
+    for panel in panels:
+        for target in panel.get("targets", []):
+            query = target.get("expr") or target["query"]
+            assert set(METRIC.findall(query)) <= METRICS, panel["title"]
+            assert target["datasource"]["uid"].strip("${}") in variables
+            used = set(re.findall(r"\$\{?([a-z]\w*)", query))
+            assert used <= variables, f"{panel['title']}: {used - variables}"
+
+
+def test_data_sources_lead_to_each_other() -> None:
+    (provisioning,) = documents(
+        STACK / "grafana" / "provisioning" / "datasources" / "datasources.yaml"
+    )
+    sources = {source["uid"]: source for source in provisioning["datasources"]}
+    assert set(sources) == {"prometheus", "tempo", "loki"}
+    links = {
+        (uid, str(value))
+        for uid, source in sources.items()
+        for key, value in walk(source)
+        if key == "datasourceUid"
+    }
+    assert links == {
+        ("prometheus", "tempo"),
+        ("tempo", "loki"),
+        ("tempo", "prometheus"),
+        ("loki", "tempo"),
+    }
+    (compose,) = documents(EXAMPLES / "grafana" / "compose.yaml")
+    for source in sources.values():
+        host = httpx.URL(source["url"]).host
+        assert host in compose["services"]
+
+
+# --- Real servers --------------------------------------------------------------------------------
+
+
+def traces(trace_id: str, *, ended: datetime | None = None) -> ExportTraceServiceRequest:
+    """A request with one execution, as otel-alloy sends it; the same arguments, the same bytes."""
+    end = int((ended or datetime.now(UTC)).timestamp()) * 10**9
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.add(key="service.name").value.string_value = "runalloy"
+    scope_spans = resource_spans.scope_spans.add()
+    scope_spans.scope.name = "otel_alloy"
+    span = scope_spans.spans.add(
+        trace_id=bytes.fromhex(trace_id),
+        span_id=bytes.fromhex(trace_id[:16]),
+        name="order sync",
+        kind=2,
+        start_time_unix_nano=end - 96 * 10**6,
+        end_time_unix_nano=end,
+    )
+    for key, value in {
+        "runalloy.workflow.name": "order sync",
+        "runalloy.execution.outcome": "success",
+        "user.id": "customer-7",
+        "user.email": "ann@example.com",
+        "user.full_name": "Ann Example",
+    }.items():
+        span.attributes.add(key=key).value.string_value = value
+    return request
+
+
+def logs(trace_id: str) -> ExportLogsServiceRequest:
+    """A request with the log record of one execution."""
+    request = ExportLogsServiceRequest()
+    resource_logs = request.resource_logs.add()
+    resource_logs.resource.attributes.add(key="service.name").value.string_value = "runalloy"
+    record = resource_logs.scope_logs.add().log_records.add(
+        time_unix_nano=time.time_ns(),
+        trace_id=bytes.fromhex(trace_id),
+        span_id=bytes.fromhex(trace_id[:16]),
+        event_name="runalloy.workflow.execution.finished",
+    )
+    record.body.string_value = "order sync v1 finished after 96 ms"
+    record.attributes.add(key="user.email").value.string_value = "ann@example.com"
+    return request
+
+
+def post(
+    collector: Collector, request: ExportTraceServiceRequest | ExportLogsServiceRequest
+) -> httpx.Response:
+    """Sends the request over HTTP."""
+    signal = "traces" if isinstance(request, ExportTraceServiceRequest) else "logs"
+    return httpx.post(
+        f"{collector.http}/v1/{signal}",
+        content=request.SerializeToString(),
+        headers={"Content-Type": "application/x-protobuf"},
+        timeout=10,
+        trust_env=False,
+    )
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+OTHER_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("overlay", [[], ["personal-data.yaml"]], ids=["plain", "personal-data"])
+@pytest.mark.parametrize("name", [*COLLECTORS, "minimal.yaml to a backend"])
+def test_collector_takes_the_configuration(
+    otelcol_program: Path, name: str, overlay: list[str]
+) -> None:
+    file, _, to_a_backend = name.partition(" ")
+    parts = config_arguments([file, *(TO_A_BACKEND if to_a_backend else []), *overlay])
+    done = subprocess.run(
+        [otelcol_program, "validate", *parts], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.e2e
+def test_minimal_prints_both_signals(collector: StartCollector) -> None:
+    running = collector("minimal.yaml")
+    assert post(running, traces(TRACE)).status_code == 200
+    assert post(running, logs(TRACE)).status_code == 200
+    wait_until(lambda: f"order sync {TRACE}" in running.output(), otherwise="no span is printed")
+    wait_until(lambda: "after 96 ms" in running.output(), otherwise="no log record is printed")
+    assert running.stop() == 0
+
+
+@pytest.mark.e2e
+def test_personal_data_is_masked(collector: StartCollector) -> None:
+    environment = {"DEBUG_VERBOSITY": "detailed"}
+    running = collector("minimal.yaml", "personal-data.yaml", environment=environment)
+    assert post(running, traces(TRACE)).status_code == 200
+    assert post(running, logs(TRACE)).status_code == 200
+    wait_until(lambda: "after 96 ms" in running.output(), otherwise="no log record is printed")
+    wait_until(lambda: "customer-7" in running.output(), otherwise="no span is printed")
+    assert "ann@example.com" not in running.output()
+    assert "Ann Example" not in running.output()
+    assert running.output().count("user.email: Str(****)") == 2
+
+
+@pytest.mark.e2e
+def test_old_executions_reach_jaeger_and_a_repeat_changes_nothing(
+    collector: StartCollector, jaeger: StartJaeger
+) -> None:
+    backend = jaeger()
+    running = collector("jaeger.yaml", environment={"JAEGER_OTLP_ENDPOINT": backend.otlp})
+    ended = datetime.now(UTC) - timedelta(days=59)
+    for _ in range(2):
+        assert post(running, traces(TRACE, ended=ended)).status_code == 200
+    assert post(running, logs(TRACE)).status_code == 200
+    # Whatever was sent before this one is in the same queue before it.
+    assert post(running, traces(OTHER_TRACE)).status_code == 200
+    wait_until(
+        lambda: bool(backend.trace(TRACE) and backend.trace(OTHER_TRACE)),
+        otherwise="Jaeger does not know the traces",
+    )
+    (span,) = backend.trace(TRACE)
+    assert span["name"] == "order sync"
+    hour = timedelta(hours=1)
+    found = backend.search("runalloy", since=ended - hour, until=ended + hour)
+    assert [other["traceId"] for other in found] == [TRACE]
+
+
+@pytest.mark.e2e
+def test_what_is_acknowledged_survives_a_crash(
+    collector: StartCollector, jaeger: StartJaeger
+) -> None:
+    """Jaeger is away, the Collector takes an execution and is killed; both come back."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {"JAEGER_OTLP_ENDPOINT": address}
+    first = collector("jaeger.yaml", environment=environment)
+    assert post(first, traces(TRACE)).status_code == 200
+    first.kill()
+    backend = jaeger(otlp=address)
+    assert backend.trace(TRACE) == []
+    collector("jaeger.yaml", environment=environment)
+    wait_until(lambda: bool(backend.trace(TRACE)), otherwise="the execution is lost")
+
+
+@pytest.mark.e2e
+def test_full_queue_refuses_with_an_answer_that_asks_for_a_retry(
+    collector: StartCollector,
+) -> None:
+    """Nothing is dropped: otel-alloy waits on 503 and sends again."""
+    nobody = {"JAEGER_OTLP_ENDPOINT": f"127.0.0.1:{free_port()}"}
+    queue = "exporters::otlp_grpc/jaeger::sending_queue"
+    running = collector(
+        "jaeger.yaml",
+        f"yaml:{queue}::queue_size: 1000",
+        f"yaml:{queue}::batch::min_size: 900",
+        environment=nobody,
+    )
+    answers = [post(running, traces(TRACE)).status_code for _ in range(10)]
+    assert answers[0] == 200
+    assert answers[-1] == 503
+    assert set(answers) == {200, 503}
+
+
+@pytest.mark.e2e
+def test_span_metrics_count_recent_executions_only(collector: StartCollector) -> None:
+    running = collector(
+        "grafana-stack/collector.yaml",
+        "yaml:exporters::debug::verbosity: detailed",
+        "yaml:service::pipelines::metrics::exporters: [debug]",
+        "yaml:connectors::span_metrics::metrics_flush_interval: 200ms",
+        environment={"TEMPO_OTLP_ENDPOINT": f"127.0.0.1:{free_port()}"},
+    )
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert post(running, traces(OTHER_TRACE, ended=yesterday)).status_code == 200
+    assert post(running, traces(TRACE)).status_code == 200
+    wait_until(
+        lambda: "traces.span.metrics.calls" in running.output(), otherwise="nothing is counted"
+    )
+    counted = running.output()
+    assert "runalloy.workflow.name: Str(order sync)" in counted
+    assert f"Trace ID: {TRACE}" in counted
+    assert OTHER_TRACE not in counted
+
+
+@pytest.mark.e2e
+def test_jaeger_takes_the_configuration(jaeger_program: Path) -> None:
+    config = CONFIGURATIONS / "jaeger" / "config.yaml"
+    done = subprocess.run(
+        [jaeger_program, "validate", "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
