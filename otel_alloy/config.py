@@ -31,6 +31,7 @@ from pydantic import (
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+from otel_alloy.otlp.senders import sender_mistakes
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -282,17 +283,10 @@ def load_settings(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         mistakes += _tell(error, origin, path)
-    mistakes += otlp_mistakes(values["environment"])
+    mistakes += sender_mistakes(values["environment"])
     if mistakes or settings is None:
         raise ConfigurationError(list(dict.fromkeys(mistakes)))
     return settings
-
-
-def otlp_mistakes(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with the `OTEL_EXPORTER_OTLP_*` variables."""
-    from otel_alloy.otlp.settings import otlp_settings
-
-    return [m for signal in ("traces", "logs") for m in otlp_settings(environment, signal)[1]]
 
 
 def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:

@@ -40,7 +40,7 @@ from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Stopped
-from otel_alloy.otlp.senders import open_senders
+from otel_alloy.otlp.senders import SIGNALS, exporter_name, open_senders
 from otel_alloy.version import __version__
 
 log = logging.getLogger("otel_alloy")
@@ -189,6 +189,16 @@ class SourceLoop:
             random=random.random,
             report=self._on_delivery,
         )
+        for signal in SIGNALS:
+            name = exporter_name(settings.environment, signal)
+            if name != "otlp":
+                log.warning(
+                    "source %s: %s go to the exporter %r, which tells success or failure only: no "
+                    "bad record can be found and set aside, and what it counts as success is final",
+                    source.name,
+                    signal,
+                    name,
+                )
         self._state = store.load(source.name, source.fingerprint)
         self._joiner = Joiner(
             source.name,

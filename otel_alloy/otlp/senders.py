@@ -6,10 +6,15 @@ Only construction lives here. grpcio and httpx are imported when they are used, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 
 from otel_alloy.errors import ConfigurationError
+from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
+
+SIGNALS: tuple[Signal, ...] = ("traces", "logs")
+VARIABLES: dict[Signal, str] = {"traces": "OTEL_TRACES_EXPORTER", "logs": "OTEL_LOGS_EXPORTER"}
 
 
 def sender(settings: OtlpSettings, user_agent: str) -> Sender:
@@ -27,17 +32,47 @@ def sender(settings: OtlpSettings, user_agent: str) -> Sender:
 
 
 def open_senders(environment: Mapping[str, str], user_agent: str) -> tuple[Sender, Sender]:
-    """The senders for traces and for logs, from OTEL_EXPORTER_OTLP_* in `environment`.
+    """The senders for traces and for logs, from `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_EXPORTER`
+    and `OTEL_LOGS_EXPORTER` in `environment`.
 
     Raises `ConfigurationError` with all mistakes of both signals, each named once.
     """
-    traces, mistakes = otlp_settings(environment, "traces")
-    logs, more = otlp_settings(environment, "logs")
-    if mistakes := list(dict.fromkeys(mistakes + more)):
+    if mistakes := sender_mistakes(environment):
         raise ConfigurationError(mistakes)
-    first = sender(traces, user_agent)
+    first = _open(environment, "traces", user_agent)
     try:
-        return first, sender(logs, user_agent)
+        return first, _open(environment, "logs", user_agent)
     except BaseException:
         first.close()
         raise
+
+
+def sender_mistakes(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with the variables that choose and set up the senders; connects to nothing."""
+    mistakes = []
+    for signal in SIGNALS:
+        name = exporter_name(environment, signal)
+        if name == "otlp":
+            mistakes += otlp_settings(environment, signal)[1]
+            continue
+        known = {e.name for e in entry_points(group=f"opentelemetry_{signal}_exporter")}
+        if name not in known:
+            mistakes.append(
+                f"{VARIABLES[signal]} is {name!r}: write otlp (default) or the name of one "
+                f"installed exporter; installed are {', '.join(sorted(known))}."
+            )
+    return list(dict.fromkeys(mistakes))
+
+
+def exporter_name(environment: Mapping[str, str], signal: Signal) -> str:
+    """The exporter that the environment chooses for a signal; "otlp" is the default."""
+    return environment.get(VARIABLES[signal], "").strip() or "otlp"
+
+
+def _open(environment: Mapping[str, str], signal: Signal, user_agent: str) -> Sender:
+    name = exporter_name(environment, signal)
+    if name != "otlp":
+        from otel_alloy.otlp.installed import InstalledSender
+
+        return InstalledSender(signal, name)
+    return sender(otlp_settings(environment, signal)[0], user_agent)

@@ -11,6 +11,7 @@ folder, and is stopped when the test ends, however it ends.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -158,8 +159,18 @@ class Jaeger(Server):
         """The spans of one trace in OTLP's JSON form; an empty list if Jaeger has no such trace."""
         return self._spans(f"traces/{trace_id}", {})
 
-    def search(self, service: str, *, since: datetime, until: datetime) -> list[dict[str, Any]]:
-        """The spans of the traces that a search for the service and the time finds."""
+    def search(
+        self,
+        service: str,
+        *,
+        since: datetime,
+        until: datetime,
+        operation: str = "",
+        attributes: Mapping[str, str] | None = None,
+        depth: int = 1000,
+    ) -> list[dict[str, Any]]:
+        """The spans of the traces that a search for the service and the time finds, and for the
+        operation and the attributes where given."""
         between = (
             since.astimezone(UTC).isoformat().replace("+00:00", "Z"),
             until.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -172,8 +183,38 @@ class Jaeger(Server):
             "query.serviceName": service,
             "query.startTimeMin": between[0],
             "query.startTimeMax": between[1],
+            "query.num_traces": str(depth),
+            "query.searchDepth": str(depth),
         }
+        if operation:
+            asked |= {"query.operation_name": operation, "query.operationName": operation}
+        if attributes:
+            return self._tagged(service, attributes, since, until, depth)
         return self._spans("traces", asked)
+
+    def _tagged(
+        self,
+        service: str,
+        attributes: Mapping[str, str],
+        since: datetime,
+        until: datetime,
+        depth: int,
+    ) -> list[dict[str, Any]]:
+        """The older search, as the newer one of this release takes no attributes."""
+        asked = {
+            "service": service,
+            "tags": json.dumps(dict(attributes)),
+            "start": str(int(since.timestamp() * 1e6)),
+            "end": str(int(until.timestamp() * 1e6)),
+            "limit": str(depth),
+        }
+        answer = httpx.get(f"{self.query}/api/traces", params=asked, timeout=10, trust_env=False)
+        answer.raise_for_status()
+        return [
+            {"traceId": span["traceID"], "spanId": span["spanID"]}
+            for trace in answer.json()["data"]
+            for span in trace["spans"]
+        ]
 
     def _spans(self, path: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
         url = f"{self.query}/api/v3/{path}"

@@ -1,0 +1,154 @@
+"""Any exporter that is installed for the SDK, as a `Sender`.
+
+`OTEL_TRACES_EXPORTER` and `OTEL_LOGS_EXPORTER` name it; it is found through the entry points
+`opentelemetry_traces_exporter` and `opentelemetry_logs_exporter` (opentelemetry-sdk). It is given
+SDK objects made from the very bytes that OTLP would carry, so there is one mapping. Such an
+exporter tells success or failure and nothing more: no reason, no partial success, no record that
+is at fault. So a failure is retried for ever, and nothing is set aside. `otlp`, the default, is
+not taken from there: it is otel-alloy's own acknowledged delivery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from otel_alloy.otlp.answers import Signal
+from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.quiet import suppressed_instrumentation
+
+
+class InstalledSender:
+    """Sends through the exporter `name` of `signal`, one of those that are installed."""
+
+    def __init__(self, signal: Signal, name: str) -> None:
+        (entry,) = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))[:1]
+        self._name = name
+        self._exporter: Any = entry.load()()
+        self._read: Callable[[bytes], list[Any]] = spans if signal == "traces" else log_records
+        self._success = (
+            SpanExportResult.SUCCESS if signal == "traces" else LogRecordExportResult.SUCCESS
+        )
+
+    def send(self, request: bytes) -> Outcome:
+        """Exports the request's records. Whatever is not success is to be retried."""
+        items = self._read(request)
+        if not items:
+            return Outcome(Kind.DELIVERED)
+        with suppressed_instrumentation():
+            try:
+                result = self._exporter.export(items)
+            except Exception as error:
+                kind = type(error).__name__
+                return Outcome(Kind.RETRY, f"the exporter {self._name} failed with {kind}")
+        if result is self._success:
+            return Outcome(Kind.DELIVERED)
+        return Outcome(Kind.RETRY, f"the exporter {self._name} says that it failed, not why")
+
+    def close(self) -> None:
+        """Shuts the exporter down."""
+        self._exporter.shutdown()
+
+
+def spans(request: bytes) -> list[ReadableSpan]:
+    """The spans of a serialized ExportTraceServiceRequest."""
+    return [
+        _span(span, _resource(outer.resource), _scope(inner.scope))
+        for outer in ExportTraceServiceRequest.FromString(request).resource_spans
+        for inner in outer.scope_spans
+        for span in inner.spans
+    ]
+
+
+def log_records(request: bytes) -> list[ReadableLogRecord]:
+    """The log records of a serialized ExportLogsServiceRequest."""
+    return [
+        ReadableLogRecord(_log(record), _resource(outer.resource), _scope(inner.scope))
+        for outer in ExportLogsServiceRequest.FromString(request).resource_logs
+        for inner in outer.scope_logs
+        for record in inner.log_records
+    ]
+
+
+def _span(message: Any, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
+    parent = None
+    if message.parent_span_id:
+        parent = _context(message.trace_id, message.parent_span_id, is_remote=True)
+    return ReadableSpan(
+        name=message.name,
+        context=_context(message.trace_id, message.span_id),
+        parent=parent,
+        resource=resource,
+        attributes=dict(_pairs(message.attributes)),
+        links=[
+            Link(_context(m.trace_id, m.span_id, is_remote=True), dict(_pairs(m.attributes)))
+            for m in message.links
+        ],
+        kind=SpanKind.SERVER,
+        status=Status(StatusCode.ERROR if message.status.code == 2 else StatusCode.UNSET),
+        start_time=message.start_time_unix_nano,
+        end_time=message.end_time_unix_nano,
+        instrumentation_scope=scope,
+    )
+
+
+def _log(message: Any) -> LogRecord:
+    context = _context(message.trace_id, message.span_id)
+    return LogRecord(
+        timestamp=message.time_unix_nano,
+        observed_timestamp=message.observed_time_unix_nano,
+        context=set_span_in_context(NonRecordingSpan(context)),
+        severity_number=SeverityNumber(message.severity_number),
+        severity_text=message.severity_text,
+        body=_value(message.body),
+        attributes=dict(_pairs(message.attributes)),
+        event_name=message.event_name,
+    )
+
+
+def _context(trace_id: bytes, span_id: bytes, *, is_remote: bool = False) -> SpanContext:
+    return SpanContext(
+        int.from_bytes(trace_id), int.from_bytes(span_id), is_remote, TraceFlags(TraceFlags.SAMPLED)
+    )
+
+
+def _resource(message: ResourceMessage) -> Resource:
+    return Resource(dict(_pairs(message.attributes)))
+
+
+def _scope(message: ScopeMessage) -> InstrumentationScope:
+    return InstrumentationScope(message.name, message.version)
+
+
+def _pairs(attributes: Any) -> Iterator[tuple[str, Any]]:
+    for pair in attributes:
+        yield pair.key, _value(pair.value)
+
+
+def _value(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind else None

@@ -1,0 +1,124 @@
+"""Executions from simulated Alloy through otel-alloy and a real Collector into a real Jaeger."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_alloy.mapping.ids import execution_ids
+from otel_alloy.simulator import Config, Simulator, Traffic, millis, timeline
+
+from .conftest import Collector, Jaeger, StartCollector, StartJaeger, wait_until
+
+COMMAND = Path(sys.executable).with_name("otel-alloy")
+EXECUTIONS = 300
+
+
+def receive(alloy: str, collector: Collector, folder: Path, protocol: str) -> None:
+    """Runs the installed command once."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
+    environment |= {
+        "ALLOY_API_KEY": "any",
+        "ALLOY_ENDPOINT": alloy,
+        "OTEL_ALLOY_STORAGE": f"sqlite:///{folder}/checkpoint.db",
+        "OTEL_ALLOY_REQUESTS_PER_MINUTE": "0",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": (
+            collector.http if protocol == "http/protobuf" else f"http://{collector.grpc}"
+        ),
+    }
+    done = subprocess.run(
+        [COMMAND, "run", "--once", "--since", "2d"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def text_attributes(span: dict[str, Any]) -> dict[str, str]:
+    """A span's attributes, each value as text."""
+    return {
+        a["key"]: str(next(iter(a["value"].values()))).removesuffix("\n")
+        for a in span.get("attributes", [])
+    }
+
+
+def found(jaeger: Jaeger, **search: Any) -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    return jaeger.search(
+        "runalloy", since=now - timedelta(days=3), until=now + timedelta(hours=1), **search
+    )
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_every_execution_is_found_in_jaeger_as_alloy_told_it(
+    collector: StartCollector, jaeger: StartJaeger, tmp_path: Path, protocol: str
+) -> None:
+    """By service, operation, user and error, with ids, times, status and tags equal to the source;
+    sent twice, each is shown once."""
+    backend = jaeger()
+    running = collector("jaeger.yaml", environment={"JAEGER_OTLP_ENDPOINT": backend.otlp})
+    now = time.time()
+    with Simulator(Config(max_limit=50)) as alloy:
+        traffic = Traffic(seed=11, users=8, error_rate=0.2)
+        alloy.store.feed(timeline(EXECUTIONS, start=now - 86400, end=now - 60, traffic=traffic))
+        for attempt in ("first", "second"):  # the second has a checkpoint of its own: all again
+            (tmp_path / attempt).mkdir()
+            receive(alloy.endpoint, running, tmp_path / attempt, protocol)
+        source = {
+            execution_ids(r["data"]["executionUuid"])[0].hex(): r
+            for r in alloy.store.records()
+            if r["message"] != "executionStarted"
+        }
+    assert len(source) == EXECUTIONS
+    wait_until(
+        lambda: len({s["traceId"] for s in found(backend)}) == EXECUTIONS,
+        otherwise="Jaeger does not find every execution",
+    )
+
+    spans = found(backend)
+    assert Counter(s["traceId"] for s in spans) == Counter(dict.fromkeys(source, 1))
+    for span in spans:
+        record = source[span["traceId"]]
+        tags = text_attributes(span)
+        uuid = record["data"]["executionUuid"]
+        failed = record["message"] == "executionError"
+        assert span["spanId"] == execution_ids(uuid)[1].hex()
+        assert span["name"] == record["forgeWorkflow"]["name"]
+        assert int(span["startTimeUnixNano"]) // 10**6 == millis(record["startedAt"])
+        assert int(span["endTimeUnixNano"]) // 10**6 == millis(record["completedAt"])
+        assert str(span.get("status", {}).get("code", "")) in (
+            ("2", "STATUS_CODE_ERROR") if failed else ("", "0", "STATUS_CODE_UNSET")
+        )
+        assert tags["runalloy.execution.uuid"] == uuid
+        assert tags["runalloy.workflow.id"] == record["forgeWorkflowId"]
+        assert tags["runalloy.workflow.installation.id"] == record["workflowId"]
+        assert tags["runalloy.workflow.version"] == str(record["workflowVersion"])
+        assert tags["user.id"] == record["userId"]
+        assert tags["user.email"] == record["user"]["email"]
+        assert tags.get("error.type") == ("executionError" if failed else None)
+
+    some = next(iter(source.values()))
+    by_user = found(backend, attributes={"user.id": some["userId"]})
+    assert {s["traceId"] for s in by_user} == {
+        t for t, r in source.items() if r["userId"] == some["userId"]
+    }
+    name = some["forgeWorkflow"]["name"]
+    assert {s["traceId"] for s in found(backend, operation=name)} == {
+        t for t, r in source.items() if r["forgeWorkflow"]["name"] == name
+    }
+    by_error = found(backend, attributes={"error": "true"})
+    assert {s["traceId"] for s in by_error} == {
+        t for t, r in source.items() if r["message"] == "executionError"
+    }
