@@ -12,7 +12,8 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from otel_alloy.alloy.models import Integration, Notification, User, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
@@ -97,6 +98,32 @@ _, _log_record_uid = _text(semconv.LOG_RECORD_UID)
 _, _log_message = _text(semconv.MESSAGE)
 
 
+class _Heads(NamedTuple):
+    """What stands before the ids of an execution, for ids of certain lengths (bytes)."""
+
+    span_execution: bytes
+    span_uuid: bytes
+    span_notification: bytes
+    log_execution: bytes
+    log_uuid: bytes
+    log_notification: bytes
+    log_uid: bytes
+
+
+@lru_cache(maxsize=1024)
+def _heads(execution: int, uuid: int, notification: int) -> _Heads:
+    """An id that is missing has length 0, and no head."""
+    return _Heads(
+        _span_execution_id(execution) if execution else b"",
+        _span_execution_uuid(uuid) if uuid else b"",
+        _span_notification_id(notification) if notification else b"",
+        _log_execution_id(execution) if execution else b"",
+        _log_execution_uuid(uuid) if uuid else b"",
+        _log_notification_id(notification) if notification else b"",
+        _log_record_uid(notification) if notification else b"",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Repeating:
     """What executions of one workflow, version and user have in common, serialized."""
@@ -151,6 +178,7 @@ class Converter:
 
         texts = self._texts(execution_id or "", uuid or "", n.id or "")
         execution_bytes, uuid_bytes, notification_bytes = texts
+        heads = _heads(len(execution_bytes), len(uuid_bytes), len(notification_bytes))
 
         error = n.message == "executionError"
         span = None
@@ -158,51 +186,68 @@ class Converter:
             kind = _SPAN_ERROR if error else _SPAN_SUCCESS
             if role is Role.INCOMPLETE:
                 kind = _SPAN_INCOMPLETE
-            parts = [common.span]
-            if execution_bytes:
-                parts += _span_execution_id(len(execution_bytes)), execution_bytes
-            if uuid_bytes:
-                parts += _span_execution_uuid(len(uuid_bytes)), uuid_bytes
-            if notification_bytes:
-                parts += _span_notification_id(len(notification_bytes)), notification_bytes
-            parts.append(kind)
-            if adjusted:
-                parts.append(_SPAN_ADJUSTED)
-            attributes = b"".join(parts)
-            status = encode.STATUS_ERROR if error else encode.STATUS_UNSET
-            span = encode.span(trace_id, span_id, common.name, start, end, attributes, status)
+            span = encode.span(
+                trace_id,
+                span_id,
+                common.name,
+                start,
+                end,
+                (
+                    common.span,
+                    heads.span_execution,
+                    execution_bytes,
+                    heads.span_uuid,
+                    uuid_bytes,
+                    heads.span_notification,
+                    notification_bytes,
+                    kind,
+                    _SPAN_ADJUSTED if adjusted else b"",
+                ),
+                encode.STATUS_ERROR if error else encode.STATUS_UNSET,
+            )
 
-        parts = [common.log]
-        if execution_bytes:
-            parts += _log_execution_id(len(execution_bytes)), execution_bytes
-        if uuid_bytes:
-            parts += _log_execution_uuid(len(uuid_bytes)), uuid_bytes
-        if notification_bytes:
-            parts += _log_notification_id(len(notification_bytes)), notification_bytes
+        message = b""
+        uid_head, uid = heads.log_uid, notification_bytes
         if role is Role.INCOMPLETE:
             log, words = _INCOMPLETE, "has not reported its end"
+            if uid:
+                # A start may be sent twice, as `started` and as this: two records, two uids.
+                uid += b":incomplete"
+                uid_head = _log_record_uid(len(uid))
         elif role is Role.STARTED:
             log, words, end = _STARTED, "started", start
         elif role is Role.OTHER:
             log, words = _OTHER, "reported something this version does not know"
-            message = self._clean(n.message or "").encode()
-            parts += _log_message(len(message)), message
+            text = self._clean(n.message or "").encode()
+            message = _log_message(len(text)) + text
         elif error:
-            log, words = _FAILED, f"failed after {duration_text(end - start)}"
+            log, words = _FAILED, "failed after " + duration_text(end - start)
         else:
-            log, words = _FINISHED, f"finished after {duration_text(end - start)}"
-        if notification_bytes:
-            # A start may be sent twice, as `started` and as `incomplete`: two records, two uids.
-            uid = notification_bytes + (b":incomplete" if role is Role.INCOMPLETE else b"")
-            parts += _log_record_uid(len(uid)), uid
-        parts.append(log.attributes)
-        if adjusted:
-            parts.append(_LOG_ADJUSTED)
-        attributes = b"".join(parts)
-        body = f"{common.label} {words}".encode()
-        return span, encode.log_record(
-            trace_id, span_id, log.head, end, observed, body, attributes, log.event
+            log, words = _FINISHED, "finished after " + duration_text(end - start)
+        record = encode.log_record(
+            trace_id,
+            span_id,
+            log.head,
+            end,
+            observed,
+            f"{common.label} {words}".encode(),
+            (
+                common.log,
+                heads.log_execution,
+                execution_bytes,
+                heads.log_uuid,
+                uuid_bytes,
+                heads.log_notification,
+                notification_bytes,
+                message,
+                uid_head,
+                uid,
+                log.attributes,
+                _LOG_ADJUSTED if adjusted else b"",
+            ),
+            log.event,
         )
+        return span, record
 
     def _repeating(self, n: Notification) -> _Repeating:
         workflow, user = n.forgeWorkflow, n.user

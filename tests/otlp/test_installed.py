@@ -23,6 +23,7 @@ from otel_alloy.otlp.outcome import Kind
 from otel_alloy.otlp.senders import sender_mistakes
 from otel_alloy.simulator import Simulator
 
+COMMAND = Path(sys.executable).with_name("otel-alloy")
 RECORD = {
     "_id": "68110feaa81a0e507fbdd36a",
     "message": "executionError",
@@ -57,7 +58,6 @@ def test_sdk_objects_carry_all_that_the_bytes_carry(requests: tuple[bytes, bytes
 def test_console_exporters_are_loaded_and_fed(tmp_path: Path) -> None:
     """`console` comes with the SDK: the installed command prints each execution as a span and as
     a log record, and says once per signal that this exporter tells less."""
-    command = Path(sys.executable).with_name("otel-alloy")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
     environment |= {"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "console"}
     with Simulator() as alloy:
