@@ -1,7 +1,8 @@
 """The command `otel-alloy`: words in, words and exit codes out.
 
 Exit codes: 0 fine, 1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy.
-Only this module and `console` print. Heavy imports wait until their command runs.
+Only this module and those that show something (`console`, `demo`, `tail`, `summary`, `check`)
+print. Heavy imports wait until their command runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -47,15 +48,16 @@ def main() -> None:
         for mistake in error.mistakes:
             _say(f"  - {mistake}")
         sys.exit(2)
-    except AccessRefused as error:
-        _say(f"Error: {error}")
-        sys.exit(3)
     except AlloyReceiverError as error:
         _say(f"Error: {error}")
-        sys.exit(1)
+        sys.exit(_exit_code(error))
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _exit_code(error: AlloyReceiverError) -> int:
+    return {AccessRefused: 3, ConfigurationError: 2}.get(type(error), 1)
 
 
 def _say(words: str) -> None:
@@ -133,18 +135,35 @@ def commands() -> None:
 def run(config: str | None, once: bool, **flags: Any) -> None:
     """Receive executions and deliver them over OTLP."""
     from otel_alloy.console import ConsoleHandler, RunView
+    from otel_alloy.events import tell_all
+    from otel_alloy.logs import JsonLines, Lines, masked, set_up
+    from otel_alloy.operate import Operated
     from otel_alloy.receiver import Receiver, tune_garbage_collector
 
     settings = _load(config, flags)
-    tune_garbage_collector()
     console = _errors_console()
-    logger = logging.getLogger("otel_alloy")
-    logger.addHandler(ConsoleHandler(console))
-    logger.setLevel(logging.INFO)
-    with RunView(console) as view:
-        receiver = Receiver(settings, observe=view)
-        _stop_on_signals(receiver.stop)
-        receiver.run(once=once)
+    as_json = settings.log_format == "json"
+    mask = masked(settings)
+    set_up(ConsoleHandler(console), JsonLines(mask) if as_json else Lines(mask))
+    try:
+        with (
+            RunView(console, bar=not as_json) as view,
+            Operated(settings, os.environ, serve=not once) as operated,
+        ):
+            tune_garbage_collector()
+            receiver = Receiver(settings, observe=tell_all(view, operated.observe))
+
+            def stop() -> None:
+                operated.stopping()
+                receiver.stop()
+
+            _stop_on_signals(stop)
+            receiver.run(once=once)
+    except AlloyReceiverError as error:
+        if not as_json:
+            raise
+        logging.getLogger("otel_alloy").error("%s", error)
+        sys.exit(_exit_code(error))
     if once:
         click.echo(view.totals.sentence())
 
@@ -258,18 +277,137 @@ def id_(execution_uuid: str, as_json: bool) -> None:
 
 @commands.command()
 @_setting_options
-def check(config: str | None, **flags: Any) -> None:
+@click.option("--send-test", is_flag=True, help="also send one marked span and log record")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> None:
     """Try configuration, API and collector, and say what to do."""
-    from otel_alloy.check import check as find
+    from otel_alloy.check import run_check
 
-    settings = _load(config, flags)
-    worst = 0
-    for finding in find(settings):
-        mark = {True: "ok", False: "FAIL", None: "note"}[finding.ok]
-        click.echo(f"{mark:<5} {finding.tried}: {finding.answer}")
-        if finding.ok is False:
-            worst = max(worst, finding.exit_code)
-    raise SystemExit(worst)
+    raise SystemExit(run_check(_load(config, flags), send_test=send_test, as_json=as_json))
+
+
+def _look_options(since: str) -> Callable[[F], F]:
+    """What `tail` and `summary` share; `since` is the default of --since."""
+    options = (
+        _config_option,
+        click.option("--endpoint", default=None, help="base URL of the API"),
+        click.option("--source", metavar="NAME", default=None, help="only this source"),
+        click.option("--page-size", default=None, help="records asked for per request"),
+        click.option("--requests-per-minute", default=None, help="request budget; 0 = no limit"),
+        click.option(
+            "--since",
+            metavar="MOMENT",
+            default=since,
+            show_default=True,
+            help="how far back to begin (24h), or a timestamp",
+        ),
+        click.option(
+            "--workflow",
+            metavar="NAME",
+            default=None,
+            help="a part of the workflow's name, or its id",
+        ),
+        click.option("--user", metavar="ID", default=None, help="only this user's executions"),
+    )
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _interrupt_on_sigterm() -> None:
+    """SIGTERM ends a look as Ctrl-C does; nothing has to be settled."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@commands.command()
+@_look_options("5m")
+@click.option("--errors", is_flag=True, help="only failed executions")
+@click.option("--interval", default="5s", show_default=True, help="between two looks")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object per line")
+def tail(
+    config: str | None,
+    source: str | None,
+    workflow: str | None,
+    user: str | None,
+    errors: bool,
+    interval: str,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """See executions as they end, straight from the API.
+
+    No checkpoint is touched and nothing is sent. Privacy settings apply.
+    """
+    from rich.console import Console
+
+    from otel_alloy.config import parse_duration
+    from otel_alloy.look import Wanted
+    from otel_alloy.tail import run_tail
+
+    try:
+        seconds = parse_duration(interval)
+    except ValueError as error:
+        raise click.UsageError(f"--interval: {error}") from None
+    if not 1 <= seconds <= 3600:
+        raise click.UsageError("--interval: write a duration from 1s to 1h")
+    settings = _load(config, flags | {"user_id": user})
+    _interrupt_on_sigterm()
+    run_tail(
+        settings,
+        source=source,
+        wanted=Wanted(workflow, user, errors),
+        since=settings.since or 0.0,
+        interval=seconds,
+        as_json=as_json,
+        console=Console(highlight=False),
+        say=_say,
+    )
+
+
+@commands.command()
+@_look_options("24h")
+@click.option("--by", type=click.Choice(["workflow", "customer"]), help="only this table")
+@click.option("--top", default=10, show_default=True, help="rows per table; 0 = all")
+@click.option("--json", "as_json", is_flag=True, help="one JSON document")
+def summary(
+    config: str | None,
+    source: str | None,
+    workflow: str | None,
+    user: str | None,
+    by: Literal["workflow", "customer"] | None,
+    top: int,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Add up what ended, by workflow and customer, straight from the API.
+
+    No checkpoint is touched and nothing is sent. Privacy settings apply. Ctrl-C shows what was
+    read until then.
+    """
+    from rich.console import Console
+
+    from otel_alloy.look import Wanted
+    from otel_alloy.summary import run_summary
+
+    settings = _load(config, flags | {"user_id": user})
+    _interrupt_on_sigterm()
+    complete = run_summary(
+        settings,
+        source=source,
+        wanted=Wanted(workflow, user),
+        since=settings.since or 0.0,
+        by=by,
+        top=top,
+        as_json=as_json,
+        console=Console(highlight=False),
+        errors=_errors_console(),
+        say=_say,
+    )
+    raise SystemExit(0 if complete else 130)
 
 
 @commands.group()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote
@@ -31,7 +32,7 @@ from pydantic import (
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
-from otel_alloy.otlp.senders import sender_mistakes
+from otel_alloy.otlp.senders import metrics_mistakes, sender_mistakes
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -42,7 +43,7 @@ def parse_duration(value: object) -> float:
     """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds. Raises ValueError."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
         return float(value)
     text = str(value).strip().lower().replace(" ", "")
     if re.fullmatch(r"\d+(\.\d+)?", text):
@@ -55,6 +56,8 @@ def parse_duration(value: object) -> float:
 def parse_moment(value: object) -> int | float:
     """A point in time: Unix ms (int) of a timestamp, or how many seconds ago (float) of a
     duration such as `60d`. Raises ValueError."""
+    if isinstance(value, date):  # what YAML makes of a timestamp without quotes
+        value = value.isoformat()
     if isinstance(value, str) and ("-" in value or ":" in value):
         ms = to_ms(value.strip())
         if ms is not None:
@@ -104,9 +107,7 @@ class SourceSettings(_Model):
     @field_validator("api_key")
     @classmethod
     def _key_is_whole(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value().strip()
-        if key[:7].lower() == "bearer ":
-            key = key[7:].strip()
+        key = re.sub(r"(?i)^\s*bearer(\s+|$)", "", value.get_secret_value()).strip()
         if not key:
             raise ValueError("it is empty; set ALLOY_API_KEY to your Alloy API key")
         if not key.isascii() or not key.isprintable() or " " in key:
@@ -164,6 +165,16 @@ class Settings(_Model):
         2048, ge=16, le=65536, description="characters kept of a text value"
     )
     started_logs: bool = Field(False, description="also a log record when an execution starts")
+    health_endpoint: str | None = Field(
+        "127.0.0.1:8089",
+        description="host:port of /livez, /readyz and /status, while `run` goes on; empty = off",
+    )
+    ready_max_lag: Seconds = Field(
+        900.0, ge=1, description="/readyz says no when further behind than this"
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="console for people, json for machines (one object per line)"
+    )
     privacy: Privacy = Field(
         default_factory=lambda: Privacy.model_validate({}), description="personal data"
     )
@@ -193,6 +204,16 @@ class Settings(_Model):
     def _since(cls, value: object) -> int | float | None:
         return None if value is None else parse_moment(value)
 
+    @field_validator("health_endpoint")
+    @classmethod
+    def _health_endpoint_is_an_address(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):(\d{1,5})", value)
+        if match is None or int(match[2]) > 65535:
+            raise ValueError("write host:port, such as 127.0.0.1:8089; empty = off")
+        return value
+
     @field_validator("storage")
     @classmethod
     def _storage_is_known(cls, value: str) -> str:
@@ -211,8 +232,8 @@ class Settings(_Model):
         return self
 
     def resource(self, source: SourceSettings) -> dict[str, str | bool | int | float]:
-        """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, then the source's own,
-        then OTEL_SERVICE_NAME, as OpenTelemetry's resource SDK orders them."""
+        """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, over it
+        OTEL_SERVICE_NAME, over both the source's own, as in OpenTelemetry's resource SDK."""
         attributes: dict[str, str | bool | int | float] = {SERVICE_NAME: DEFAULT_SERVICE_NAME}
         for pair in self.environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             key, equals, value = pair.partition("=")
@@ -284,6 +305,7 @@ def load_settings(
     except ValidationError as error:
         mistakes += _tell(error, origin, path)
     mistakes += sender_mistakes(values["environment"])
+    mistakes += metrics_mistakes(values["environment"])
     if mistakes or settings is None:
         raise ConfigurationError(list(dict.fromkeys(mistakes)))
     return settings
@@ -327,6 +349,7 @@ def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) 
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         words = getattr(error, "problem", None) or "unreadable"
+        words = words.partition(" '")[0]  # what it quotes may be a part of a key
         mistakes.append(f"{path}: is not YAML{place}: {words}")
         return {}
     if loaded is None:

@@ -14,27 +14,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from otel_alloy.alloy.timestamps import to_text
-from otel_alloy.receiver import Settled
+from otel_alloy.events import CycleEnded, Settled
 
-_LINE_SECONDS = 5.0
+_LINE_SECONDS = 30.0
 
 
 class ConsoleHandler(logging.Handler):
-    """Log records as lines above the progress bar."""
+    """Log records as lines above the progress bar; `otel_alloy.logs` makes the lines."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one line: time, level, words."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        self._console.print(
-            f"{at} {record.levelname:<7} {record.getMessage()}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        """Prints what the formatter makes of it."""
+        try:
+            words = self.format(record)
+            self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
 
 
 @dataclass(slots=True)
@@ -78,16 +76,17 @@ class Totals:
 
 
 class RunView:
-    """Shows `Settled` events on `console`: a bar on a terminal, plain lines otherwise."""
+    """Shows what is settled on `console`: a line per cycle that brought something, and meanwhile
+    a bar on a terminal (unless not `bar`), else a line every 30 s."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, bar: bool = True) -> None:
         self.totals = Totals()
         self._log = logging.getLogger("otel_alloy")
         self._cycle: dict[str, Totals] = {}
         self._said = time.monotonic()
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        if console.is_terminal:
+        if bar and console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -112,37 +111,40 @@ class RunView:
             self._bar.stop()
 
     def __call__(self, event: object) -> None:
-        """Takes the receiver's events; others than `Settled` are not shown."""
+        """Takes the receiver's events; shows `Settled` and `CycleEnded`."""
+        if isinstance(event, CycleEnded):
+            cycle = self._cycle.pop(event.source, None)
+            self._hide_bar(event.source)
+            if cycle is not None and (cycle.executions or cycle.set_aside):
+                self._say(event, f"source {event.source}: {cycle.sentence()}")
+            return
         if not isinstance(event, Settled):
             return
         self.totals.add(event)
         cycle = self._cycle.setdefault(event.source, Totals())
         cycle.add(event)
+        if event.last:
+            return
         if self._bar is not None:
             self._show_bar(event, cycle)
-        if event.last:
-            if cycle.executions or cycle.set_aside:
-                self._log.info("source %s: %s", event.source, cycle.sentence())
-            self._cycle.pop(event.source)
-        elif self._bar is None and time.monotonic() - self._said >= _LINE_SECONDS:
+        elif time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
-            self._log.info(
-                "source %s: %.0f %% of the window read, %d spans so far",
-                event.source,
-                100 * _share(event),
-                cycle.spans,
-            )
+            done = f"{100 * _share(event):.0f} % of the window read, {cycle.spans} spans so far"
+            self._say(event, f"source {event.source}: {done}")
+
+    def _say(self, event: Settled | CycleEnded, words: str) -> None:
+        self._log.info("%s", words, extra={"source": event.source, "cycle": event.cycle})
 
     def _show_bar(self, event: Settled, cycle: Totals) -> None:
         assert self._bar is not None
         task = self._tasks.get(event.source)
-        if event.last:
-            if task is not None:
-                self._bar.remove_task(self._tasks.pop(event.source))
-            return
         if task is None:
             task = self._tasks[event.source] = self._bar.add_task(event.source, total=1.0, spans=0)
         self._bar.update(task, completed=_share(event), spans=cycle.spans)
+
+    def _hide_bar(self, source: str) -> None:
+        if self._bar is not None and source in self._tasks:
+            self._bar.remove_task(self._tasks.pop(source))
 
 
 def _share(event: Settled) -> float:

@@ -7,29 +7,38 @@ or converted, and the receiver is not imported.
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import datetime
 from math import ceil
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from rich import box
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from otel_alloy.endpoint import OtlpEndpoint, Received, attributes
+from otel_alloy.endpoint import OtlpEndpoint, Received
 from otel_alloy.mapping import semconv
 from otel_alloy.simulator import Simulator, Traffic, live, timeline
+from otel_alloy.table import (
+    MARKS,
+    PLAIN_MARKS,
+    WIDE,
+    Execution,
+    bar,
+    clock,
+    figures,
+    new_table,
+    percentile,
+    span_of_time,
+    tolerant,
+)
 
 RunReceiver = Callable[[str, str, threading.Event], None]
 """Called with Alloy's base URL, the OTLP/HTTP base URL and the event that asks it to end."""
@@ -39,41 +48,6 @@ _RATE = 5.0  # executions per second
 _RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
 _STOP_SECONDS = 10.0
 _TICK = 0.1
-_MARKS = {"success": ("✓", "green"), "error": ("✗", "bold red"), "incomplete": ("…", "yellow")}
-_PLAIN_MARKS = {"success": "ok", "error": "error", "incomplete": "open"}
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """One execution as its span tells it."""
-
-    trace_id: str
-    ended: float
-    """Seconds since the epoch."""
-    seconds: float
-    outcome: Literal["success", "error", "incomplete"]
-    workflow: str
-    user: str
-
-    @classmethod
-    def of(cls, span: Span) -> Execution:
-        """Read from a span of this project's mapping; what is missing stays empty."""
-        given = attributes(span.attributes)
-        who = (semconv.USER_FULL_NAME, semconv.USER_EMAIL, semconv.USER_ID, semconv.USER_HASH)
-        outcome: Literal["success", "error", "incomplete"] = "success"
-        if span.status.code == Status.STATUS_CODE_ERROR:
-            outcome = "error"
-        elif given.get(semconv.EXECUTION_OUTCOME) == "incomplete":
-            outcome = "incomplete"
-        return cls(
-            trace_id=span.trace_id.hex(),
-            ended=span.end_time_unix_nano / 1e9,
-            seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
-            outcome=outcome,
-            workflow=str(given.get(semconv.WORKFLOW_NAME) or span.name),
-            user=next((str(given[key]) for key in who if given.get(key)), ""),
-        )
 
 
 class _View(Protocol):
@@ -122,7 +96,7 @@ class DemoView:
             new = self.executions[self._printed :]
             self._printed += len(new)
         return [
-            f"{_clock(one.ended)}  {_PLAIN_MARKS[one.outcome]:5}  {_span_of_time(one.seconds):>8}"
+            f"{clock(one.ended)}  {PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}"
             f"  {one.trace_id}  {one.workflow}, {one.user}"
             for one in new
         ]
@@ -131,42 +105,42 @@ class DemoView:
         with self._lock:
             executions = list(self.executions)
             spans, log_records = self.spans, self.log_records
-        wide = options.max_width >= 110
+        wide = options.max_width >= WIDE
         yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.deadline)
         durations = sorted(one.seconds for one in executions)
         errors = sum(one.outcome == "error" for one in executions)
-        yield _figures(
+        yield figures(
             {
                 "executions": f"{len(executions):,}",
                 "spans": f"{spans:,}",
                 "log records": f"{log_records:,}",
                 "errors": f"{errors:,}",
-                "p50": _span_of_time(percentile(durations, 0.5)),
-                "p95": _span_of_time(percentile(durations, 0.95)),
+                "p50": span_of_time(percentile(durations, 0.5)),
+                "p95": span_of_time(percentile(durations, 0.95)),
             }
         )
-        table = _table(expand=True)
+        table = new_table(expand=True)
         table.add_column("time", no_wrap=True, style="dim", width=8)
         table.add_column("", no_wrap=True, width=1)
         table.add_column("workflow", no_wrap=True, overflow="ellipsis", ratio=3)
         table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
         table.add_column("duration", no_wrap=True, justify="right", width=8)
-        bar = 18 if wide else 6
-        table.add_column("", no_wrap=True, width=bar)
+        cells = 18 if wide else 6
+        table.add_column("", no_wrap=True, width=cells)
         table.add_column("trace", no_wrap=True, style="cyan", width=16 if wide else 8)
         longest = percentile(durations, 0.95) or 1.0
         # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
         room = max(1, (options.height or console.size.height) - 9)
         for one in executions[-room:]:
-            mark, style = _MARKS[one.outcome]
+            mark, style = MARKS[one.outcome]
             failed = "red" if one.outcome == "error" else ""
             table.add_row(
-                _clock(one.ended),
+                clock(one.ended),
                 Text(mark, style),
                 Text(one.workflow, failed),
                 Text(one.user),
-                _span_of_time(one.seconds),
-                Text(_bar(one.seconds / longest, bar), failed or "green"),
+                span_of_time(one.seconds),
+                Text(bar(one.seconds / longest, cells), failed or "green"),
                 one.trace_id[: 16 if wide else 8],
             )
         yield table
@@ -182,7 +156,7 @@ class DemoView:
         groups: dict[str, list[Execution]] = {}
         for one in executions:
             groups.setdefault(one.workflow, []).append(one)
-        table = _table(show_footer=True)
+        table = new_table(show_footer=True)
         table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
         heads = ("executions", "errors", "     p50", "     p95")
         for head, total in zip(heads, _measures(executions), strict=True):
@@ -197,7 +171,7 @@ class DemoView:
         traces.add_column(justify="right", width=8)
         traces.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for why, one in worth:
-            traces.add_row(why, one.trace_id, _span_of_time(one.seconds), Text(one.workflow))
+            traces.add_row(why, one.trace_id, span_of_time(one.seconds), Text(one.workflow))
         told = (
             f"{len(executions):,} executions arrived as {spans:,} spans and {log_records:,} log"
             " records."
@@ -219,7 +193,7 @@ class _RemoteView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield _title(f"simulated Alloy to {self._endpoint}", self.deadline)
-        yield _figures(
+        yield figures(
             {
                 "records in the log": f"{len(self._simulator.store):,}",
                 "requests to the API": f"{len(self._simulator.requests):,}",
@@ -252,8 +226,7 @@ def run_demo(
     `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
     its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
     """
-    if isinstance(console.file, io.TextIOWrapper):
-        console.file.reconfigure(errors="replace")  # a mark that cannot be written ends no demo
+    tolerant(console)
     now = time.time()
     simulator = Simulator()
     traffic = Traffic(error_rate=0.05)
@@ -271,11 +244,6 @@ def run_demo(
             target = view.endpoint = endpoint.http_endpoint
             code = _watch(view, seconds, console, run_receiver, simulator, target)
         return code if view.executions else 1
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    """The nearest-rank percentile of ascending values; 0 of none. `share` is above 0, up to 1."""
-    return ordered[ceil(share * len(ordered)) - 1] if ordered else 0.0
 
 
 def _watch(
@@ -371,54 +339,12 @@ def _title(way: str, deadline: float) -> RenderableType:
     return title
 
 
-def _table(*, expand: bool = False, show_footer: bool = False) -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD,
-        expand=expand,
-        show_footer=show_footer,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-
-
-def _figures(values: dict[str, str]) -> RenderableType:
-    figures = Table.grid(expand=True, pad_edge=True)
-    for _ in values:
-        figures.add_column(justify="center", no_wrap=True, ratio=1)
-    figures.add_row()
-    figures.add_row(
-        *(Text(value, "bold red" if name == "errors" else "bold") for name, value in values.items())
-    )
-    figures.add_row(*(Text(name, "dim") for name in values))
-    figures.add_row()
-    return figures
-
-
 def _measures(executions: list[Execution]) -> tuple[str, str, str, str]:
     durations = sorted(one.seconds for one in executions)
     errors = sum(one.outcome == "error" for one in executions)
     return (
         f"{len(executions):,}",
         f"{errors / len(executions):.1%}" if errors else "-",
-        _span_of_time(percentile(durations, 0.5)),
-        _span_of_time(percentile(durations, 0.95)),
+        span_of_time(percentile(durations, 0.5)),
+        span_of_time(percentile(durations, 0.95)),
     )
-
-
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
-
-
-def _span_of_time(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _bar(share: float, width: int) -> str:
-    """A bar of at most `width` cells, in steps of an eighth, and never quite nothing."""
-    eighths = max(1, min(round(share * width * 8), width * 8))
-    return _EIGHTHS[8] * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 
 class AlloyReceiverError(Exception):
-    """Base of every error that otel-alloy raises on purpose."""
+    """Base of every error that otel-alloy raises on purpose. `status`: of Alloy's HTTP answer,
+    where that is the reason."""
+
+    status: int | None = None
 
 
 class Stop(AlloyReceiverError):

@@ -12,6 +12,7 @@ settled. A process that dies in between begins again from the store, and makes t
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -79,7 +80,7 @@ class Joiner:
             if identity in state.seen:
                 batch.repeated += 1
                 continue
-            created = record.created if record.created is not None else batch.newest
+            created = record.created if record.created is not None else batch.newest or now
             batch.newest = max(batch.newest, created)
             n = record.notification
             if n.message is None:
@@ -93,8 +94,9 @@ class Joiner:
             execution = n.execution or n.id
             ended = None
             if n.message in TERMINAL and execution:
-                if execution in state.open and (n.id, STARTED) not in state.seen:
-                    self._separate = True
+                start = state.open.get(execution)
+                if start is not None and not self._separate:
+                    self._separate = read_notification(start.text()).id != n.id
                 started = self._close(batch, execution)
                 again = execution in self._has_span
                 if not again:
@@ -108,8 +110,8 @@ class Joiner:
             elif n.message == STARTED and execution:
                 if execution not in self._has_span and execution not in state.open:
                     began = None if n.startedAt is None else str(n.startedAt)
-                    start = Open(record.original, created, self._overlap, began)
-                    settlement.opened[execution] = state.open[execution] = start
+                    opened = Open(record.original, created, self._overlap, began)
+                    settlement.opened[execution] = state.open[execution] = opened
                     settlement.closed.discard(execution)
                 if self._started_logs:
                     self._add(batch, Execution(n, Role.STARTED), record.original)
@@ -151,10 +153,13 @@ class Joiner:
             found.next_check *= 2
         batch.settlement.opened[execution] = found
 
-    def give_up(self, batch: Batch, now: int) -> None:
-        """Makes incomplete what is open for `incomplete_after`. `now`: the API's clock, ms."""
+    def give_up(self, batch: Batch, now: int, unasked: Set[str] = frozenset()) -> None:
+        """Makes incomplete what is open for `incomplete_after`, but for `unasked`: those are to be
+        asked for first. `now`: the API's clock, ms."""
         late = [
-            (e, o) for e, o in self._state.open.items() if now - o.created >= self._incomplete_after
+            (e, o)
+            for e, o in self._state.open.items()
+            if now - o.created >= self._incomplete_after and e not in unasked
         ]
         for execution, start in late:
             self._close(batch, execution)
@@ -177,14 +182,14 @@ class Joiner:
             return
         horizon = progress.high - self._overlap
         settlement.forget_before = horizon
-        settlement.forget_ended_before = progress.high
+        settlement.forget_ended_before = horizon
         # Not worth writing what the same transaction would delete.
         settlement.seen = {i: s for i, s in settlement.seen.items() if s.created >= horizon}
         for identity in [i for i, s in state.seen.items() if s.created < horizon]:
             ended = state.seen.pop(identity).ended
             if ended is not None and ended not in state.ended:
                 self._has_span.discard(ended)
-        for execution in [e for e, until in state.ended.items() if until < progress.high]:
+        for execution in [e for e, until in state.ended.items() if until < horizon]:
             del state.ended[execution]
             self._has_span.discard(execution)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from otel_alloy.alloy.client import AlloyClient
@@ -34,12 +34,25 @@ from otel_alloy.alloy.reader import (
 from otel_alloy.checkpoint import SetAside, Store, open_store
 from otel_alloy.config import Settings, SourceSettings
 from otel_alloy.errors import AlloyReceiverError, CheckpointUnwritable
+from otel_alloy.events import (
+    Blocked,
+    CycleBegan,
+    CycleEnded,
+    Delivering,
+    Fetching,
+    Observe,
+    Received,
+    Requested,
+    SourceStopped,
+)
+from otel_alloy.events import Settled as Settled
 from otel_alloy.joiner import Batch, Joiner
+from otel_alloy.logs import Folding
 from otel_alloy.mapping import semconv
-from otel_alloy.mapping.convert import Converter, Unconvertible
+from otel_alloy.mapping.convert import Converter, Ended, Unconvertible, ended
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery, Report
-from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.otlp.outcome import Kind, Stopped
 from otel_alloy.otlp.senders import SIGNALS, exporter_name, open_senders
 from otel_alloy.version import __version__
 
@@ -49,36 +62,14 @@ USER_AGENT = f"otel-alloy/{__version__}"
 _BATCH_SECONDS = 1.0
 _PAGES_AHEAD = 2
 _CHECKS_AT_ONCE = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A batch was settled. Counts are of this batch; `high`, `start` and `before` (Unix ms of
-    createdAt) tell how far the source is in its window."""
-
-    source: str
-    received: int
-    repeated: int
-    executions: int
-    spans: int
-    log_records: int
-    set_aside: int
-    requests: int
-    high: int | None
-    start: int
-    before: int
-    last: bool
-
-
-Observe = Callable[[object], None]
-"""Is told what happens: `Settled`, `alloy.pacing.Retrying`, `otlp.delivery.Report`."""
+_UNWRITABLE_SECONDS = 2.0
 
 
 class Receiver:
     """Receives the executions of every source in `settings` and delivers them.
 
-    `run` blocks; `stop` may be called from any thread or signal handler. `observe` is called from
-    the receiver's threads and must not block.
+    `run` blocks; `stop` may be called from any thread or signal handler. `observe` is told what
+    happens (`otel_alloy.events`) from the receiver's threads, and must not block.
     """
 
     def __init__(self, settings: Settings, *, observe: Observe | None = None) -> None:
@@ -139,10 +130,14 @@ class Receiver:
             return
         except AlloyReceiverError as error:
             if len(self._settings.sources) > 1:
-                log.error("source %s stopped: %s", source.name, error)
+                log.error(
+                    "source %s stopped: %s", source.name, error, extra={"source": source.name}
+                )
             failures.append(error)
+            self._observe(SourceStopped(source.name, str(error)))
         except BaseException as error:
             failures.append(error)
+            self._observe(SourceStopped(source.name, f"a defect ({type(error).__name__})"))
 
 
 class SourceLoop:
@@ -211,7 +206,8 @@ class SourceLoop:
         self._final = False
         self._requests_told = 0
         self._batches = 0
-        self._complaints: dict[str, float] = {}
+        self._folding = Folding()
+        self._cycle = ""
 
     def close(self) -> None:
         """Closes the connections."""
@@ -222,15 +218,21 @@ class SourceLoop:
         """Cycles until `stop`, or once."""
         while not self._stop.is_set():
             begun = time.monotonic()
-            self.cycle()
-            if once:
-                return
+            before = self.cycle()
             rest = self._source.collection_interval - (time.monotonic() - begun)
-            if self._stop.wait(max(0.0, rest)):
+            rest = 0.0 if once else max(0.0, rest)
+            now = self._clock.now(_now_ms())
+            self._observe(CycleEnded(self._source.name, self._cycle, before, now, rest))
+            if once or self._stop.wait(rest):
                 return
 
-    def cycle(self) -> None:
-        """Reads one window to its end and settles all of it."""
+    def cycle(self) -> int:
+        """Reads one window to its end and settles all of it; the window's upper bound."""
+        self._cycle = os.urandom(4).hex()
+        high = self._state.progress.high
+        settled_to = self._window().start if high is None else high
+        now = self._clock.now(_now_ms())
+        self._observe(CycleBegan(self._source.name, self._cycle, settled_to, high, now))
         if self._reader.filter is Filter.UNKNOWN:
             self._reader.probe()
             if self._reader.newest_first:
@@ -246,6 +248,7 @@ class SourceLoop:
             self._read(window)
         self._final = begun - self._grew_at > self._source.overlap
         self._ask_for_open()
+        return window.before
 
     def _window(self) -> Window:
         progress = self._state.progress
@@ -281,7 +284,9 @@ class SourceLoop:
                     for record in reading.records:
                         if record.created is not None:
                             newest = max(newest or 0, record.created)
+                    known = batch.received
                     self._joiner.take(batch, reading.records, reading.bad, _now_ms())
+                    self._observe(Received(self._source.name, batch.received - known))
                     progress = batch.settlement.progress
                     progress.window = (window.start, window.before)
                     progress.position = reading.position
@@ -304,6 +309,13 @@ class SourceLoop:
                     batch = self._joiner.batch()
                 if full:
                     first = time.monotonic()
+        except Misbehaved:
+            # What was taken so far is known from here on, so it has to be settled; how far the
+            # window is settled, nobody can say, so it is read again from its start.
+            progress = batch.settlement.progress
+            progress.window, progress.position = (window.start, window.before), None
+            self._settle(batch, None, window, last=False)
+            raise
         finally:
             pages.close()
 
@@ -312,7 +324,8 @@ class SourceLoop:
         changed in place), then gives up those that never ended."""
         now = self._clock.now(_now_ms())
         batch = self._joiner.batch()
-        found = not self._reader.newest_first
+        found = asks = not self._reader.newest_first
+        asked: set[str] = set()
         while found:
             found = False
             for execution in self._joiner.due(now)[:_CHECKS_AT_ONCE]:
@@ -322,11 +335,14 @@ class SourceLoop:
                     if r.notification.message in TERMINAL
                 ]  # anything else of it was settled long ago, and may be forgotten
                 self._joiner.take(batch, records, [], _now_ms())
+                self._observe(Received(self._source.name, len(records)))
+                asked.add(execution)
                 if execution in self._state.open:
                     self._joiner.asked(batch, execution)
                 else:
                     found = True
-        self._joiner.give_up(batch, now)
+        unasked = frozenset(self._joiner.due(now)) - asked if asks else frozenset()
+        self._joiner.give_up(batch, now, unasked)
         if batch.executions or batch.settlement.opened or batch.settlement.closed:
             high = self._state.progress.high
             self._settle(batch, high, Window(high or 0, now), last=True)
@@ -362,11 +378,10 @@ class SourceLoop:
             (self._fetch.requests),
         )
         for aside in s.set_aside:
-            log.warning(
-                "source %s: set aside a record (%s): %s; see `otel-alloy rejected list`",
-                aside.source,
-                aside.signals,
-                aside.reason,
+            self._complain(
+                "set aside",
+                f"set aside a record ({aside.signals}): {aside.reason}; see `otel-alloy rejected "
+                "list`",
             )
         self._batches += 1
         gc.collect(2 if self._batches % 32 == 0 else 0)
@@ -384,6 +399,10 @@ class SourceLoop:
                 window.start,
                 window.before,
                 last,
+                self._cycle,
+                self._clock.now(_now_ms()),
+                len(self._state.open),
+                lambda: _ended(batch),
             )
         )
 
@@ -410,51 +429,66 @@ class SourceLoop:
                 return
             except CheckpointUnwritable as error:
                 self._complain("checkpoint", str(error))
-                if self._stop.wait(2.0):
+                self._observe(Blocked(self._source.name, str(error), _UNWRITABLE_SECONDS))
+                if self._stop.wait(_UNWRITABLE_SECONDS):
                     raise ShutdownAsked from None
 
     def _fetch_and_learn(self, query: Query) -> Page:
-        page = self._client.fetch(query)
+        try:
+            page = self._client.fetch(query)
+        except AlloyReceiverError as error:
+            self._observe(Requested(self._source.name, error.status, type(error).__name__))
+            raise
         self._clock.learn(page, _now_ms())
+        self._works_again("alloy", "Alloy answers again")
+        self._observe(Requested(self._source.name, 200, None))
         return page
 
     def _on_retry(self, event: Retrying) -> None:
         if event.attempt == 1 and not event.wait:
-            log.warning("source %s: %s; trying half the page size", self._source.name, event.error)
+            self._say(logging.WARNING, f"{event.error}; trying half the page size")
         elif event.attempt > 1:
             self._complain("alloy", f"{event.error}; trying again in {event.wait:.1f} s")
-        self._observe(event)
+        self._observe(Fetching(self._source.name, event))
 
     def _on_delivery(self, report: Report) -> None:
+        signal, outcome = report.signal, report.outcome
         if report.next_wait is not None:
             self._complain(
-                report.signal,
-                f"cannot deliver {report.signal}: {report.outcome.reason}; trying again in "
+                signal,
+                f"cannot deliver {signal}: {outcome.reason}; trying again in "
                 f"{report.next_wait:.1f} s",
             )
-        elif report.outcome.rejected or (
-            report.outcome.reason and report.outcome.kind.name == "DELIVERED"
-        ):
-            self._complain(
-                f"{report.signal}-partial",
-                f"the OTLP endpoint accepted a request but rejected {report.outcome.rejected} of "
-                f"its {report.signal}: {report.outcome.reason}",
-            )
-        self._observe(report)
+        elif outcome.kind is Kind.DELIVERED:
+            self._works_again(signal, f"{signal} are delivered again")
+            if outcome.rejected or outcome.reason:
+                self._complain(
+                    f"{signal}-partial",
+                    f"the OTLP endpoint accepted a request but rejected {outcome.rejected} of "
+                    f"its {signal}: {outcome.reason}",
+                )
+        self._observe(Delivering(self._source.name, report))
 
     def _complain(self, topic: str, words: str) -> None:
-        """Warns, at most every 30 s on one topic."""
-        now = time.monotonic()
-        if now - self._complaints.get(topic, -1e9) >= 30:
-            self._complaints[topic] = now
-            log.warning("source %s: %s", self._source.name, words)
+        """Warns; repetitions on one topic are folded into one line."""
+        more = self._folding(topic)
+        if more is not None:
+            self._say(logging.WARNING, words + more)
+
+    def _works_again(self, topic: str, words: str) -> None:
+        """Ends the complaints on a topic."""
+        if failures := self._folding.forget(topic):
+            self._say(logging.INFO, f"{words}, after {failures} failed attempts")
+
+    def _say(self, level: int, words: str) -> None:
+        name = self._source.name
+        log.log(level, "source %s: %s", name, words, extra={"source": name, "cycle": self._cycle})
 
     def _say_fallback(self, why: str) -> None:
-        log.warning(
-            "source %s: this API does not page by createdAt (%s); reading newest first, which "
-            "costs more requests after a pause",
-            self._source.name,
-            why,
+        self._say(
+            logging.WARNING,
+            f"this API does not page by createdAt ({why}); reading newest first, which costs more "
+            "requests after a pause",
         )
 
 
@@ -525,3 +559,10 @@ def converter(settings: Settings) -> Converter:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _ended(batch: Batch) -> Iterator[Ended]:
+    for execution in batch.executions:
+        facts = ended(execution)
+        if facts is not None:
+            yield facts

@@ -23,9 +23,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from rich.cells import cell_len
 from rich.console import Console
 
-from otel_alloy.demo import DemoView, RunReceiver, percentile, run_demo
+from otel_alloy.demo import DemoView, RunReceiver, run_demo
 from otel_alloy.endpoint import OtlpEndpoint, Received, Signal
 from otel_alloy.mapping import semconv
+from otel_alloy.table import percentile
 
 START = 1_700_000_000_000_000_000
 

@@ -15,7 +15,14 @@ import httpx
 
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
-from otel_alloy.errors import AccessRefused, RequestRefused, Stop, Throttled, Unavailable
+from otel_alloy.errors import (
+    AccessRefused,
+    AlloyReceiverError,
+    RequestRefused,
+    Stop,
+    Throttled,
+    Unavailable,
+)
 
 
 class AlloyClient:
@@ -67,7 +74,11 @@ class AlloyClient:
             raise self._network_error(error) from None
         except httpx.InvalidURL as error:
             raise Stop(f"{self._url} is no usable URL ({error}); correct ALLOY_ENDPOINT") from None
-        self._check(response)
+        try:
+            self._check(response)
+        except AlloyReceiverError as error:
+            error.status = response.status_code
+            raise
         try:
             page = read_page(body)
         except Unreadable as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
@@ -181,6 +182,7 @@ class Page:
     bad: list[BadRecord] = field(default_factory=list)
     last_fetched: Timestamp = None
     pagination: Pagination | None = None
+    envelope: bool = False  # whether the answer came wrapped in `data`
     server_date: int | None = None  # Unix ms, of the `Date` header
     limit: int | None = None  # the page size that was asked for in the end
 
@@ -188,6 +190,15 @@ class Page:
     def received(self) -> int:
         """How many entries the API sent."""
         return len(self.records) + len(self.bad)
+
+    def promises_more(self, skip: int) -> bool:
+        """Whether the API itself says that more follows: it calls this a full page, or counts more
+        matches than `skip` and this page. Good for one more request, never for leaving one out."""
+        told = self.pagination
+        if told is None or not self.received:
+            return False
+        full = told.pageSize is not None and 0 < told.pageSize <= self.received
+        return full or (told.totalItems is not None and told.totalItems > skip + self.received)
 
 
 @contextmanager
@@ -234,10 +245,14 @@ def _digest(original: Original) -> str:
 
 
 def _loads(body: bytes) -> Any:
+    text = body.decode("utf-8", "replace")
     try:
-        return json.loads(body.decode("utf-8", "replace"), parse_int=_integer)
-    except RecursionError:
-        raise Unreadable("its JSON is nested too deeply") from None
+        return json.loads(text, parse_int=_integer)
+    except RecursionError:  # one deep record must not take its page with it
+        try:
+            return json.loads(_shallow(text), parse_int=_integer)
+        except ValueError:
+            raise Unreadable("its JSON is nested too deeply, or cut off") from None
     except ValueError as error:
         start = body[:200].lstrip()[:15].lower()
         if start.startswith((b"<!doctype", b"<html")):
@@ -246,6 +261,26 @@ def _loads(body: bytes) -> Any:
             raise Unreadable("it is empty") from None
         place = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         raise Unreadable(f"it is not JSON, or cut off{place}") from None
+
+
+_DEEPEST = 64
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def _shallow(text: str) -> str:
+    """JSON without what lies deeper than `_DEEPEST` levels; `null` stands there."""
+    kept: list[str] = []
+    depth = begin = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+            if depth == _DEEPEST + 1:
+                kept += text[begin : found.start()], "null"
+        elif found[0] in "]}":
+            if depth == _DEEPEST + 1:
+                begin = found.end()
+            depth -= 1
+    return "".join(kept) + (text[begin:] if depth <= _DEEPEST else "")
 
 
 def _integer(digits: str) -> int | str:
@@ -267,8 +302,9 @@ def _entries(answer: Any) -> tuple[list[Any], dict[str, Any]]:
 
 def _read_leniently(body: bytes) -> Page:
     kept = _Body(body)
-    entries, answer = _entries(_loads(body))
-    page = Page([], last_fetched=answer.get("lastFetched"))
+    whole = _loads(body)
+    entries, answer = _entries(whole)
+    page = Page([], last_fetched=answer.get("lastFetched"), envelope=answer is not whole)
     try:
         page.pagination = _pagination.validate_python(answer.get("pagination"))
     except ValidationError:

@@ -47,9 +47,9 @@ class Query:
         }
         if filters:
             parameters["filters"] = json.dumps(filters, separators=(",", ":"))
-        if self.workflow_id is not None:
+        if self.workflow_id:
             parameters["workflowId"] = self.workflow_id
-        if self.user_id is not None:
+        if self.user_id:
             parameters["associatedUserId"] = self.user_id
         return parameters
 

@@ -166,6 +166,14 @@ class Reader:
         self._largest = max(self._largest, page.received)
         return page
 
+    def _times_within(self, page: Page, start: int, before: int) -> list[int]:
+        """The page's createdAt. Raises Misbehaved where the filter did not keep to the bounds."""
+        times = [r.created for r in page.records if r.created is not None]
+        if any(not start <= t < before for t in times):
+            self.filter = Filter.IGNORED
+            raise Misbehaved(Filter.IGNORED, True)
+        return times
+
     def _ascend(self, window: Window) -> Iterator[Reading]:
         position, skip = window.start, 0
         at_position: set[tuple[str, str]] = set()
@@ -173,20 +181,27 @@ class Reader:
             shown = self._largest
             query = replace(self._scope, after=position - 1, before=window.before, skip=skip)
             page = self._get(query)
-            times = [r.created for r in page.records if r.created is not None]
-            if any(not position <= t < window.before for t in times):
-                self.filter = Filter.IGNORED
-                raise Misbehaved(Filter.IGNORED, True)
-            if times != sorted(times):
+            times = self._times_within(page, position, window.before)
+            ordered = times == sorted(times)
+            if page.limit is not None:
+                shown = min(shown, page.limit)  # it may have been halved since
+            full = page.received > 0 and page.received >= shown
+            begins = position == window.start and not skip
+            if begins and ordered and full and times and position < times[0] == times[-1]:
+                # A page of one millisecond shows no order: is anything before it?
+                earlier = self._get(replace(query, limit=1, before=times[0], skip=0))
+                ordered = not self._times_within(earlier, position, times[0])
+            if not ordered:
                 self.ordered = False
                 raise Misbehaved(self.filter, False)
             last_time = times[-1] if times else position
             fresh = [r for r in page.records if r.identity not in at_position]
             bad = [b for b in page.bad if b.identity not in at_position]
             nothing_new = not fresh and not bad
-            if page.limit is not None:
-                shown = min(shown, page.limit)  # it may have been halved since
-            exhausted = page.received < shown or not page.received or (skip > 0 and nothing_new)
+            more = page.promises_more(skip)
+            exhausted = not page.received or ((not full or (skip > 0 and nothing_new)) and not more)
+            if more and not full:
+                self._largest = page.received  # the API may have lowered its limit since
             if last_time > position:
                 at_position, skip = set(), 0
             else:
@@ -206,7 +221,7 @@ class Reader:
             after=window.start - 1 if filtered else None,
             before=window.before if filtered else None,
         )
-        skip, step = 0, 0
+        skip, step, repeats = 0, 0, 0
         previous: set[tuple[str, str]] = set()
         while True:
             page = self._get(replace(query, skip=skip))
@@ -219,14 +234,15 @@ class Reader:
             below = (
                 bool(times) and times == sorted(times, reverse=True) and times[-1] < window.start
             )
-            repeats = bool(skip) and here <= previous
+            # Once may be as many new records at the top as a page holds; twice is the end.
+            repeats = repeats + 1 if skip and here <= previous else 0
             records = [
                 r
                 for r in page.records
                 if r.identity not in previous
                 and (r.created is None or window.start <= r.created < window.before)
             ]
-            last = not page.received or below or repeats
+            last = not page.received or below or repeats > 1
             yield Reading(records, page.bad, None, last)
             if last:
                 return

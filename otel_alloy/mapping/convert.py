@@ -46,6 +46,19 @@ class Execution:
     started_at: str | int | float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An execution that ended, as metrics see it: nothing of its user. Times in Unix ns."""
+
+    workflow: str | None
+    integration: str | None
+    outcome: Literal["success", "error", "incomplete"]
+    start: int
+    end: int
+    trace_id: bytes
+    span_id: bytes
+
+
 class Unconvertible(ValueError):
     """The notification cannot become telemetry; the message says what is missing."""
 
@@ -381,6 +394,36 @@ def _times(execution: Execution) -> tuple[int, int, int, bool]:
         end, adjusted = start, True
     observed = fallback if fallback is not None else end
     return start, end, observed, adjusted
+
+
+def ended(execution: Execution) -> Ended | None:
+    """The facts of an execution that makes a span; None for any other, and where its id is
+    missing or its times would be made up."""
+    n = execution.notification
+    if execution.role not in (Role.ENDED, Role.INCOMPLETE):
+        return None
+    key = (n.data.executionUuid if n.data else None) or n.execution or n.id
+    try:
+        start, end, _, adjusted = _times(execution)
+    except Unconvertible:
+        return None
+    if not key or adjusted:
+        return None
+    workflow = n.forgeWorkflow if isinstance(n.forgeWorkflow, Workflow) else None
+    integration = workflow.integrationId if workflow is not None else None
+    outcome: Literal["success", "error", "incomplete"] = "success"
+    if execution.role is Role.INCOMPLETE:
+        outcome = "incomplete"
+    elif n.message == "executionError":
+        outcome = "error"
+    return Ended(
+        workflow.name if workflow is not None else None,
+        integration.name if isinstance(integration, Integration) else None,
+        outcome,
+        start,
+        end,
+        *execution_ids(key),
+    )
 
 
 def duration_text(nanoseconds: int) -> str:

@@ -110,7 +110,7 @@ class GrpcSender:
             self._channel = grpc.insecure_channel(settings.endpoint, options, compression)
         else:
             self._channel = grpc.secure_channel(
-                settings.endpoint, _credentials(settings), options, compression
+                settings.endpoint, credentials(settings), options, compression
             )
         self._export = self._channel.unary_unary(
             _METHODS[settings.signal],
@@ -162,7 +162,8 @@ class GrpcSender:
         return Outcome(kind, ": ".join(p for p in parts if p), delay)
 
 
-def _credentials(settings: OtlpSettings) -> grpc.ChannelCredentials:
+def credentials(settings: OtlpSettings) -> grpc.ChannelCredentials:
+    """TLS as the settings ask for. Raises `ConfigurationError` for a file that cannot be read."""
     chain = settings.client_certificate
     try:
         return grpc.ssl_channel_credentials(

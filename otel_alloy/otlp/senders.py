@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
+from typing import cast
 
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
 
+_PULLED = frozenset(("prometheus",))  # registered as exporter, but is a reader with a server
 SIGNALS: tuple[Signal, ...] = ("traces", "logs")
 VARIABLES: dict[Signal, str] = {"traces": "OTEL_TRACES_EXPORTER", "logs": "OTEL_LOGS_EXPORTER"}
 
@@ -67,6 +69,31 @@ def sender_mistakes(environment: Mapping[str, str]) -> list[str]:
 def exporter_name(environment: Mapping[str, str], signal: Signal) -> str:
     """The exporter that the environment chooses for a signal; "otlp" is the default."""
     return environment.get(VARIABLES[signal], "").strip() or "otlp"
+
+
+def metrics_exporters(environment: Mapping[str, str]) -> list[str]:
+    """What OTEL_METRICS_EXPORTER names; nothing unless set, or with OTEL_SDK_DISABLED."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return []
+    names = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
+    return [name for name in dict.fromkeys(names) if name not in ("", "none")]
+
+
+def metrics_mistakes(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with the variables of our own metrics; connects to nothing."""
+    mistakes = []
+    for name in metrics_exporters(environment):
+        if name == "otlp":
+            mistakes += otlp_settings(environment, cast(Signal, "metrics"))[1]
+            continue
+        entries = entry_points(group="opentelemetry_metrics_exporter")
+        known = {"none", *(e.name for e in entries if e.name not in _PULLED)}
+        if name not in known:
+            mistakes.append(
+                f"OTEL_METRICS_EXPORTER is {name!r}: write none (default), otlp, or the name of an "
+                f"installed exporter; installed are {', '.join(sorted(known))}."
+            )
+    return mistakes
 
 
 def _open(environment: Mapping[str, str], signal: Signal, user_agent: str) -> Sender:

@@ -3,9 +3,11 @@ name the host and the remedy and hold neither the key nor what the API answered.
 
 import gzip
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -34,8 +36,8 @@ def simulator() -> Iterator[Simulator]:
         yield running
 
 
-def client_of(endpoint: str, key: str = CANARY, **options: object) -> AlloyClient:
-    return AlloyClient(endpoint, key, **options)  # type: ignore[arg-type]
+def client_of(endpoint: str, key: str = CANARY, **options: Any) -> AlloyClient:
+    return AlloyClient(endpoint, key, **options)
 
 
 Handle = Callable[[BaseHTTPRequestHandler], None]
@@ -66,9 +68,7 @@ def server(handle: Handle) -> Iterator[tuple[str, list[dict[str, str]]]]:
         thread.join()
 
 
-def answer(
-    status: int, body: bytes, headers: dict[str, str] | None = None
-) -> Callable[[BaseHTTPRequestHandler], None]:
+def answer(status: int, body: bytes, headers: dict[str, str] | None = None) -> Handle:
     def handle(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
@@ -125,9 +125,9 @@ def test_every_fault_has_its_error(
             client.fetch(ASK)
         assert type(caught.value) is kind
         told = str(caught.value) + repr(caught.value)
+        shown = "".join(traceback.format_exception(caught.value))
         assert "127.0.0.1" in told and word in told
-        assert CANARY not in told and "secret body" not in told and "other.example" not in told
-        assert caught.value.__cause__ is None and caught.value.__suppress_context__ in (True, False)
+        assert not any(secret in shown for secret in (CANARY, "secret body", "other.example"))
         assert len(simulator.requests) == 1
         assert client.fetch(ASK).records == []  # the connection pool has survived
 
@@ -160,9 +160,12 @@ def test_redirects_are_never_followed() -> None:
     with server(answer(200, b'{"notifications":[]}')) as (elsewhere, visits):
         for status in (301, 302, 303, 307, 308):
             moved = answer(status, b"", {"Location": elsewhere + "/logs"})
-            with server(moved) as (endpoint, _), closing(client_of(endpoint)) as client:
-                with pytest.raises(Stop, match="redirects"):
-                    client.fetch(ASK)
+            with (
+                server(moved) as (endpoint, _),
+                closing(client_of(endpoint)) as client,
+                pytest.raises(Stop, match="redirects"),
+            ):
+                client.fetch(ASK)
         assert visits == []
 
 
@@ -222,9 +225,12 @@ def test_a_broken_date_header_is_no_error(date: str) -> None:
 def test_a_slow_answer_is_given_up(simulator: Simulator) -> None:
     """No answer within the timeout is a retry, told with the timeout."""
     simulator.script("slow:30")
-    with closing(client_of(simulator.endpoint, timeout=0.05)) as client:
-        with pytest.raises(Unavailable, match=r"127\.0\.0\.1 did not answer within 0\.05 s"):
-            client.fetch(ASK)
+    words = r"127\.0\.0\.1 did not answer within 0\.05 s"
+    with (
+        closing(client_of(simulator.endpoint, timeout=0.05)) as client,
+        pytest.raises(Unavailable, match=words),
+    ):
+        client.fetch(ASK)
 
 
 def test_a_trickle_is_given_up() -> None:
@@ -235,12 +241,12 @@ def test_a_trickle_is_given_up() -> None:
         request.send_response(200)
         request.send_header("Content-Length", "1000000")
         request.end_headers()
-        try:
-            while not done.wait(0.02):
+        with suppress(OSError):
+            for _ in range(200):
+                if done.wait(0.02):
+                    break
                 request.wfile.write(b" ")
                 request.wfile.flush()
-        except OSError:
-            pass
 
     with server(trickle) as (endpoint, _), closing(client_of(endpoint, timeout=0.3)) as client:
         with pytest.raises(Unavailable, match=r"did not finish its answer in 0\.3 s"):
@@ -256,30 +262,40 @@ def test_an_answer_without_end_is_refused() -> None:
         answer(200, b" " * 300_000),
         answer(200, bomb, {"Content-Encoding": "gzip"}),
     ):
-        with server(handle) as (endpoint, _):
-            with closing(client_of(endpoint, max_response_bytes=100_000)) as client:
-                with pytest.raises(RequestRefused, match="OTEL_ALLOY_PAGE_SIZE"):
-                    client.fetch(ASK)
+        with (
+            server(handle) as (endpoint, _),
+            closing(client_of(endpoint, max_response_bytes=100_000)) as client,
+            pytest.raises(RequestRefused, match="OTEL_ALLOY_PAGE_SIZE"),
+        ):
+            client.fetch(ASK)
 
 
 def test_compressed_answers() -> None:
     """gzip is understood; what claims to be gzip and is not is a retry."""
+    coding = {"Content-Encoding": "gzip"}
     body = gzip.compress(b'{"notifications":[{"_id":"a","message":"executionError"}]}')
-    with server(answer(200, body, {"Content-Encoding": "gzip"})) as (endpoint, _):
-        with closing(client_of(endpoint)) as client:
-            assert client.fetch(ASK).received == 1
-    with server(answer(200, b"not gzip", {"Content-Encoding": "gzip"})) as (endpoint, _):
-        with closing(client_of(endpoint)) as client, pytest.raises(Unavailable, match="decompress"):
-            client.fetch(ASK)
+    with (
+        server(answer(200, body, coding)) as (endpoint, _),
+        closing(client_of(endpoint)) as client,
+    ):
+        assert client.fetch(ASK).received == 1
+    with (
+        server(answer(200, b"not gzip", coding)) as (endpoint, _),
+        closing(client_of(endpoint)) as client,
+        pytest.raises(Unavailable, match="decompress"),
+    ):
+        client.fetch(ASK)
 
 
 def test_nobody_listens() -> None:
     """A closed port is a retry that names the host."""
     with server(answer(200, b"")) as (endpoint, _):
         pass
-    with closing(client_of(endpoint)) as client:
-        with pytest.raises(Unavailable, match=r"127\.0\.0\.1 cannot be reached"):
-            client.fetch(ASK)
+    with (
+        closing(client_of(endpoint)) as client,
+        pytest.raises(Unavailable, match=r"127\.0\.0\.1 cannot be reached"),
+    ):
+        client.fetch(ASK)
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://127.0.0.1", "production.runalloy.com"])

@@ -1,0 +1,387 @@
+"""The receiver's own metrics, over the SDK and its standard exporters.
+
+`METRICS` defines every metric; the README's list is made from it. `Telemetry` is a watcher of the
+receiver's events and measures nothing else: what it counts is what the receiver said. Without
+`OTEL_METRICS_EXPORTER` there are none, because many an OTLP endpoint takes traces and logs only.
+
+Execution metrics are of live executions: a metric's time is when it is counted, so a backfill
+would stand there as a peak of today. They carry the span's context for exemplars. No metric has
+an attribute of a user, and no name from outside goes uncleaned.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+from uuid import NAMESPACE_URL, uuid5
+
+from otel_alloy import events
+from otel_alloy.mapping import semconv
+from otel_alloy.otlp.answers import Signal
+from otel_alloy.otlp.outcome import clean
+from otel_alloy.otlp.senders import metrics_exporters, metrics_mistakes
+from otel_alloy.otlp.settings import otlp_settings
+from otel_alloy.status import Gauges, Status
+from otel_alloy.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
+
+    from otel_alloy.config import Settings
+    from otel_alloy.mapping.convert import Ended
+
+SERVICE_NAME = "otel-alloy"
+LIVE_SECONDS = 900
+"""Executions that ended longer ago than this are not counted when they are settled."""
+_LABEL_LENGTH = 200
+_SHUTDOWN_MS = 5000.0
+
+SOURCE = "runalloy.receiver.source"
+SIGNAL = "runalloy.receiver.signal"
+OUTCOME = "runalloy.receiver.delivery.outcome"
+STAGE = "runalloy.receiver.stage"
+STATUS_CODE = "http.response.status_code"
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BYTES = (1e3, 1e4, 1e5, 5e5, 1e6, 2e6, 3e6, 4e6, 1.6e7, 6.4e7)
+_EXECUTION_SECONDS = (
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    *(60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `attributes`: all that its points may have; `read`: of a gauge."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = (SOURCE,)
+    buckets: tuple[float, ...] = ()
+    read: Callable[[Gauges], float | None] | None = None
+
+
+LAG = Metric(
+    "runalloy.receiver.lag",
+    "gauge",
+    "s",
+    "How far behind Alloy's clock: everything older is settled",
+    read=lambda source: source.lag,
+)
+CURSOR_AGE = Metric(
+    "runalloy.receiver.cursor.age",
+    "gauge",
+    "s",
+    "Age of the newest record that is settled; grows also while Alloy is silent",
+    read=lambda source: source.cursor_age,
+)
+OPEN = Metric(
+    "runalloy.receiver.executions.open",
+    "gauge",
+    "{execution}",
+    "Executions that started and have not ended",
+    read=lambda source: source.open,
+)
+RECEIVED = Metric(
+    "runalloy.receiver.records.received",
+    "counter",
+    "{record}",
+    "Records read from Alloy, repeated ones included",
+)
+SETTLED = Metric(
+    "runalloy.receiver.records.settled",
+    "counter",
+    "{record}",
+    "New records that need nothing more: delivered, or remembered as a start",
+)
+REPEATED = Metric(
+    "runalloy.receiver.records.repeated",
+    "counter",
+    "{record}",
+    "Records that were known already, mostly from the overlap",
+)
+REJECTED = Metric(
+    "runalloy.receiver.records.rejected",
+    "counter",
+    "{record}",
+    "Records set aside; see `otel-alloy rejected list`",
+)
+REQUESTS = Metric(
+    "runalloy.receiver.requests",
+    "counter",
+    "{request}",
+    "Requests to Alloy; without a status code where there was no usable answer",
+    (SOURCE, STATUS_CODE, semconv.ERROR_TYPE),
+)
+RETRIES = Metric(
+    "runalloy.receiver.retries",
+    "counter",
+    "{retry}",
+    "Failures that are tried again, by stage: alloy, traces, logs, checkpoint",
+    (SOURCE, STAGE),
+)
+DELIVERY_DURATION = Metric(
+    "runalloy.receiver.delivery.duration",
+    "histogram",
+    "s",
+    "How long the OTLP endpoint took for a request",
+    (SOURCE, SIGNAL, OUTCOME),
+    _SECONDS,
+)
+DELIVERY_SIZE = Metric(
+    "runalloy.receiver.delivery.size",
+    "histogram",
+    "By",
+    "Size of an OTLP request before compression",
+    (SOURCE, SIGNAL, OUTCOME),
+    _BYTES,
+)
+EXECUTION_DURATION = Metric(
+    "runalloy.workflow.execution.duration",
+    "histogram",
+    "s",
+    "How long an execution took; live ones only, settled within 15 minutes of their end",
+    (
+        SOURCE,
+        semconv.WORKFLOW_NAME,
+        semconv.INTEGRATION_NAME,
+        semconv.EXECUTION_OUTCOME,
+        semconv.ERROR_TYPE,
+    ),
+    _EXECUTION_SECONDS,
+)
+
+METRICS = (
+    LAG,
+    CURSOR_AGE,
+    OPEN,
+    RECEIVED,
+    SETTLED,
+    REPEATED,
+    REJECTED,
+    REQUESTS,
+    RETRIES,
+    DELIVERY_DURATION,
+    DELIVERY_SIZE,
+    EXECUTION_DURATION,
+)
+
+
+def metrics_table() -> str:
+    """`METRICS` as the table in the README."""
+    lines = ["| metric | kind, unit | meaning | attributes |", "|---|---|---|---|"]
+    for m in METRICS:
+        names = ", ".join(f"`{a}`" for a in m.attributes)
+        lines.append(f"| `{m.name}` | {m.kind}, `{m.unit}` | {m.description} | {names} |")
+    return "\n".join(lines)
+
+
+class Telemetry:
+    """A watcher of events that counts them. `readers` take the metrics out; `resource` describes
+    this process; the gauges come from `status`."""
+
+    def __init__(
+        self,
+        readers: Iterable[MetricReader],
+        resource: Mapping[str, Any],
+        status: Status,
+        *,
+        sources: Iterable[str] = (),
+    ) -> None:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.resources import Resource
+
+        self._provider = MeterProvider(
+            tuple(readers), resource=Resource(dict(resource)), shutdown_on_exit=False
+        )
+        meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__)
+        self._count: dict[Metric, Callable[..., None]] = {}
+        for m in METRICS:
+            if m.kind == "counter":
+                self._count[m] = meter.create_counter(m.name, m.unit, m.description).add
+            elif m.kind == "histogram":
+                self._count[m] = meter.create_histogram(
+                    m.name, m.unit, m.description, explicit_bucket_boundaries_advisory=m.buckets
+                ).record
+            else:
+                meter.create_observable_gauge(
+                    m.name, [_observations(m, status)], m.unit, m.description
+                )
+        for source in sources:  # a counter that begins above zero shows no rise
+            for m in (RECEIVED, SETTLED, REPEATED, REJECTED):
+                self._count[m](0, {SOURCE: source})
+
+    def __call__(self, event: object) -> None:
+        """Takes an event."""
+        count = self._count
+        match event:
+            case events.Received():
+                count[RECEIVED](event.records, {SOURCE: event.source})
+            case events.Requested():
+                attributes: dict[str, str | int] = {SOURCE: event.source}
+                if event.status is not None:
+                    attributes[STATUS_CODE] = event.status
+                if event.error is not None:
+                    attributes[semconv.ERROR_TYPE] = event.error
+                count[REQUESTS](1, attributes)
+            case events.Fetching():
+                count[RETRIES](1, {SOURCE: event.source, STAGE: "alloy"})
+            case events.Blocked():
+                count[RETRIES](1, {SOURCE: event.source, STAGE: "checkpoint"})
+            case events.Delivering(source=source, report=report):
+                if report.next_wait is not None:
+                    count[RETRIES](1, {SOURCE: source, STAGE: report.signal})
+                if report.bytes:
+                    outcome = report.outcome.kind.value
+                    delivery = {SOURCE: source, SIGNAL: report.signal, OUTCOME: outcome}
+                    count[DELIVERY_DURATION](report.seconds, delivery)
+                    count[DELIVERY_SIZE](report.bytes, delivery)
+            case events.Settled():
+                of = {SOURCE: event.source}
+                new = event.received - event.repeated - event.set_aside
+                count[SETTLED](max(0, new), of)
+                count[REPEATED](event.repeated, of)
+                count[REJECTED](event.set_aside, of)
+                self._executions(event)
+            case _:
+                pass
+
+    def _executions(self, event: events.Settled) -> None:
+        oldest = event.now - LIVE_SECONDS * 1000
+        if event.high is None or event.high < oldest or not event.executions:
+            return  # a batch of a backfill: not looked at one by one
+        for execution in event.ended():
+            if execution.end >= oldest * 1_000_000:
+                self._execution(event.source, execution)
+
+    def _execution(self, source: str, execution: Ended) -> None:
+        from opentelemetry.trace import (
+            NonRecordingSpan,
+            SpanContext,
+            TraceFlags,
+            set_span_in_context,
+        )
+
+        attributes = {SOURCE: source, semconv.EXECUTION_OUTCOME: execution.outcome}
+        if execution.workflow:
+            attributes[semconv.WORKFLOW_NAME] = _label(execution.workflow)
+        if execution.integration:
+            attributes[semconv.INTEGRATION_NAME] = _label(execution.integration)
+        if execution.outcome == "error":
+            attributes[semconv.ERROR_TYPE] = "executionError"
+        span = SpanContext(
+            int.from_bytes(execution.trace_id),
+            int.from_bytes(execution.span_id),
+            is_remote=True,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        )
+        self._count[EXECUTION_DURATION](
+            (execution.end - execution.start) / 1e9,
+            attributes,
+            context=set_span_in_context(NonRecordingSpan(span)),
+        )
+
+    def close(self) -> None:
+        """Sends what there is a last time, within a few seconds."""
+        self._provider.shutdown(_SHUTDOWN_MS)
+
+
+def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
+    from opentelemetry.metrics import Observation
+
+    def observe(options: object) -> list[Any]:
+        assert metric.read is not None
+        values = [(s.source, metric.read(s)) for s in status.gauges()]
+        return [Observation(v, {SOURCE: name}) for name, v in values if v is not None]
+
+    return observe
+
+
+def _label(text: str) -> str:
+    return clean(text, _LABEL_LENGTH)
+
+
+def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
+    """What `OTEL_METRICS_EXPORTER` and `OTEL_SDK_DISABLED` ask for; None where that is nothing.
+
+    Raises ConfigurationError where a variable is wrong.
+    """
+    from otel_alloy.errors import ConfigurationError
+
+    if mistakes := metrics_mistakes(settings.environment):
+        raise ConfigurationError(mistakes)
+    names = metrics_exporters(settings.environment)
+    if not names:
+        return None
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    readers = [
+        PeriodicExportingMetricReader(
+            _exporter(name, settings.environment),
+            _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_INTERVAL"),
+            _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_TIMEOUT"),
+        )
+        for name in names
+    ]
+    sources = [source.name for source in settings.sources]
+    return Telemetry(readers, resource(settings), status, sources=sources)
+
+
+def resource(settings: Settings) -> dict[str, str | bool | int | float]:
+    """This process: a service of its own, and an instance that stays the same over restarts."""
+    attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
+    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {settings.storage}")
+    return {
+        "service.instance.id": str(instance),
+        **attributes,
+        semconv.SERVICE_NAME: SERVICE_NAME,
+        "service.version": __version__,
+    }
+
+
+def _milliseconds(environment: Mapping[str, str], variable: str) -> float | None:
+    try:
+        return float(environment.get(variable, "")) or None
+    except ValueError:
+        return None
+
+
+def _exporter(name: str, environment: Mapping[str, str]) -> MetricExporter:
+    """The exporter; `otlp` is set up as the two other signals are."""
+    if name != "otlp":
+        from importlib.metadata import entry_points
+
+        (entry,) = entry_points(group="opentelemetry_metrics_exporter", name=name)
+        return cast("MetricExporter", entry.load()())
+    settings, _ = otlp_settings(environment, cast(Signal, "metrics"))
+    gzip = settings.compression == "gzip"
+    if settings.protocol == "grpc":
+        import grpc
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as over_grpc
+
+        from otel_alloy.otlp.grpc import credentials
+
+        return over_grpc.OTLPMetricExporter(
+            settings.endpoint,
+            settings.insecure,
+            None if settings.insecure else credentials(settings),
+            settings.headers,
+            settings.timeout,
+            grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
+        )
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http import metric_exporter as over_http
+
+    return over_http.OTLPMetricExporter(
+        settings.endpoint,
+        settings.certificate,
+        settings.client_key,
+        settings.client_certificate,
+        dict(settings.headers),
+        settings.timeout,
+        Compression.Gzip if gzip else Compression.NoCompression,
+    )

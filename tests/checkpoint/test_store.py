@@ -1,0 +1,470 @@
+"""What every checkpoint store promises, and what the SQLite file promises besides.
+
+The first part runs against each store in `STORES`; a new one joins by a line there.
+"""
+
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from otel_alloy.checkpoint import (
+    SCHEMA_VERSION,
+    Open,
+    Progress,
+    Seen,
+    SetAside,
+    Settlement,
+    State,
+    Store,
+    open_store,
+)
+from otel_alloy.errors import CheckpointError, CheckpointUnwritable, Retry, Stop
+
+STORES = {"sqlite": lambda folder: f"sqlite:///{folder}/store.db"}
+
+OpenStore = Callable[[], Store]
+
+
+@pytest.fixture(params=STORES)
+def again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """Opens the same store, as a process does after a restart: what was open is closed first."""
+    url = STORES[request.param](tmp_path)
+    opened: list[Store] = []
+
+    def restart() -> Store:
+        while opened:
+            opened.pop().close()
+        opened.append(open_store(url))
+        return opened[0]
+
+    yield restart
+    while opened:
+        opened.pop().close()
+
+
+FULL = Settlement(
+    Progress(begin=500, high=1000, window=(900, 2000), position=1500),
+    seen={
+        ("a", "executionFinished"): Seen(990, "e1"),
+        ("a", "executionStarted"): Seen(980),
+        ("", ""): Seen(1000),
+    },
+    opened={
+        "open 1": Open('{"_id":"ü\\u0000"}', 1000, 120_000, "2025-04-29T17:44:10.336Z"),
+        "open 2": Open("{}", 990, 240_000, None),
+    },
+    ended={"e0": 5000, "e2": 2**53},
+    set_aside=[
+        SetAside("s", "traces,logs", "400: why", "ended", '{"_id":"x"}', "2025", at=7),
+        SetAside("s", "source", "no `message`", "other", "[]", None, at=8),
+    ],
+)
+
+
+def state_of(settlement: Settlement) -> State:
+    return State(settlement.progress, settlement.seen, settlement.opened, settlement.ended)
+
+
+# Every store -------------------------------------------------------------------------------------
+
+
+def test_a_new_source_begins_empty(again: OpenStore) -> None:
+    """Loading an unknown source makes it known, with nothing behind it."""
+    store = again()
+    assert store.sources() == {}
+    assert store.load("s", "print") == State()
+    assert store.sources() == {"s": Progress()}
+    assert again().load("s", "print") == State()
+
+
+def test_what_was_settled_is_there_after_a_restart(again: OpenStore) -> None:
+    """Progress with its open window, known records, open and ended executions, set-aside records:
+    all come back as they went in."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    assert again().load("s", "print") == state_of(FULL)
+    assert again().sources() == {"s": FULL.progress}
+    kept = again().rejected()
+    assert [k.number > 0 for k in kept] == [True, True]
+    told = [(k.source, k.signals, k.reason, k.role, k.original, k.started_at, k.at) for k in kept]
+    assert told == [
+        ("s", "traces,logs", "400: why", "ended", '{"_id":"x"}', "2025", 7),
+        ("s", "source", "no `message`", "other", "[]", None, 8),
+    ]
+
+
+def test_settling_changes_only_what_it_says(again: OpenStore) -> None:
+    """A second settlement adds, replaces, closes and forgets; the window can end."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    changed = Open("{}", 990, 480_000, None)
+    store.settle(
+        "s",
+        Settlement(
+            Progress(begin=500, high=6000),
+            seen={("b", "executionError"): Seen(5990)},
+            opened={"open 2": changed},
+            closed={"open 1", "never open"},
+            ended={"e3": 9000},
+            forget_before=990,
+            forget_ended_before=5001,
+        ),
+    )
+    assert again().load("s", "print") == State(
+        Progress(begin=500, high=6000),
+        {
+            ("a", "executionFinished"): Seen(990, "e1"),
+            ("", ""): Seen(1000),
+            ("b", "executionError"): Seen(5990),
+        },
+        {"open 2": changed},
+        {"e2": 2**53, "e3": 9000},
+    )
+    assert len(again().rejected()) == 2
+
+
+def test_memory_comes_back_in_order_of_age(again: OpenStore) -> None:
+    """Open executions are loaded oldest first, so that the longest open is asked for first."""
+    store = again()
+    store.load("s", "print")
+    opened = {str(n): Open("{}", created, 1) for n, created in enumerate((5, 1, 9, 3))}
+    store.settle("s", Settlement(Progress(), opened=opened))
+    assert [o.created for o in again().load("s", "print").open.values()] == [1, 3, 5, 9]
+
+
+def test_sources_do_not_see_each_other(again: OpenStore) -> None:
+    """Two sources in one store: settling, forgetting and resetting one leaves the other alone."""
+    store = again()
+    for name in ("one", "two"):
+        store.load(name, f"print of {name}")
+        store.settle(name, FULL)
+    store.settle("one", Settlement(Progress(high=1), forget_before=10**12, closed={"open 1"}))
+    assert store.reset("one")
+    assert again().load("two", "print of two") == state_of(FULL)
+
+
+def test_another_query_is_refused(again: OpenStore) -> None:
+    """A checkpoint is never used for another endpoint or filter: refused with the remedy, and the
+    old one is untouched."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    with pytest.raises(CheckpointError, match="otel-alloy checkpoint reset s") as caught:
+        again().load("s", "other print")
+    assert isinstance(caught.value, Stop)
+    assert again().load("s", "print") == state_of(FULL)
+
+
+def test_set_by_hand(again: OpenStore) -> None:
+    """`checkpoint set` moves a source, forgets its window and memory, keeps set-aside records, and
+    also places a source that no run has seen: the first run then gives it its fingerprint."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    store.set_high("s", 77)
+    store.set_high("new", 88)
+    assert again().load("s", "print") == State(Progress(begin=77, high=77))
+    assert again().load("new", "any") == State(Progress(begin=88, high=88))
+    with pytest.raises(CheckpointError):
+        again().load("new", "other")
+    assert len(again().rejected()) == 2
+
+
+def test_reset(again: OpenStore) -> None:
+    """A reset source begins anew, under another fingerprint too; what was set aside stays."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    assert store.reset("s") and not store.reset("s") and not store.reset("unknown")
+    assert again().sources() == {}
+    assert again().load("s", "other print") == State()
+    assert len(again().rejected()) == 2
+
+
+def test_rejected_records_are_picked_and_dropped_by_number(again: OpenStore) -> None:
+    """Numbers are never used twice, so that a number that somebody noted means one record."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    one, two = (r.number for r in store.rejected())
+    assert [r.number for r in store.rejected([two])] == [two]
+    assert store.rejected([two + 100]) == []
+    assert store.drop_rejected([one, two, two + 100]) == 2
+    assert store.drop_rejected([]) == 0 and again().rejected() == []
+    again().settle("s", FULL)
+    assert min(r.number for r in again().rejected()) > two
+
+
+def test_a_settlement_is_written_whole_or_not_at_all(again: OpenStore) -> None:
+    """When any part cannot be written, nothing of it is there."""
+    store = again()
+    store.load("s", "print")
+    store.settle("s", FULL)
+    broken = Settlement(
+        Progress(high=9000),
+        seen={("new", "executionError"): Seen(8999)},
+        set_aside=[SetAside("s", "traces", None, "ended", "{}")],  # type: ignore[arg-type]
+        forget_before=9000,
+    )
+    with pytest.raises((CheckpointError, CheckpointUnwritable)):
+        store.settle("s", broken)
+    assert store.load("s", "print") == state_of(FULL)
+    assert again().load("s", "print") == state_of(FULL) and len(again().rejected()) == 2
+
+
+# The SQLite file ---------------------------------------------------------------------------------
+
+
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def in_a_process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Python code in a process of its own, which talks through its pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGKILL) -> None:
+    process.send_signal(how)
+    process.communicate(timeout=30)
+
+
+HOLDER = """
+import sys
+from otel_alloy.checkpoint import open_store
+store = open_store(sys.argv[1])
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    """One process at a time reads with a file; a killed one leaves no lock behind. Looking at the
+    checkpoint stays possible."""
+    url = url_of(tmp_path / "c.db")
+    first = in_a_process(HOLDER, url)
+    try:
+        assert first.stdout is not None and first.stdout.readline() == "open\n"
+        with pytest.raises(CheckpointError, match=r"another process .*OTEL_ALLOY_STORAGE"):
+            open_store(url)
+        with closing(open_store(url, exclusive=False)) as onlooker:
+            assert onlooker.sources() == {}
+    finally:
+        end(first)
+    with closing(open_store(url)) as store:
+        assert store.load("s", "print") == State()
+
+
+KILLED = """
+import os, signal, sys
+from otel_alloy.checkpoint import Progress, Seen, Settlement, open_store
+from otel_alloy.checkpoint.sqlite import SqliteStore
+store = open_store(sys.argv[1])
+class Killing(dict):
+    def items(self):
+        yield from [(("x", str(n)), Seen(n)) for n in range(5000)]
+        os.kill(os.getpid(), signal.SIGKILL)
+store.settle("s", Settlement(Progress(high=9000), seen=Killing(), forget_before=9000))
+"""
+KILLED_LATE = """
+import os, signal, sys
+from otel_alloy.checkpoint import Progress, SetAside, Settlement, open_store
+store = open_store(sys.argv[1])
+class Killing(list):
+    def __iter__(self):
+        # everything but this and the forgetting is in the transaction by now
+        yield SetAside("s", "traces", "r", "ended", "{}")
+        os.kill(os.getpid(), signal.SIGKILL)
+store.settle("s", Settlement(Progress(high=9000), set_aside=Killing(), forget_before=9000))
+"""
+
+
+@pytest.mark.parametrize("code", [KILLED, KILLED_LATE], ids=["early", "late"])
+def test_killed_in_the_middle_of_a_transaction(tmp_path: Path, code: str) -> None:
+    """SIGKILL while a settlement is written leaves the state before it, whole."""
+    url = url_of(tmp_path / "c.db")
+    with closing(open_store(url)) as store:
+        store.load("s", "print")
+        store.settle("s", FULL)
+    killed = in_a_process(code, url)
+    _, error = killed.communicate(timeout=30)
+    assert killed.returncode == -signal.SIGKILL, error
+    with closing(open_store(url)) as store:
+        assert store.load("s", "print") == state_of(FULL)
+        assert len(store.rejected()) == 2
+
+
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
+    """Open and set-aside records hold people's names: file, journal and lock are 0600 whatever the
+    umask; the folder is made where it does not exist."""
+    path = tmp_path / "new" / "folder" / "c.db"
+    before = os.umask(0)
+    try:
+        with closing(open_store(url_of(path))) as store:
+            store.load("s", "print")
+            store.settle("s", FULL)
+            modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert {"c.db", "c.db-wal", "c.db-shm", "c.db.lock"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    """A file that is something else is refused with the remedy and not touched."""
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes\n" * 1000)
+    with pytest.raises(CheckpointError, match=r"notes\.txt.*otel-alloy checkpoint set"):
+        open_store(url_of(path))
+    assert path.read_text() == "my notes\n" * 1000
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    """A SQLite file of another program is refused, and nothing is written into it."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE source (name TEXT)")
+        other.commit()
+    with pytest.raises(CheckpointError, match="no checkpoint of otel-alloy"):
+        open_store(url_of(path))
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("source",)]
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    """A file of a later otel-alloy is not guessed at."""
+    path = tmp_path / "c.db"
+    open_store(url_of(path)).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+        db.commit()
+    with pytest.raises(CheckpointError, match=f"schema version {SCHEMA_VERSION + 1}.*wrote it"):
+        open_store(url_of(path))
+    with pytest.raises(CheckpointError, match="schema version"):
+        open_store(url_of(path), exclusive=False)
+
+
+def test_a_refused_file_is_not_left_locked(tmp_path: Path) -> None:
+    """After a refusal, the repaired file opens in the same process."""
+    path = tmp_path / "c.db"
+    path.write_bytes(b"not a database, but long enough to be looked at " * 40)
+    with pytest.raises(CheckpointError):
+        open_store(url_of(path))
+    path.unlink()
+    open_store(url_of(path)).close()
+
+
+def test_a_damaged_page_is_told(tmp_path: Path) -> None:
+    """Damage inside the file is a CheckpointError with the file's name, never a half-read state."""
+    path = tmp_path / "c.db"
+    with closing(open_store(url_of(path))) as store:
+        store.load("s", "print")
+        for n in range(50):
+            store.settle("s", Settlement(Progress(high=n), opened={str(n): Open("x" * 4000, n, 1)}))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        for offset in range(4096, size - 4096, 4096):
+            file.seek(offset)
+            file.write(b"\xff" * 4096)
+    with (
+        pytest.raises(CheckpointError, match=r"c\.db"),
+        closing(open_store(url_of(path))) as store,
+    ):
+        store.load("s", "print")
+
+
+def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
+    """A settlement that finds no room raises CheckpointUnwritable, which is a retry; when there is
+    room, the same settlement goes in."""
+    path = tmp_path / "c.db"
+    with closing(open_store(url_of(path))) as store:
+        store.load("s", "print")
+        store.settle("s", FULL)
+        big = Settlement(Progress(high=9), opened={"big": Open("x" * 400_000, 1, 1)})
+        db = store._db  # type: ignore[attr-defined]
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count={pages + 2}")
+        with pytest.raises(CheckpointUnwritable, match="make room") as caught:
+            store.settle("s", big)
+        assert isinstance(caught.value, Retry)
+        assert store.load("s", "print") == state_of(FULL)
+        db.execute("PRAGMA max_page_count=100000")
+        store.settle("s", big)
+        assert store.load("s", "print").open["big"].created == 1
+
+
+def test_a_writer_elsewhere_is_waited_out(tmp_path: Path) -> None:
+    """A database that somebody holds (a backup, a curious person) is a retry, too."""
+    path = tmp_path / "c.db"
+    with closing(open_store(url_of(path))) as store, closing(sqlite3.connect(path)) as holder:
+        store.load("s", "print")
+        store._db.execute("PRAGMA busy_timeout=1")  # type: ignore[attr-defined]
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CheckpointUnwritable):
+            store.settle("s", FULL)
+        holder.rollback()
+        store.settle("s", FULL)
+
+
+def test_a_read_only_database_is_waited_out(tmp_path: Path) -> None:
+    """A database that became read-only is a retry with its remedy."""
+    with closing(open_store(url_of(tmp_path / "c.db"))) as store:
+        store.load("s", "print")
+        store._db.execute("PRAGMA query_only=1")  # type: ignore[attr-defined]
+        with pytest.raises(CheckpointUnwritable, match="writable"):
+            store.settle("s", FULL)
+        store._db.execute("PRAGMA query_only=0")  # type: ignore[attr-defined]
+        store.settle("s", FULL)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """No right to make the file is told with the place before anything is read."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(CheckpointError, match="locked"):
+        open_store(url_of(folder / "c.db"))
+
+
+def test_a_place_that_cannot_be(tmp_path: Path) -> None:
+    """A path through a file is told with the place."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file/c"):
+        open_store(url_of(tmp_path / "file" / "c.db"))
+
+
+@pytest.mark.parametrize("url", ["redis://user:canary@host/0", "sqlite:///", "c.db", ""])
+def test_an_unknown_store_is_refused_without_its_password(url: str) -> None:
+    """A URL of no known store is a configuration mistake; a password in it is not repeated."""
+    with pytest.raises(CheckpointError, match="OTEL_ALLOY_STORAGE") as caught:
+        open_store(url)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_copied_file_goes_on(tmp_path: Path) -> None:
+    """After `close` the one file is everything: moved elsewhere, it continues there."""
+    path = tmp_path / "c.db"
+    with closing(open_store(url_of(path))) as store:
+        store.load("s", "print")
+        store.settle("s", FULL)
+    moved = tmp_path / "elsewhere.db"
+    shutil.copy(path, moved)
+    with closing(open_store(url_of(moved))) as store:
+        assert store.load("s", "print") == state_of(FULL)

@@ -1,0 +1,503 @@
+"""A world without sockets and with a clock of its own, for the real `SourceLoop`.
+
+The API is the simulator's `LogStore`, the far end speaks the `Sender` protocol, the checkpoint is
+a real SQLite file. Every step that a process could die at (a request, its answer, a delivery, its
+acknowledgement, a settlement, its end) counts down to `Crash`; a dead process does nothing more.
+What happened is written down, and `check` compares it with what should have.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_alloy import receiver
+from otel_alloy.alloy.models import Page, Unreadable, read_page
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.reader import Reading
+from otel_alloy.checkpoint import Settlement, State
+from otel_alloy.checkpoint.sqlite import SqliteStore
+from otel_alloy.config import Settings
+from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
+from otel_alloy.mapping.ids import execution_ids
+from otel_alloy.otlp import delivery
+from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.simulator import Config, LogStore, iso
+
+START = 1_750_000_000
+OVERLAP = 60
+INCOMPLETE_AFTER = 1200
+
+Key = tuple[str, str, str]
+"""("span", span id, "") or ("log", log.record.uid, event name)."""
+
+_EVENTS = {
+    "executionFinished": "runalloy.workflow.execution.finished",
+    "executionError": "runalloy.workflow.execution.failed",
+    "executionStarted": "runalloy.workflow.execution.started",
+}
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def log_key(record_id: str, message: str) -> Key:
+    """The key of the log record that a notification becomes."""
+    return ("log", record_id, _EVENTS.get(message, "runalloy.workflow.execution.other"))
+
+
+def span_key(uuid: str) -> Key:
+    """The key of an execution's span."""
+    return ("span", execution_ids(uuid)[1].hex(), "")
+
+
+class Clock:
+    """Takes the place of the module `time`, and of the stop event that everything waits on."""
+
+    def __init__(self) -> None:
+        self.now = float(START)
+        self._lock = threading.Lock()
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def wait(self, seconds: float | None = None) -> bool:
+        with self._lock:
+            self.now += seconds or 0.0
+        return False
+
+    def is_set(self) -> bool:
+        return False
+
+
+class _Ahead:
+    """`receiver._Ahead` without a thread, so that a run can be repeated: reads `world.ahead` pages
+    before the first is taken, and now and then has nothing in time."""
+
+    def __init__(self, world: World, items: Iterator[Reading]) -> None:
+        self._world, self._items = world, items
+        self._ready: deque[Reading | BaseException] = deque()
+        self._ended = False
+
+    def get(self, timeout: float) -> Reading | None:
+        if self._world.pauses and self._world.pauses.popleft():
+            return None
+        while not self._ended and len(self._ready) <= self._world.ahead:
+            try:
+                self._ready.append(next(self._items))
+            except StopIteration:
+                self._ended = True
+            except Exception as error:
+                self._ended = True
+                self._ready.append(error)
+        item = self._ready.popleft()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        pass
+
+
+class _Thread:
+    """A thread that runs when it is started, or when it is waited for."""
+
+    early = True
+
+    def __init__(self, *, target: Callable[..., None], args: Sequence[Any], **_: object) -> None:
+        self._run: Callable[[], None] | None = lambda: target(*args)
+
+    def start(self) -> None:
+        if self.early:
+            self.join()
+
+    def join(self) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run()
+
+
+class _Threading:
+    Event, Thread = threading.Event, _Thread
+
+
+@dataclass
+class FarEnd:
+    """One signal's end: takes what it is sent as its script says, for ever once that is used up.
+
+    ok, lost (taken, but the answer is a timeout), busy (503), unexpected (500), partial, large.
+    Requests with a key of `poison` are refused."""
+
+    world: World
+    signal: str
+    script: deque[str] = field(default_factory=deque)
+
+    def send(self, request: bytes) -> Outcome:
+        world = self.world
+        world.step()
+        items = list(_items(self.signal, request))
+        world.sent(items)
+        word = self.script.popleft() if self.script else "ok"
+        if world.clock.now < world.end_away_until:
+            word = "busy"
+        if word == "busy":
+            return Outcome(Kind.RETRY, "HTTP 503", 3.0)
+        if word == "unexpected":
+            return Outcome(Kind.UNEXPECTED, "HTTP 500")
+        if word == "large" and len(items) > 1:
+            return Outcome(Kind.TOO_LARGE, "HTTP 413")
+        if any(key in world.poison for key, _ in items):
+            return Outcome(Kind.REJECTED, "HTTP 400")
+        world.accepted(items)
+        world.step()
+        if word == "lost":
+            return Outcome(Kind.RETRY, "the answer was lost")
+        return Outcome(Kind.DELIVERED, rejected=1 if word == "partial" else 0)
+
+    def close(self) -> None:
+        pass
+
+
+def _items(signal: str, request: bytes) -> Iterator[tuple[Key, bytes]]:
+    if signal == "traces":
+        for r in ExportTraceServiceRequest.FromString(request).resource_spans:
+            for span in r.scope_spans[0].spans:
+                yield ("span", span.span_id.hex(), ""), span.SerializeToString()
+        return
+    for q in ExportLogsServiceRequest.FromString(request).resource_logs:
+        for log in q.scope_logs[0].log_records:
+            uid = next(a.value.string_value for a in log.attributes if a.key == "log.record.uid")
+            yield ("log", uid, log.event_name), log.SerializeToString()
+
+
+class _Api:
+    """`AlloyClient` without a socket. `faults` decide about the next requests."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def fetch(self, query: Query) -> Page:
+        world = self._world
+        world.step()
+        if world.meanwhile:
+            world.meanwhile.popleft()()
+        fault = world.faults.popleft() if world.faults else None
+        if world.clock.now < world.api_away_until:
+            fault = "unavailable"
+        if fault == "throttled":
+            raise Throttled("429", 2.0)
+        if fault == "refused":
+            raise RequestRefused("400")
+        if fault == "unavailable":
+            raise Unavailable("no answer")
+        if fault == "shape":
+            try:
+                return read_page(b'{"result": []}')
+            except Unreadable as error:
+                raise Unavailable(str(error)) from None
+        answer = world.log.query(query.parameters())
+        world.requests += 1
+        if answer.status != 200:
+            raise RequestRefused(str(answer.status))
+        body = answer.body
+        for mark, odd in world.spoil.items():
+            body = body.replace(mark, odd)
+        page = read_page(body)
+        page.server_date = int(world.clock.now * 1000)
+        world.step()
+        return page
+
+    def close(self) -> None:
+        pass
+
+
+class _Store:
+    """The real store; a settlement can fail for a while, and the process can die around it."""
+
+    def __init__(self, world: World, inner: SqliteStore) -> None:
+        self._world, self._inner = world, inner
+
+    def settle(self, source: str, settlement: Settlement) -> None:
+        world = self._world
+        world.step()
+        if world.disk_full:
+            world.disk_full -= 1
+            raise CheckpointUnwritable("disk full")
+        self._inner.settle(source, settlement)
+        world.settled(settlement)
+        world.step()
+
+    def load(self, source: str, fingerprint: str) -> State:
+        return self._inner.load(source, fingerprint)
+
+
+@dataclass
+class Model:
+    """An execution as the world knows it: its notification's `_id`s by message."""
+
+    uuid: str
+    started: int
+    records: dict[str, str] = field(default_factory=dict)
+    start_created: int | None = None
+
+
+class World:
+    """Everything around one source, and what it did."""
+
+    def __init__(self, folder: Path, config: Config | None = None, **settings: Any) -> None:
+        self.clock = Clock()
+        self.log = LogStore(config or Config(), clock=self.clock.time)
+        self.path = folder / "state.db"
+        values: dict[str, Any] = {
+            "api_key": "secret",
+            "overlap": OVERLAP,
+            "incomplete_after": INCOMPLETE_AFTER,
+            "requests_per_minute": 0,
+            "environment": {},
+        }
+        self.settings = Settings.model_validate({**values, **settings})
+        self.traces, self.logs = FarEnd(self, "traces"), FarEnd(self, "logs")
+        self.faults: deque[str | None] = deque()
+        self.meanwhile: deque[Callable[[], None]] = deque()
+        self.pauses: deque[bool] = deque()
+        self.spoil: dict[bytes, bytes] = {}
+        self.ahead = 2
+        self.api_away_until = self.end_away_until = 0.0
+        self.disk_full = 0
+        self.poison: set[Key] = set()
+        self.dies_in: int | None = None
+        self.dead = False
+        self.crashes = self.refused = self.requests = self.cycles = 0
+        self.bytes: dict[Key, set[bytes]] = {}
+        self.taken: dict[Key, int] = {}
+        self.done: set[Key] = set()
+        self.mistakes: list[str] = []
+        self._unsettled: set[Key] = set()
+        self.executions: list[Model] = []
+        self.wanted: dict[Key, int] = {}
+        self._number = 0
+        self._store: SqliteStore | None = None
+        self.loop: receiver.SourceLoop | None = None
+
+    # What the process does ------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """A point at which the process may die."""
+        if self.dead:
+            raise Crash
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                self.dead = True
+                raise Crash
+
+    def sent(self, items: Iterable[tuple[Key, bytes]]) -> None:
+        for key, content in items:
+            self.bytes.setdefault(key, set()).add(content)
+            if key in self.done:
+                self.mistakes.append(f"{key} was settled and sent again")
+
+    def accepted(self, items: Iterable[tuple[Key, bytes]]) -> None:
+        for key, _ in items:
+            self.taken[key] = self.taken.get(key, 0) + 1
+            self._unsettled.add(key)
+
+    def settled(self, settlement: Settlement) -> None:
+        self.done |= self._unsettled
+        self._unsettled.clear()
+        progress = settlement.progress
+        bound = progress.high
+        if progress.window is not None:
+            bound = progress.window[0] if progress.position is None else progress.position
+        if bound is None:
+            return
+        passed = bound - OVERLAP * 1000
+        aside = self._set_aside()
+        for key, created in self.wanted.items():
+            if created < passed and key not in self.taken and key not in aside:
+                self.mistakes.append(f"the checkpoint passed {key}, which was not delivered")
+
+    def _set_aside(self) -> set[Key]:
+        assert self._store is not None
+        return set() if not self.poison else self.poison
+
+    def cycle(self, *, dies_in: int | None = None) -> bool:
+        """One cycle of the process, which is started first if it is not running; False: it died."""
+        self.dies_in, self.dead = dies_in, False
+        self.cycles += 1
+        patches = (
+            patch.object(receiver, "time", self.clock),
+            patch.object(receiver, "_Ahead", lambda items: _Ahead(self, items)),
+            patch.object(receiver, "AlloyClient", lambda *_, **__: _Api(self)),
+            patch.object(receiver, "open_senders", lambda *_: (self.traces, self.logs)),
+            patch.object(delivery, "threading", _Threading),
+        )
+        for one in patches:
+            one.start()
+        try:
+            if self.loop is None:
+                self._store = self._store or SqliteStore(self.path)
+                self.loop = receiver.SourceLoop(
+                    self.settings,
+                    self.settings.sources[0],
+                    _Store(self, self._store),  # type: ignore[arg-type]
+                    self.clock,  # type: ignore[arg-type]
+                    lambda event: None,
+                )
+            self.loop.cycle()
+        except Crash:
+            self.crashes += 1
+            self.restart()
+            return False
+        except RequestRefused:  # at a page size of 1: the process ends, and is started again
+            self.refused += 1
+            self.restart()
+            return False
+        finally:
+            for one in patches:
+                one.stop()
+            self.dies_in = None
+        return True
+
+    def restart(self) -> None:
+        """The process ends without another word; the next cycle starts a new one."""
+        self.loop = None
+        self._unsettled.clear()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def close(self) -> None:
+        self.restart()
+        for name in ("state.db", "state.db-wal", "state.db-shm", "state.db.lock"):
+            with suppress(OSError):
+                os.unlink(self.path.with_name(name))
+
+    # What happens at Alloy ------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """The API's clock, ms."""
+        return int(self.clock.now * 1000)
+
+    def identity(self) -> str:
+        self._number += 1
+        return f"{START:08x}{self._number:016x}"
+
+    def add(
+        self, model: Model, message: str, *, created: int | None = None, late: float = 0.0
+    ) -> str:
+        """A notification of an execution; `late`: seconds until it can be seen."""
+        created = self.now if created is None else created
+        record_id = self.identity()
+        record: dict[str, Any] = {
+            "_id": record_id,
+            "message": message,
+            "data": {"executionId": f"id-{model.uuid}", "executionUuid": model.uuid},
+            "startedAt": iso(model.started),
+            "createdAt": iso(created),
+            "forgeWorkflow": {"name": "orders"},
+        }
+        if message != "executionStarted":
+            record["completedAt"] = iso(created)
+            self._want(model, record_id, message, created)
+        else:
+            model.start_created = created
+        self.log.add(record, visible_at=created / 1000 + late if late else None)
+        model.records[message] = record_id
+        return record_id
+
+    def change(self, model: Model, message: str, *, renewed: bool) -> None:
+        """The start record turns into another one, in place."""
+        record_id = model.records.pop("executionStarted")
+        fields: dict[str, Any] = {"message": message, "completedAt": iso(self.now)}
+        created = model.start_created or 0
+        if renewed:
+            created = self.now
+            fields["createdAt"] = iso(created)
+        self.log.change(record_id, **fields)
+        model.records[message] = record_id
+        self._want(model, record_id, message, created if renewed else self.now)
+
+    def remove(self, model: Model, message: str) -> None:
+        """A record is deleted; what was not read before need not be delivered."""
+        record_id = model.records.pop(message)
+        with suppress(KeyError):
+            self.log.remove(record_id)
+            key = log_key(record_id, message)
+            if key not in self.taken:
+                self.wanted.pop(key, None)
+                if not any(m in _EVENTS and m != "executionStarted" for m in model.records):
+                    self.wanted.pop(span_key(model.uuid), None)
+            return
+        model.records[message] = record_id  # not visible yet: it cannot be deleted
+
+    def _want(self, model: Model, record_id: str, message: str, created: int) -> None:
+        self.wanted[log_key(record_id, message)] = created
+        if message in ("executionFinished", "executionError"):
+            self.wanted.setdefault(span_key(model.uuid), created)
+
+    def execution(self) -> Model:
+        model = Model(f"uuid-{len(self.executions)}", self.now - 1500)
+        self.executions.append(model)
+        return model
+
+    # What has to be true --------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """What has to be true at any time."""
+        assert not self.mistakes, "; ".join(self.mistakes[:5])
+        several = [key for key, contents in self.bytes.items() if len(contents) > 1]
+        assert not several, f"repeated with other bytes: {several}"
+
+    def check_memory(self) -> None:
+        """After a whole cycle no more is remembered than the overlap holds."""
+        assert self.loop is not None
+        state = self.loop._state
+        if state.progress.high is None or state.progress.window is not None:
+            return
+        horizon = state.progress.high - OVERLAP * 1000
+        old = [s.created for s in state.seen.values() if s.created < horizon]
+        assert not old, f"{len(old)} records are remembered from before the overlap"
+
+    def quiesce(self) -> None:
+        """Every fault ends; cycles go on until all that is going to happen has happened."""
+        for script in (self.faults, self.meanwhile, self.pauses, self.traces.script):
+            script.clear()
+        self.logs.script.clear()
+        self.disk_full = 0
+        for pause in (1, OVERLAP + 1, 1, OVERLAP + 1, *[OVERLAP * 2] * 12):
+            self.cycle()
+            self.clock.wait(pause)
+        self.cycle()
+
+    def check_all_delivered(self) -> None:
+        """Every terminal record that was there to be read was taken, or set aside by its own."""
+        self.quiesce()
+        self.check()
+        missing = [k for k in self.wanted if k not in self.taken and k not in self.poison]
+        assert not missing, f"never delivered: {missing}"
+        assert self._store is not None
+        rejected = {a.original for a in self._store.rejected()}
+        poisoned = [k for k in self.poison if k in self.wanted and k[0] == "log"]
+        assert len(rejected) <= len(self.poison)
+        for key in poisoned:
+            assert any(key[1] in original for original in rejected), f"{key} is nowhere"
+        before = sum(self.taken.values())
+        self.restart()
+        self.cycle()
+        self.check()
+        assert sum(self.taken.values()) == before, "sent again after the last restart"
