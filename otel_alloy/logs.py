@@ -1,8 +1,9 @@
 """The log: how a record becomes a line, how repeated failures are folded, what never appears.
 
-Every line passes `Masked`, which takes out the secrets of the settings and whatever looks like an
-e-mail address or a password in a URL, also where another library or a far end brought it. Nothing
-here decides what is worth a line, and nothing here prints.
+Every line passes `Masked`, which takes out the secrets of the settings (keys, headers, an
+endpoint's query) and whatever looks like an e-mail address or a password in a URL, also where
+another library or a far end brought it. Nothing here decides what is worth a line, and nothing
+here prints.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import gmtime, monotonic, strftime
+from typing import cast
+from urllib.parse import urlsplit
 
 from otel_alloy.config import Settings
+from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.senders import SIGNALS
 from otel_alloy.otlp.settings import otlp_settings
 
@@ -101,8 +105,10 @@ def masked(settings: Settings) -> Masked:
     """For all secrets of `settings`."""
     secrets = {s.api_key.get_secret_value() for s in settings.sources}
     secrets.add(settings.privacy_key.get_secret_value())
-    for signal in SIGNALS:
-        secrets.update(otlp_settings(settings.environment, signal)[0].secrets)
+    for signal in (*SIGNALS, cast(Signal, "metrics")):
+        otlp = otlp_settings(settings.environment, signal)[0]
+        secrets.update(otlp.secrets)
+        secrets.add(urlsplit(otlp.endpoint).query if "?" in otlp.endpoint else "")
     return Masked(secrets)
 
 

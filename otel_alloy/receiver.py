@@ -267,7 +267,8 @@ class SourceLoop:
                 ago = self._settings.since
             start = self._clock.earliest(now) - int(ago * 1000)
         start = max(start, 1)
-        return Window(start, max(self._clock.now(now), start + 1))
+        # A record of this very millisecond is there already: the bound excludes.
+        return Window(start, max(self._clock.now(now) + 1, start + 1))
 
     def _read(self, window: Window) -> None:
         """Delivers and settles a window's records, in batches."""

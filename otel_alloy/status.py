@@ -44,6 +44,7 @@ class _Source:
     heard: float
     offset: float = 0.0  # Alloy's clock in seconds, minus monotonic
     settled_to: int | None = None
+    known: bool = False  # whether settled_to is what was settled, not what was hoped for
     high: int | None = None
     cycle: str = ""
     complete: bool = False
@@ -102,7 +103,8 @@ class Status:
         match event:
             case events.CycleBegan():
                 source.cycle = event.cycle
-                source.settled_to = max(source.settled_to or 0, event.settled_to)
+                if not source.known:  # by Alloy's clock as far as it is known
+                    source.settled_to = event.settled_to
                 source.high = event.high
                 self._learn(source, event.now)
             case events.Requested(error=None):
@@ -131,12 +133,12 @@ class Status:
                 source.open = event.open
                 if event.high is not None:
                     source.high = event.high
-                    source.settled_to = max(source.settled_to or 0, event.high)
+                    self._settled_to(source, event.high)
                 self._learn(source, event.now)
             case events.CycleEnded():
                 source.complete = source.resting = True
                 source.success = self._now()
-                source.settled_to = max(source.settled_to or 0, event.before)
+                self._settled_to(source, event.before)
                 source.trouble.clear()
                 source.rest = event.rest
                 source.quiet_until = source.heard + event.rest
@@ -146,6 +148,11 @@ class Status:
                 source.error = self._now(), "source", source.stopped
             case _:
                 pass
+
+    def _settled_to(self, source: _Source, moment: int) -> None:
+        known = source.settled_to if source.known else None
+        source.settled_to = moment if known is None else max(known, moment)
+        source.known = True
 
     def _learn(self, source: _Source, now: int) -> None:
         source.offset = now / 1000 - source.heard

@@ -26,7 +26,7 @@ from otel_alloy.receiver import Receiver
 from otel_alloy.simulator import Record, Simulator, Traffic, generate
 
 COMMAND = Path(sys.executable).with_name("otel-alloy")
-PATIENCE = 20.0
+PATIENCE = 120.0
 """Seconds until a command that does not end fails its test; none needs a tenth of it."""
 KEY = "key-of-the-tests"
 TERMINAL = ("executionFinished", "executionError")

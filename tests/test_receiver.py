@@ -85,6 +85,25 @@ def test_records_that_change_in_place(
     assert span.end_time_unix_nano - span.start_time_unix_nano == (after + 9) * 10**9
 
 
+@pytest.mark.parametrize("cycles", ["in one cycle", "in two"])
+def test_an_execution_that_ends_twice(place: Place, cycles: str) -> None:
+    """A second end of one execution, such as the success after a failure, is one more log record
+    in its trace, and never a second span."""
+    place.alloy.store.add(record(place, "again", "executionError", ago=10))
+    if cycles == "in two":
+        place.receive()
+        place.now += 10 * HOUR
+    place.alloy.store.add(record(place, "again", "executionFinished", ago=5))
+    for _ in range(2):
+        place.receive()
+    (span,) = place.otlp.spans()
+    assert {log.span_id for log in place.otlp.log_records()} == {span.span_id}
+    assert [log.event_name for log in place.otlp.log_records()] == [
+        semconv.EVENT_FAILED,
+        semconv.EVENT_FINISHED,
+    ]
+
+
 def test_an_execution_without_an_end(place: Place) -> None:
     """Where the end of an execution never comes, it is told once, as incomplete."""
     place.alloy.store.add(record(place, "lost", "executionStarted", ago=10))

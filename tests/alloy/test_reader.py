@@ -40,6 +40,7 @@ class Log:
         self.now = NOW
         self.store = LogStore(Config(**knobs), clock=lambda: self.now / 1000)
         self.queries: list[Query] = []
+        self.pagination = True
         self.before_request: Callable[[int], None] = lambda number: None
         for index, moment in enumerate(created):
             self.add(f"r{index}", moment)
@@ -59,6 +60,7 @@ class Log:
         if answer.status != 200:
             raise RequestRefused(str(answer.status))
         page = read_page(answer.body)
+        page.pagination = page.pagination if self.pagination else None
         page.server_date = int(parsedate_to_datetime(answer.headers["Date"]).timestamp() * 1000)
         return page
 
@@ -220,13 +222,14 @@ def test_idle_costs_one_request() -> None:
         assert len(log.queries) - before == 1
 
 
-@pytest.mark.parametrize("over", ["clamp", "refuse"])
+@pytest.mark.parametrize(("over", "told"), [("clamp", True), ("refuse", True), ("refuse", False)])
 def test_a_limit_that_sinks_in_the_middle_does_not_end_the_window(
-    over: Literal["clamp", "refuse"],
+    over: Literal["clamp", "refuse"], told: bool
 ) -> None:
-    """When the API begins to clamp or refuse our page size, the smaller pages after it are full
-    pages, not the end of the window."""
+    """When the API begins to clamp our page size and tells so in `pagination`, or to refuse it, the
+    smaller pages after that are full pages, not the end of the window."""
     log = Log([T0 + n for n in range(400)])
+    log.pagination = told
 
     def sink(number: int) -> None:
         if number == 2:
@@ -241,8 +244,12 @@ def test_a_limit_that_sinks_in_the_middle_does_not_end_the_window(
 
 
 @given(
-    records=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 60)), max_size=40),
-    pauses=st.lists(st.integers(1, 120), min_size=1, max_size=20),
+    records=st.lists(
+        st.tuples(st.integers(0, 150), st.sampled_from([0, 0, 20, 50, 59, 60])),
+        min_size=10,
+        max_size=40,
+    ),
+    pauses=st.lists(st.integers(1, 70), min_size=10, max_size=20),
     size=st.integers(2, 10),
     knobs=st.sampled_from(
         [{}, {"created_at_filter": "ignored"}, {"created_at_filter": "nothing"}, {"max_limit": 3}]

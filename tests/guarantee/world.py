@@ -440,8 +440,9 @@ class World:
             key = log_key(record_id, message)
             if key not in self.taken:
                 self.wanted.pop(key, None)
-                if not any(m in _EVENTS and m != "executionStarted" for m in model.records):
-                    self.wanted.pop(span_key(model.uuid), None)
+            others = any(m in ("executionFinished", "executionError") for m in model.records)
+            if not others and span_key(model.uuid) not in self.taken:
+                self.wanted.pop(span_key(model.uuid), None)
             return
         model.records[message] = record_id  # not visible yet: it cannot be deleted
 
