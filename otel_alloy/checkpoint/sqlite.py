@@ -41,7 +41,9 @@ class SqliteStore:
         self._owner: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
+            if path.exists():
+                self._refuse_emptied(path)
+            else:
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
             raise self._error(error) from None
@@ -56,6 +58,15 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._release()
             raise self._error(error) from None
+
+    def _refuse_emptied(self, path: Path) -> None:
+        """A file without a byte was a checkpoint once: taking it for a new one would be a silent
+        fresh start."""
+        if path.stat().st_size == 0 and not path.with_name(path.name + "-wal").exists():
+            raise CheckpointError(
+                f"the checkpoint {path} is empty, so it was cut off; restore it, or remove it and "
+                "choose where to begin with `otel-alloy checkpoint set`"
+            )
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)

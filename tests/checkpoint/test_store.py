@@ -468,3 +468,12 @@ def test_a_copied_file_goes_on(tmp_path: Path) -> None:
     shutil.copy(path, moved)
     with closing(open_store(url_of(moved))) as store:
         assert store.load("s", "print") == state_of(FULL)
+
+
+def test_an_emptied_file_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    """A checkpoint that something cut to 0 bytes is an error with a remedy, never a fresh start."""
+    path = tmp_path / "checkpoint.db"
+    path.touch()
+    with pytest.raises(CheckpointError, match="checkpoint set"):
+        open_store(f"sqlite:///{path}")
+    assert path.stat().st_size == 0
