@@ -28,6 +28,7 @@ from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.timestamps import to_ms
 
 _DISTRUST_MS = 300_000
+_BARREN_PAGES = 3
 
 
 class Filter(enum.Enum):
@@ -175,7 +176,7 @@ class Reader:
         return times
 
     def _ascend(self, window: Window) -> Iterator[Reading]:
-        position, skip = window.start, 0
+        position, skip, barren = window.start, 0, 0
         at_position: set[tuple[str, str]] = set()
         while True:
             shown = self._largest
@@ -198,7 +199,9 @@ class Reader:
             fresh = [r for r in page.records if r.identity not in at_position]
             bad = [b for b in page.bad if b.identity not in at_position]
             nothing_new = not fresh and not bad
-            more = page.promises_more(skip)
+            barren = barren + 1 if skip and nothing_new else 0
+            # An API that ignores `skip` would promise more for ever.
+            more = page.promises_more(skip) and barren < _BARREN_PAGES
             exhausted = not page.received or ((not full or (skip > 0 and nothing_new)) and not more)
             if more and not full:
                 self._largest = page.received  # the API may have lowered its limit since
