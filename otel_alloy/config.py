@@ -94,6 +94,9 @@ class SourceSettings(_Model):
         120.0, ge=0, le=86400, description="re-read each cycle for records that appear late"
     )
     page_size: int = Field(100, ge=1, le=10000, description="records asked for per request")
+    max_response_bytes: int = Field(
+        64 * 2**20, ge=100_000, le=2**30, description="size limit of one answer, decompressed"
+    )
     requests_per_minute: int = Field(60, ge=0, description="request budget; 0 = no limit")
     incomplete_after: Seconds = Field(
         86400.0, ge=60, description="an execution without an end is reported as incomplete"

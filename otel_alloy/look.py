@@ -92,6 +92,7 @@ class Look:
             source.api_key.get_secret_value(),
             api_version=source.api_version,
             timeout=source.timeout,
+            max_response_bytes=source.max_response_bytes,
             user_agent=USER_AGENT,
         )
         self._fetch = PatientFetch(
@@ -175,8 +176,9 @@ class Look:
     def next_window(self, before: Window) -> Window:
         """The window after `before`, which was followed to its end."""
         self._learn()
-        high = self._high if self._high is not None else before.start
-        start = max(window_start(high, self._overlap, False), 1)
+        start = before.start
+        if self._high is not None:
+            start = max(start, window_start(self._high, self._overlap, False))
         return Window(start, max(self._now(), start + 1))
 
     def _learn(self) -> None:

@@ -163,6 +163,7 @@ class SourceLoop:
             source.api_key.get_secret_value(),
             api_version=source.api_version,
             timeout=source.timeout,
+            max_response_bytes=source.max_response_bytes,
             user_agent=USER_AGENT,
         )
         self._fetch = PatientFetch(

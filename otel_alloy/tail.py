@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
@@ -81,8 +81,7 @@ def run_tail(
                 stack.enter_context(view)
             while True:
                 for number, look in enumerate(looks):
-                    parts = look.follow(windows[number])
-                    for part in _in_order(look, parts):
+                    for part in _in_order(look.follow(windows[number])):
                         show(part)
                 status.looked(looks)
                 Event().wait(interval)
@@ -95,15 +94,15 @@ def run_tail(
             console.print(status.end(looks))
 
 
-def _in_order(look: Look, parts: Any) -> Any:
-    """The parts as they come, or as one where they come newest first."""
-    if not look.newest_first:
-        yield from parts
-        return
+def _in_order(parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts as they come; those that were read newest first as one, at the end."""
     whole = Part([], [], None)
     for part in parts:
-        whole.executions.extend(part.executions)
-        whole.again.extend(part.again)
+        if part.position is not None:
+            yield part
+        else:
+            whole.executions.extend(part.executions)
+            whole.again.extend(part.again)
     whole.executions.sort(key=lambda one: one.ended)
     yield whole
 

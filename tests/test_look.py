@@ -51,7 +51,10 @@ def executions(lines: list[str]) -> list[str]:
 def read(process: subprocess.Popen[str], count: int) -> list[str]:
     """The next lines of standard output; waits for them, and fails where the command ends."""
     assert process.stdout is not None
+    patience = threading.Timer(60, process.kill)
+    patience.start()
     lines = [process.stdout.readline() for _ in range(count)]
+    patience.cancel()
     assert all(lines), process.stderr and process.stderr.read()
     return lines
 
@@ -71,8 +74,8 @@ def recent(place: Place, count: int, **traffic: Any) -> list[Record]:
 
 
 def an_end(place: Place, number: int, **more: Any) -> Record:
-    """The record of an execution that ends now."""
-    now = to_text(int(place.now * 1000))
+    """The record of an execution that ended a second ago."""
+    now = to_text(int(place.now * 1000) - 1000)
     return {
         "_id": f"{number:024x}",
         "message": "executionFinished",
@@ -109,7 +112,7 @@ def test_tail_finds_an_end_that_changed_in_place(place: Place) -> None:
     place.alloy.store.add(an_end(place, 2))
     process = place.start("tail", "--json", "--interval", "1s")
     assert executions(read(process, 1)) == ["new-2"]
-    end = to_text(int(place.now * 1000))
+    end = to_text(int(place.now * 1000) - 1000)
     place.alloy.store.change(started["_id"], message="executionError", completedAt=end)
     place.now += 300
     (text,) = read(process, 1)
