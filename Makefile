@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench wheel servers clean
+.PHONY: demo test lint format bench audit wheel servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -26,6 +26,9 @@ bench: $(VENV)/.dev  ## cost per execution, beside a plain SDK script
 
 servers: $(VENV)/.dev  ## builds the Collector and Jaeger that the e2e tests talk to
 	$(BIN)/python tests/e2e/servers/build.py
+
+audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
+	$(BIN)/python .ci/audit
 
 wheel: $(VENV)/.dev
 	rm -rf dist

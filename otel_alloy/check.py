@@ -203,14 +203,13 @@ class _Probe:
             part, exit_code, words = "API key", 3, str(error)
         except AlloyReceiverError as error:
             words = str(error)
-        answer, _, remedy = words.partition("; ")
-        # Where an error names its remedy, it does so after a semicolon.
+        answer, _, remedy = words.partition("; ")  # where an error names its remedy, it is there
         yield Finding(
             f"{self._title}: {part}",
             "GET /logs",
             False,
-            f"{answer}; {remedy}" if remedy else answer,
-            "" if remedy else "try again; if it goes on, check ALLOY_ENDPOINT and the network",
+            answer,
+            remedy or "try again; if it goes on, check ALLOY_ENDPOINT and the network",
             exit_code,
         )
 
@@ -325,7 +324,7 @@ class _Probe:
 
     def _oldest_findings(self) -> Iterator[Finding]:
         tried = "asked for one record, oldest first"
-        before = {identity for identity in self._records}
+        before = set(self._records)
         page = self._fetch(self._scope.limited(1))
         created = [r.created for r in page.records if r.created is not None]
         others = [self._records[i].created for i in before]

@@ -37,7 +37,7 @@ def missing(reason: str) -> None:
 def prism_program() -> Path:
     """Prism, installed once into the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    servers = Path(os.environ.get("OTEL_ALLOY_SERVERS") or Path(cache) / "otel-alloy" / "servers")
+    servers = Path(os.environ.get("E2E_SERVERS") or Path(cache) / "otel-alloy" / "servers")
     folder = servers / "prism" / PRISM_VERSION
     program = folder / "node_modules" / ".bin" / "prism"
     npm = shutil.which("npm")
