@@ -237,7 +237,7 @@ class Reader:
             below = (
                 bool(times) and times == sorted(times, reverse=True) and times[-1] < window.start
             )
-            # Once may be as many new records at the top as a page holds; twice is the end.
+            # Once or twice may be as many new records at the top as a page holds; more is the end.
             repeats = repeats + 1 if skip and here <= previous else 0
             records = [
                 r
@@ -245,7 +245,7 @@ class Reader:
                 if r.identity not in previous
                 and (r.created is None or window.start <= r.created < window.before)
             ]
-            last = not page.received or below or repeats > 1
+            last = not page.received or below or repeats >= _BARREN_PAGES
             yield Reading(records, page.bad, None, last)
             if last:
                 return
