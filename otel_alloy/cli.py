@@ -145,6 +145,8 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     as_json = settings.log_format == "json"
     mask = masked(settings)
     set_up(ConsoleHandler(console), JsonLines(mask) if as_json else Lines(mask))
+    asked_to_end = threading.Event()
+    _stop_on_signals(asked_to_end.set)  # before anything can be seen to be up
     try:
         with (
             RunView(console, bar=not as_json) as view,
@@ -158,6 +160,8 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
                 receiver.stop()
 
             _stop_on_signals(stop)
+            if asked_to_end.is_set():
+                stop()
             receiver.run(once=once)
     except AlloyReceiverError as error:
         if not as_json:
