@@ -8,11 +8,29 @@ from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
     from otel_alloy.config import Settings
+    from otel_alloy.correlate import Correlation, execution_context
+    from otel_alloy.propagator import AlloyPropagator
     from otel_alloy.receiver import Receiver
+    from otel_alloy.span_processor import AlloySpanProcessor
 
-__all__ = ["Receiver", "Settings", "__version__"]
+__all__ = [
+    "AlloyPropagator",
+    "AlloySpanProcessor",
+    "Correlation",
+    "Receiver",
+    "Settings",
+    "__version__",
+    "execution_context",
+]
 
-_HOMES = {"Receiver": "otel_alloy.receiver", "Settings": "otel_alloy.config"}
+_HOMES = {
+    "AlloyPropagator": "otel_alloy.propagator",
+    "AlloySpanProcessor": "otel_alloy.span_processor",
+    "Correlation": "otel_alloy.correlate",
+    "Receiver": "otel_alloy.receiver",
+    "Settings": "otel_alloy.config",
+    "execution_context": "otel_alloy.correlate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ with its remedy and never with a secret. Nothing here opens a connection.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -185,6 +186,11 @@ class Settings(_Model):
     since: int | float | None = Field(
         None, description="where the first run begins; instead of initial_lookback"
     )
+    hook: str | None = Field(
+        None,
+        description="attaches executions to other traces: module:callable, or the name of an "
+        "entry point otel_alloy_hook",
+    )
     environment: dict[str, str] = Field(default_factory=_otel_environment, repr=False)
 
     @model_validator(mode="before")
@@ -215,6 +221,18 @@ class Settings(_Model):
         match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):(\d{1,5})", value)
         if match is None or int(match[2]) > 65535:
             raise ValueError("write host:port, such as 127.0.0.1:8089; empty = off")
+        return value
+
+    @field_validator("hook")
+    @classmethod
+    def _hook_is_a_name(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(r"[^\s:]+|[\w.]+:[\w.]+", value):
+            raise ValueError(
+                "write module:callable, such as my_hooks:correlate, or the name of an entry point "
+                "of the group otel_alloy_hook; empty = none"
+            )
         return value
 
     @field_validator("storage")
@@ -254,6 +272,8 @@ _PRIVACY_VARIABLES = {
     "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
 }
 _OURS = "OTEL_ALLOY_"
+_PROPAGATOR_SAMPLED = "OTEL_ALLOY_PROPAGATOR_SAMPLED"
+_ELSEWHERE = frozenset((_OURS + "CONFIG", _PROPAGATOR_SAMPLED))  # ours, and no setting
 _NOT_FROM_ENVIRONMENT = frozenset(
     ("sources", "environment", "privacy", "resource", "api_key", "endpoint")
 )
@@ -262,6 +282,19 @@ _SETTABLE = [
     for name in (*SourceSettings.model_fields, *Settings.model_fields)
     if name not in _NOT_FROM_ENVIRONMENT
 ]
+
+
+def propagator_sampled(environment: Mapping[str, str] | None = None) -> bool:
+    """The sampled flag that the propagator `alloy` gives an execution: what
+    OTEL_ALLOY_PROPAGATOR_SAMPLED says in `environment` (None: the process's), else true. What is
+    neither true nor false costs a warning; a service must not fail to start because of it."""
+    found = (os.environ if environment is None else environment).get(_PROPAGATOR_SAMPLED, "")
+    word = found.strip().lower()
+    if word not in ("", "true", "1", "yes", "on", "false", "0", "no", "off"):
+        logging.getLogger("otel_alloy").warning(
+            "%s has to be true or false; taken as true", _PROPAGATOR_SAMPLED
+        )
+    return word not in ("false", "0", "no", "off")
 
 
 def load_settings(
@@ -285,7 +318,7 @@ def load_settings(
             if isinstance(chosen, dict):
                 chosen[_PRIVACY_VARIABLES[variable]] = value
             continue
-        if name is None and variable.startswith(_OURS) and variable != _OURS + "CONFIG":
+        if name is None and variable.startswith(_OURS) and variable not in _ELSEWHERE:
             name = variable[len(_OURS) :].lower()
             if name not in _SETTABLE:
                 mistakes.append(

@@ -11,20 +11,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from math import ceil
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
-from otel_alloy.endpoint import OtlpEndpoint, Received
+from otel_alloy.endpoint import Item, OtlpEndpoint, Received, attributes
 from otel_alloy.mapping import semconv
+from otel_alloy.otlp.outcome import clean
 from otel_alloy.simulator import Simulator, Traffic, live, timeline
 from otel_alloy.table import (
     MARKS,
@@ -347,4 +349,43 @@ def _measures(executions: list[Execution]) -> tuple[str, str, str, str]:
         f"{errors / len(executions):.1%}" if errors else "-",
         span_of_time(percentile(durations, 0.5)),
         span_of_time(percentile(durations, 0.95)),
+    )
+
+
+def trace_tree(items: Iterable[Item]) -> Tree:
+    """The spans among `items` (of one trace, say) as a tree: service, name, duration; children by
+    start. A span that came twice stands there once; one whose parent is not among them stands at
+    the top, and where there are several of those, the top itself is hidden."""
+    spans = {(i.record.trace_id, i.record.span_id): i for i in items if isinstance(i.record, Span)}
+    below: dict[tuple[bytes, bytes] | None, list[Item]] = {}
+    for item in sorted(spans.values(), key=_start):
+        parent = item.record.trace_id, _span(item).parent_span_id
+        below.setdefault(parent if parent in spans else None, []).append(item)
+    top = Tree("", hide_root=True)
+    waiting = [(top, item) for item in reversed(below.get(None, []))]
+    while waiting:  # no recursion: a trace may be deeper than Python's stack
+        branch, item = waiting.pop()
+        branch = branch.add(_label(item))
+        children = below.get((item.record.trace_id, item.record.span_id), [])
+        waiting += [(branch, child) for child in reversed(children)]
+    return top.children[0] if len(top.children) == 1 else top
+
+
+def _span(item: Item) -> Span:
+    assert isinstance(item.record, Span)
+    return item.record
+
+
+def _start(item: Item) -> int:
+    return _span(item).start_time_unix_nano
+
+
+def _label(item: Item) -> Text:
+    span = _span(item)
+    service = clean(str(attributes(item.resource.attributes).get(semconv.SERVICE_NAME, "")))
+    seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+    failed = "red" if span.status.code == Status.STATUS_CODE_ERROR else ""
+    took = (f"  {span_of_time(seconds)}", "dim")
+    return Text.assemble(
+        (f"{service}  " if service else "", "cyan"), (clean(span.name), failed), took
     )

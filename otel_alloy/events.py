@@ -81,8 +81,9 @@ class Blocked:
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A batch was settled. Counts are of this batch; `high`, `start` and `before` tell how far
-    the source is in its window. `open`: executions that have not ended. `ended()` makes the facts
-    of the batch's ended executions, only while the event is being observed."""
+    the source is in its window. `open`: executions that have not ended. `hook_failures`: how often
+    the mapping's hook failed. `ended()` makes the facts of the batch's ended executions, only while
+    the event is being observed."""
 
     source: str
     received: int
@@ -100,6 +101,7 @@ class Settled:
     now: int = 0
     open: int = 0
     ended: Callable[[], Iterable[Ended]] = field(default=tuple, repr=False, compare=False)
+    hook_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from otel_alloy.events import (
     SourceStopped,
 )
 from otel_alloy.events import Settled as Settled
+from otel_alloy.hook import open_hook
 from otel_alloy.joiner import Batch, Joiner
 from otel_alloy.logs import Folding
 from otel_alloy.mapping import semconv
@@ -206,6 +207,7 @@ class SourceLoop:
         self._grew_at = time.monotonic()
         self._final = False
         self._requests_told = 0
+        self._hook_failures_told = 0
         self._batches = 0
         self._folding = Folding()
         self._cycle = ""
@@ -379,6 +381,8 @@ class SourceLoop:
             self._fetch.requests - self._requests_told,
             (self._fetch.requests),
         )
+        hook_failures = self._converter.hook_failures - self._hook_failures_told
+        self._hook_failures_told += hook_failures
         for aside in s.set_aside:
             self._complain(
                 "set aside",
@@ -405,6 +409,7 @@ class SourceLoop:
                 self._clock.now(_now_ms()),
                 len(self._state.open),
                 lambda: _ended(batch),
+                hook_failures,
             )
         )
 
@@ -546,7 +551,8 @@ def tune_garbage_collector() -> None:
 
 
 def converter(settings: Settings) -> Converter:
-    """The converter that the settings ask for."""
+    """The converter that the settings ask for. Raises ConfigurationError where its hook cannot be
+    loaded."""
     limit = settings.environment.get("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "")
     return Converter(
         value_limit=int(limit)
@@ -556,6 +562,7 @@ def converter(settings: Settings) -> Converter:
         full_name=settings.privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
+        attach=open_hook(settings.hook),
     )
 
 

@@ -124,6 +124,12 @@ RETRIES = Metric(
     "Failures that are tried again, by stage: alloy, traces, logs, checkpoint",
     (SOURCE, STAGE),
 )
+HOOK_FAILURES = Metric(
+    "runalloy.receiver.hook.failures",
+    "counter",
+    "{failure}",
+    "Answers of the mapping's hook that were no use; the executions went on without it",
+)
 DELIVERY_DURATION = Metric(
     "runalloy.receiver.delivery.duration",
     "histogram",
@@ -165,6 +171,7 @@ METRICS = (
     REJECTED,
     REQUESTS,
     RETRIES,
+    HOOK_FAILURES,
     DELIVERY_DURATION,
     DELIVERY_SIZE,
     EXECUTION_DURATION,
@@ -246,6 +253,7 @@ class Telemetry:
                 count[SETTLED](max(0, new), of)
                 count[REPEATED](event.repeated, of)
                 count[REJECTED](event.set_aside, of)
+                count[HOOK_FAILURES](event.hook_failures, of)
                 self._executions(event)
             case _:
                 pass

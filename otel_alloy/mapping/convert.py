@@ -13,7 +13,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import Integration, Notification, User, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
@@ -39,11 +39,13 @@ class Role(enum.Enum):
 @dataclass(slots=True)
 class Execution:
     """One thing to convert: a notification, its role, and the `startedAt` that its start record
-    told (used where the notification itself has none)."""
+    told (used where the notification itself has none). `trace_id`: set by the converter where a
+    hook attached the execution to another trace."""
 
     notification: Notification
     role: Role
     started_at: str | int | float | None = None
+    trace_id: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,29 @@ class Ended:
     end: int
     trace_id: bytes
     span_id: bytes
+
+
+class Attached(NamedTuple):
+    """What a hook adds: the trace that the execution goes into (None: its own), and the serialized
+    fields of its parent and its links."""
+
+    trace_id: bytes | None = None
+    parent: bytes = b""
+    links: bytes = b""
+
+
+class Attach(Protocol):
+    """Asks a hook about a notification; never raises an Exception. `failures`: how often the hook
+    failed so far."""
+
+    failures: int
+
+    def __call__(
+        self, notification: Notification, span_id: bytes, clean: Callable[[str], str], /
+    ) -> Attached: ...
+
+
+_NOT_ATTACHED = Attached()
 
 
 class Unconvertible(ValueError):
@@ -152,7 +177,7 @@ class Converter:
 
     `value_limit`: characters kept of a text value. `email`, `full_name`: what becomes of personal
     data; "hash" writes HMAC-SHA-256 under `privacy_key` into `user.hash`. `started_logs`: whether
-    a start makes a log record.
+    a start makes a log record. `attach`: the hook, which is asked last of all.
     """
 
     def __init__(
@@ -163,13 +188,20 @@ class Converter:
         full_name: Privacy = "keep",
         privacy_key: bytes = b"",
         started_logs: bool = False,
+        attach: Attach | None = None,
     ) -> None:
         self._limit = value_limit
         self._email = email
         self._full_name = full_name
         self._key = privacy_key
         self._started_logs = started_logs
+        self._attach = attach
         self._cache: dict[object, _Repeating] = {}
+
+    @property
+    def hook_failures(self) -> int:
+        """How often the hook failed so far; 0 where there is none."""
+        return 0 if self._attach is None else self._attach.failures
 
     def convert(self, execution: Execution) -> tuple[bytes | None, bytes | None]:
         """The framed span and the framed log record; None where there is none to send.
@@ -194,6 +226,11 @@ class Converter:
         heads = _heads(len(execution_bytes), len(uuid_bytes), len(notification_bytes))
 
         error = n.message == "executionError"
+        attached = _NOT_ATTACHED
+        if self._attach is not None:
+            attached = self._attach(n, span_id, self._clean)
+            execution.trace_id = attached.trace_id
+            trace_id = attached.trace_id or trace_id
         span = None
         if role is Role.ENDED or role is Role.INCOMPLETE:
             kind = _SPAN_ERROR if error else _SPAN_SUCCESS
@@ -217,6 +254,8 @@ class Converter:
                     _SPAN_ADJUSTED if adjusted else b"",
                 ),
                 encode.STATUS_ERROR if error else encode.STATUS_UNSET,
+                attached.parent,
+                attached.links,
             )
 
         message = b""
@@ -409,6 +448,7 @@ def ended(execution: Execution) -> Ended | None:
         return None
     if not key or adjusted:
         return None
+    trace_id, span_id = execution_ids(key)
     workflow = n.forgeWorkflow if isinstance(n.forgeWorkflow, Workflow) else None
     integration = workflow.integrationId if workflow is not None else None
     outcome: Literal["success", "error", "incomplete"] = "success"
@@ -422,7 +462,8 @@ def ended(execution: Execution) -> Ended | None:
         outcome,
         start,
         end,
-        *execution_ids(key),
+        execution.trace_id or trace_id,
+        span_id,
     )
 
 

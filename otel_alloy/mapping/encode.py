@@ -13,11 +13,17 @@ No mapping decision may be taken here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from struct import Struct
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import (
+    AnyValue,
+    ArrayValue,
+    InstrumentationScope,
+    KeyValue,
+)
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 Value = str | bool | int | float
 
@@ -98,7 +104,10 @@ _ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
 
 STATUS_UNSET = b"\x7a\x00"
 STATUS_ERROR = b"\x7a\x02\x18\x02"
-_SPAN_FLAGS = b"\x85\x01\x00\x01\x00\x00"  # 0x100: parent known to be not remote (there is none)
+HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
+"""Bits of Span.flags (about the parent) and Link.flags; bits 0 to 7 are W3C's trace flags."""
+_SPAN_FLAGS = b"\x85\x01\x00\x01\x00\x00"  # parent known to be not remote (there is none)
+_SPAN_FLAGS_PARENT = b"\x85\x01\x00\x03\x00\x00"  # parent known to be remote
 _LOG_FLAGS_SAMPLED = b"\x45\x01\x00\x00\x00"
 
 
@@ -118,6 +127,30 @@ def log_attributes(attributes: Sequence[bytes]) -> bytes:
     return b"".join([LOG_ATTRIBUTE + length(len(a)) + a for a in attributes])
 
 
+def span_parent(span_id: bytes, trace_state: str) -> bytes:
+    """The fields Span.trace_state and .parent_span_id. Rare, so protobuf's own objects do."""
+    fields = Span(parent_span_id=span_id, trace_state=trace_state)
+    return fields.SerializeToString(deterministic=True)
+
+
+def span_link(
+    trace_id: bytes,
+    span_id: bytes,
+    trace_state: str,
+    flags: int,
+    attributes: Mapping[str, Value | Sequence[Value]],
+) -> bytes:
+    """The field Span.links of one link; attributes in the order of their keys. Rare, as above."""
+    link = Span.Link(trace_id=trace_id, span_id=span_id, trace_state=trace_state, flags=flags)
+    for key, value in sorted(attributes.items()):
+        if isinstance(value, str | bool | int | float):
+            encoded = any_value(value)
+        else:
+            encoded = AnyValue(array_value=ArrayValue(values=[any_value(one) for one in value]))
+        link.attributes.append(KeyValue(key=key, value=encoded))
+    return Span(links=[link]).SerializeToString(deterministic=True)
+
+
 def span(
     trace_id: bytes,
     span_id: bytes,
@@ -129,8 +162,8 @@ def span(
     parent: bytes = b"",
     links: bytes = b"",
 ) -> bytes:
-    """One framed `ScopeSpans.spans` item. `name`, `attributes`, `status`, `parent` and `links` are
-    serialized fields; times are Unix nanoseconds."""
+    """One framed `ScopeSpans.spans` item. `name`, `attributes`, `status`, `parent` (empty: a root)
+    and `links` are serialized fields; times are Unix nanoseconds."""
     payload = b"".join(
         (
             b"\x0a\x10",
@@ -144,7 +177,7 @@ def span(
             *attributes,
             links,
             status,
-            _SPAN_FLAGS,
+            _SPAN_FLAGS_PARENT if parent else _SPAN_FLAGS,
         )
     )
     return _ITEM + length(len(payload)) + payload
