@@ -1,8 +1,9 @@
 """What people see in `otel-alloy demo`: simulated executions as they arrive as spans.
 
-The simulator plays Alloy, the embedded endpoint plays the collector, and the receiver between them
-is handed in. Only choreography and presentation live here; no setting is read, nothing is fetched
-or converted, and the receiver is not imported.
+The simulator plays Alloy, the embedded endpoint plays the collector, a small service plays the
+customer's own that workflows call, and the receiver between them is handed in. Only choreography
+and presentation live here; no setting is read, nothing is fetched or converted, and the receiver
+is not imported.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from otel_alloy.demo_service import SCOPE as SERVICE_SCOPE
+from otel_alloy.demo_service import OrderService
 from otel_alloy.endpoint import Item, OtlpEndpoint, Received, attributes
 from otel_alloy.mapping import semconv
 from otel_alloy.otlp.outcome import clean
-from otel_alloy.simulator import Simulator, Traffic, live, timeline
+from otel_alloy.simulator import Config, Simulator, Traffic, live, timeline
 from otel_alloy.table import (
     MARKS,
     PLAIN_MARKS,
@@ -74,6 +77,8 @@ class DemoView:
         """In order of arrival, each once."""
         self.spans = 0
         self.log_records = 0
+        self._called: dict[bytes, list[Item]] = {}  # spans of the customer's service, by trace
+        self._whole: list[Item] = []  # the newest trace that has them and the execution's span
         self._seen: set[bytes] = set()
         self._printed = 0
         self._lock = threading.Lock()
@@ -81,9 +86,13 @@ class DemoView:
     def receive(self, received: Received) -> None:
         """Take in one export request; usable as the hook of `OtlpEndpoint`. Raises `DecodeError`
         for what is no OTLP."""
-        records = [item.record for item in received.items()]
+        items = list(received.items())
         with self._lock:
-            for record in records:
+            for item in items:
+                record = item.record
+                if item.scope.name == SERVICE_SCOPE:
+                    self._called.setdefault(record.trace_id, []).append(item)
+                    continue
                 if not isinstance(record, Span):
                     self.log_records += 1
                     continue
@@ -91,6 +100,8 @@ class DemoView:
                 if record.trace_id + record.span_id not in self._seen:
                     self._seen.add(record.trace_id + record.span_id)
                     self.executions.append(Execution.of(record))
+                    if record.trace_id in self._called:
+                        self._whole = [item, *self._called[record.trace_id]]
 
     def lines(self) -> list[str]:
         """One line of plain text for each execution since the last call."""
@@ -153,6 +164,7 @@ class DemoView:
         with self._lock:
             executions = list(self.executions)
             spans, log_records = self.spans, self.log_records
+            whole = list(self._whole)
         if not executions:
             return Text("No execution arrived.", "yellow")
         groups: dict[str, list[Execution]] = {}
@@ -179,7 +191,11 @@ class DemoView:
             " records."
         )
         look = Text("\nTraces worth a look", "bold")
-        return Group(table, look, traces, Text("\n" + told))
+        parts: list[RenderableType] = [table, look, traces]
+        if whole:
+            parts.append(Text("\nOne trace, from Alloy into your service", "bold"))
+            parts.append(trace_tree(whole))
+        return Group(*parts, Text("\n" + told))
 
 
 class _RemoteView:
@@ -229,23 +245,30 @@ def run_demo(
     its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
     """
     tolerant(console)
+    if otlp_endpoint is not None:
+        with _simulator(None) as simulator:
+            remote = _RemoteView(simulator, otlp_endpoint)
+            return _watch(remote, seconds, console, run_receiver, simulator, otlp_endpoint)
+    view = DemoView()
+    with OtlpEndpoint(view.receive, store=False) as endpoint:
+        target = view.endpoint = endpoint.http_endpoint
+        with OrderService(target) as service, _simulator(service.url) as simulator:
+            code = _watch(view, seconds, console, run_receiver, simulator, target)
+    return code if view.executions else 1
+
+
+def _simulator(custom_api_url: str | None) -> Simulator:
+    """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`."""
     now = time.time()
-    simulator = Simulator()
-    traffic = Traffic(error_rate=0.05)
     joint = now - _RUNNING_IN
+    simulator = Simulator(Config(custom_api_url=custom_api_url))
+    traffic = Traffic(error_rate=0.05)
     simulator.store.feed(
         timeline(_BACKLOG, start=now - _BACKLOG_SECONDS, end=joint, traffic=traffic)
     )
-    simulator.store.feed(live(start=joint, rate=_RATE, traffic=traffic))
-    with simulator:
-        if otlp_endpoint is not None:
-            remote = _RemoteView(simulator, otlp_endpoint)
-            return _watch(remote, seconds, console, run_receiver, simulator, otlp_endpoint)
-        view = DemoView()
-        with OtlpEndpoint(view.receive, store=False) as endpoint:
-            target = view.endpoint = endpoint.http_endpoint
-            code = _watch(view, seconds, console, run_receiver, simulator, target)
-        return code if view.executions else 1
+    calls = custom_api_url is not None
+    simulator.store.feed(live(start=joint, rate=_RATE, traffic=traffic, calls=calls))
+    return simulator
 
 
 def _watch(

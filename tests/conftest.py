@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,3 +197,50 @@ def grpc_place(tmp_path: Path) -> Iterator[Place]:
         here.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = here.otlp.grpc_endpoint
         here.environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = "grpc"
         yield here
+
+
+ORDERS = Path(__file__).parents[1] / "examples" / "correlate" / "python"
+INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
+
+
+@contextmanager
+def run_order_service(otlp: str) -> Iterator[str]:
+    """The order service as its README starts it, on a free port; its URL."""
+    pytest.importorskip("fastapi", reason="needs fastapi, of the extra `dev`")
+    pytest.importorskip("uvicorn", reason="needs uvicorn, of the extra `dev`")
+    if not INSTRUMENT.exists():
+        pytest.skip("needs opentelemetry-instrument, of the extra `dev`")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        process = subprocess.Popen(
+            [INSTRUMENT, "uvicorn", "orders:app", "--fd", str(listening.fileno())],
+            cwd=ORDERS,
+            env={
+                "PATH": f"{INSTRUMENT.parent}{os.pathsep}{os.environ['PATH']}",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "OTEL_PROPAGATORS": "tracecontext,baggage,alloy",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listening.fileno()],
+        )
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with urllib.request.urlopen(f"{url}/openapi.json", timeout=PATIENCE) as got:
+                assert got.status == 200
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def order_service() -> Callable[[str], AbstractContextManager[str]]:
+    """Runs the example's order service under `opentelemetry-instrument`; its spans go to the OTLP
+    address (gRPC) that it is called with, and it gives the service's URL."""
+    return run_order_service

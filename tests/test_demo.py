@@ -24,6 +24,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otel_alloy.demo import DemoView, RunReceiver, run_demo
+from otel_alloy.demo_service import SCOPE
 from otel_alloy.endpoint import OtlpEndpoint, Received, Signal
 from otel_alloy.mapping import semconv
 from otel_alloy.table import percentile
@@ -294,3 +295,23 @@ def test_log_lines_of_the_receiver_are_printed_and_logging_is_put_back() -> None
     assert "the page was [truncated]\n" in output
     assert "one cycle" not in output
     assert (logger.level, logger.propagate, list(logger.handlers)) == before
+
+
+def test_the_summary_shows_one_trace_from_alloy_into_the_service() -> None:
+    """The customer's service in the demo is called by an execution; its spans stand below the
+    execution's, and are not counted as executions."""
+    view = DemoView()
+    execution = span(1)
+    call = span(2)
+    call.trace_id, call.parent_span_id, call.name = execution.trace_id, execution.span_id, "POST /x"
+    request = traces([call])
+    request.resource_spans[0].scope_spans[0].scope.name = SCOPE
+    view.receive(received("traces", request))
+    view.receive(received("traces", traces([execution])))
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(view.summary())
+    shown = console.export_text()
+    assert "1 executions arrived as 1 spans" in shown
+    assert "One trace, from Alloy into your service" in shown
+    assert "└── " in shown.split("One trace")[1]
+    assert "POST /x" in shown

@@ -4,18 +4,12 @@ its environment, its spans are in the trace of the execution that called it."""
 from __future__ import annotations
 
 import io
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from rich.console import Console
 
@@ -25,45 +19,8 @@ from otel_alloy.endpoint import OtlpEndpoint
 from otel_alloy.receiver import Receiver
 from otel_alloy.simulator import Config, Simulator, live
 
-FOLDER = Path(__file__).parents[2] / "examples" / "correlate" / "python"
-INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
 PATIENCE = 60.0
-
-
-@contextmanager
-def service(otlp: str) -> Iterator[str]:
-    """The order service as its README starts it, on a free port; its URL."""
-    pytest.importorskip("fastapi", reason="needs fastapi, of the extra `dev`")
-    pytest.importorskip("uvicorn", reason="needs uvicorn, of the extra `dev`")
-    if not INSTRUMENT.exists():
-        pytest.skip("needs opentelemetry-instrument, of the extra `dev`")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        process = subprocess.Popen(
-            [INSTRUMENT, "uvicorn", "orders:app", "--fd", str(listening.fileno())],
-            cwd=FOLDER,
-            env={
-                "PATH": f"{INSTRUMENT.parent}{os.pathsep}{os.environ['PATH']}",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "OTEL_PROPAGATORS": "tracecontext,baggage,alloy",
-                "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[listening.fileno()],
-        )
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        try:
-            with urllib.request.urlopen(f"{url}/openapi.json", timeout=PATIENCE) as got:
-                assert got.status == 200
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+OrderService = Callable[[str], AbstractContextManager[str]]
 
 
 @contextmanager
@@ -90,7 +47,7 @@ def received(alloy: Simulator, otlp: OtlpEndpoint, folder: Path) -> Iterator[Non
         thread.join()
 
 
-def test_one_trace(tmp_path: Path) -> None:
+def test_one_trace(tmp_path: Path, order_service: OrderService) -> None:
     """Executions run and call the service as a Custom API block does. Its server spans are
     children of the executions' spans that otel-alloy exports later, its own spans children of
     these, all in one trace; a request that is not Alloy's is in a trace of its own."""
@@ -105,7 +62,7 @@ def test_one_trace(tmp_path: Path) -> None:
             and (above := (span.trace_id, span.parent_span_id)) in by_id
         ]
 
-    with OtlpEndpoint(grpc=True) as otlp, service(otlp.grpc_endpoint) as url:
+    with OtlpEndpoint(grpc=True) as otlp, order_service(otlp.grpc_endpoint) as url:
         alloy = Simulator(Config(custom_api_url=f"{url}/orders"))
         alloy.store.feed(live(start=time.time(), rate=5, calls=True))
         with alloy, received(alloy, otlp, tmp_path):
