@@ -43,9 +43,9 @@ def test_an_execution_and_the_service_that_it_called_are_one_tree(
     order_service: Callable[[str], AbstractContextManager[str]],
     tmp_path: Path,
 ) -> None:
-    """With nothing but `OTEL_PROPAGATORS` set, the instrumented service's spans are in Jaeger before
-    otel-alloy runs at all; once it has run, Jaeger shows each execution as the only root, the
-    server span below it and that one's children, without a warning of its own."""
+    """With nothing but `OTEL_PROPAGATORS` set, the instrumented service's spans are in Jaeger
+    before otel-alloy runs at all; once it has run, Jaeger shows each execution as the only root,
+    the server span below it and that one's children, without a warning of its own."""
     backend = jaeger()
     with order_service(f"http://{backend.otlp}") as url:
         alloy = Simulator(Config(custom_api_url=f"{url}/orders"))
