@@ -7,6 +7,7 @@ counts, and keeps nothing.
 from __future__ import annotations
 
 import sys
+import time
 
 from otel_alloy.endpoint import OtlpEndpoint
 from otel_alloy.simulator import Config, Simulator, Traffic, timeline
@@ -15,11 +16,16 @@ END = 1_760_000_000.0
 
 
 def main() -> None:
-    """Serves `executions` (argument 1) with at most `page` (argument 2) records a page."""
+    """Arguments: executions, and the seconds that a request and an export take."""
     executions, delay = int(sys.argv[1]), float(sys.argv[2])
+    export = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
     span = min(59 * 86400.0, executions * 5.0)
+
+    def wait(received: object) -> None:
+        time.sleep(export)
+
     config = Config(max_limit=10_000, delay=delay, request_log=1)
-    with Simulator(config, clock=lambda: END) as alloy, OtlpEndpoint(store=False) as otlp:
+    with Simulator(config, clock=lambda: END) as alloy, OtlpEndpoint(wait, store=False) as otlp:
         traffic = Traffic(seed=1, lifecycle="terminal")
         alloy.store.feed(timeline(executions, start=END - span, end=END, traffic=traffic))
         alloy.store.advance()

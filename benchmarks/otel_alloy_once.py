@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,12 +21,14 @@ def main() -> None:
     imported = time.process_time() - begun
     alloy, otlp, page_size, compression = sys.argv[1:5]
     count = requests = 0
+    marks: list[tuple[int, float]] = []
 
     def observe(event: object) -> None:
         nonlocal count, requests
         if isinstance(event, Settled):
             count += event.spans
             requests += event.requests
+            marks.append((count, time.process_time()))
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.model_validate(
@@ -43,6 +46,7 @@ def main() -> None:
             }
         )
         Receiver(settings, observe=observe).run(once=True)
+        checkpoint = sum(f.stat().st_size for f in Path(folder).iterdir())
     result = {
         "executions": count,
         "cpu": time.process_time() - begun,
@@ -50,6 +54,8 @@ def main() -> None:
         "wall": time.monotonic() - wall,
         "requests": requests,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "checkpoint_mb": checkpoint / 1e6,
+        "marks": marks,
     }
     print(json.dumps(result))
 

@@ -8,21 +8,8 @@ best of several alternating runs. Arguments: `--executions N`, `--rounds N`, `--
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
-
-
-def measure(script: str, *arguments: str) -> dict[str, Any]:
-    """Runs a script of this folder; what it prints."""
-    command = [sys.executable, str(HERE / script), *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+from common import far_ends, measure
 
 
 def main() -> None:
@@ -32,17 +19,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=None)
     options = parser.parse_args()
-    far = subprocess.Popen(
-        [sys.executable, str(HERE / "far_ends.py"), str(options.executions), "0"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert far.stdout is not None
-    assert far.stdin is not None
     worst = 0.0
-    try:
-        alloy, otlp, _ = far.stdout.readline().split()
+    with far_ends(options.executions) as (alloy, otlp):
         print(f"{options.executions} executions, span and log record each; CPU of the process")
         for page, compression in ((1000, "none"), (1000, "gzip"), (30, "none")):
             ours, script = [], []
@@ -63,9 +41,6 @@ def main() -> None:
                 f"{best['requests']} requests, peak {best['peak_mb']:.0f} MB, "
                 f"imports {best['imports']:.2f} s"
             )
-    finally:
-        far.stdin.close()
-        far.wait()
     if options.limit is not None and worst > options.limit:
         raise SystemExit(f"the ratio {worst:.3f} is above the limit {options.limit}")
 

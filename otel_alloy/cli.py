@@ -173,6 +173,88 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
 
 
 @commands.command()
+@_setting_options
+@click.option("--from", "begin", metavar="WHEN", required=True, help="from here on: 60d, or a time")
+@click.option(
+    "--to",
+    "end",
+    metavar="WHEN",
+    default=None,
+    help="up to here; default: where `run` began, else now",
+)
+@click.option("--source", metavar="NAME", default=None, help="only this source")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="time slices read at once",
+)
+@click.option("--dry-run", is_flag=True, help="say how many requests and how long, then end")
+@click.option("--restart", is_flag=True, help="forget an earlier backfill, finished or not")
+def backfill(
+    config: str | None,
+    begin: str,
+    end: str | None,
+    source: str | None,
+    workers: int,
+    dry_run: bool,
+    restart: bool,
+    **flags: Any,
+) -> None:
+    """Deliver the executions of a past time (createdAt), also beside a running `run`.
+
+    The same command goes on where an earlier one was ended, however that was.
+    """
+    from otel_alloy.backfill import Backfill, Range
+    from otel_alloy.config import parse_moment
+    from otel_alloy.console import BackfillView, ConsoleHandler
+    from otel_alloy.logs import JsonLines, Lines, masked, set_up
+    from otel_alloy.look import chosen_sources
+    from otel_alloy.receiver import tune_garbage_collector
+
+    moments: dict[str, int | float | None] = {}
+    for option, text in (("--from", begin), ("--to", end)):
+        try:
+            moments[option] = None if text is None else parse_moment(text)
+        except ValueError as error:
+            raise click.UsageError(f"{option}: {error}") from None
+    words = f"--from {begin}" + ("" if end is None else f" --to {end}")
+    wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
+    settings = _load(config, flags)
+    console = _errors_console()
+    as_json = settings.log_format == "json"
+    mask = masked(settings)
+    set_up(ConsoleHandler(console), JsonLines(mask) if as_json else Lines(mask))
+    with BackfillView(console, bar=not as_json and not dry_run) as view:
+        work = Backfill(
+            settings,
+            chosen_sources(settings, source),
+            wanted,
+            workers=workers,
+            restart=restart,
+            observe=view,
+        )
+        if dry_run:
+            _interrupt_on_sigterm()
+            for estimate in work.estimate():
+                click.echo(estimate.sentence())
+            return
+        _stop_on_signals(work.stop)
+        tune_garbage_collector()
+        try:
+            finished = work.run()
+        except AlloyReceiverError as error:
+            if not as_json:
+                raise
+            logging.getLogger("otel_alloy").error("%s", error)
+            sys.exit(_exit_code(error))
+    click.echo(view.sentence())
+    if not finished:
+        _say("stopped before the end; the same command goes on from here")
+
+
+@commands.command()
 @click.option("--seconds", default=20.0, show_default=True, help="how long it runs")
 @click.option("--otlp-endpoint", default=None, help="send to this OTLP endpoint instead")
 def demo(seconds: float, otlp_endpoint: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What `otel-alloy run` shows: log lines, and a bar while a long window is drained.
+"""What `run` and `backfill` show: log lines, and a bar while much is drained.
 
 Results go to standard output, everything else to standard error. No decision is taken here.
 """
@@ -6,7 +6,9 @@ Results go to standard output, everything else to standard error. No decision is
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -14,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from otel_alloy.alloy.timestamps import to_text
-from otel_alloy.events import CycleEnded, Settled
+from otel_alloy.events import Advanced, CycleEnded, Planned, Settled
+from otel_alloy.mapping.convert import duration_text
 
 _LINE_SECONDS = 30.0
 
@@ -145,6 +148,102 @@ class RunView:
     def _hide_bar(self, source: str) -> None:
         if self._bar is not None and source in self._tasks:
             self._bar.remove_task(self._tasks.pop(source))
+
+
+class BackfillView:
+    """Shows how far a backfill is: a bar on a terminal (unless not `bar`), else a line every 30 s.
+
+    The share done is of the records, where the API can tell how many there are, else of the time.
+    Remaining time and requests are as so far.
+    """
+
+    def __init__(
+        self, console: Console, *, bar: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.totals = Totals()
+        self._clock = clock
+        self._log = logging.getLogger("otel_alloy")
+        self._lock = threading.Lock()
+        self._plan = Planned("", 0, None)
+        self._done = Totals()
+        self._ms = 0
+        self._begun = self._said = clock()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if bar and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[words]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+
+    def __enter__(self) -> BackfillView:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: object) -> None:
+        """Takes the workers' events; shows `Planned`, `Settled` and `Advanced`."""
+        with self._lock:
+            if isinstance(event, Planned):
+                self._plan, self._done, self._ms = event, Totals(), 0
+                self._begun = self._said = self._clock()
+                if self._bar is not None:
+                    if self._task is not None:
+                        self._bar.remove_task(self._task)
+                    self._task = self._bar.add_task(event.source, total=1.0, words="")
+            elif isinstance(event, Settled):
+                self.totals.add(event)
+                self._done.add(event)
+            elif isinstance(event, Advanced):
+                self._ms += event.ms
+                self._show()
+
+    def sentence(self) -> str:
+        """The summary of a backfill."""
+        t = self.totals
+        words = (
+            f"{t.executions} executions: {t.spans} spans and {t.log_records} log records delivered "
+            f"from {t.received} records in {t.requests} requests; {t.set_aside} set aside"
+        )
+        return words + (" (otel-alloy rejected list)" if t.set_aside else "")
+
+    def _show(self) -> None:
+        plan, done = self._plan, self._done
+        share = self._ms / plan.ms if plan.ms else 1.0
+        if plan.records:
+            share = (done.received - done.repeated) / plan.records
+        share = min(1.0, share)
+        seconds = max(self._clock() - self._begun, 0.001)
+        words = f"{done.executions} executions ({done.executions / seconds:.0f}/s)"
+        if share:
+            words += f", about {done.requests * (1 - share) / share:.0f} requests left"
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.update(self._task, completed=share, words=words)
+        elif self._clock() - self._said >= _LINE_SECONDS:
+            self._said = self._clock()
+            if share:
+                words += f", about {duration_text(int(1 + seconds * (1 - share) / share) * 10**9)}"
+            self._log.info(
+                "source %s: %.0f %%, %s",
+                plan.source,
+                100 * share,
+                words,
+                extra={"source": plan.source},
+            )
 
 
 def _share(event: Settled) -> float:

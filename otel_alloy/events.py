@@ -124,6 +124,24 @@ class SourceStopped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A backfill of a source begins or goes on: so many ms of createdAt are to be read, and in
+    them so many `records` where the API can tell."""
+
+    source: str
+    ms: int
+    records: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A backfill has settled so many ms of createdAt more."""
+
+    source: str
+    ms: int
+
+
 def tell_all(*watchers: Observe) -> Observe:
     """One that tells all. A watcher that fails is logged and does not hold the receiver up."""
 

@@ -31,7 +31,7 @@ from otel_alloy.alloy.reader import (
     Window,
     window_start,
 )
-from otel_alloy.checkpoint import SetAside, Store, open_store
+from otel_alloy.checkpoint import Memory, SetAside, State, Store, open_store
 from otel_alloy.config import Settings, SourceSettings
 from otel_alloy.errors import AlloyReceiverError, CheckpointUnwritable
 from otel_alloy.events import (
@@ -142,15 +142,16 @@ class Receiver:
 
 
 class SourceLoop:
-    """The loop of one source."""
+    """The loop of one source. `budget`: where it is shared with others."""
 
     def __init__(
         self,
         settings: Settings,
         source: SourceSettings,
-        store: Store,
+        store: Memory,
         stop: threading.Event,
         observe: Observe,
+        budget: RequestBudget | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -169,7 +170,7 @@ class SourceLoop:
         )
         self._fetch = PatientFetch(
             self._fetch_and_learn,
-            RequestBudget(source.requests_per_minute, time.monotonic),
+            budget or RequestBudget(source.requests_per_minute, time.monotonic),
             stop.wait,
             random.random,
             self._on_retry,
@@ -196,14 +197,7 @@ class SourceLoop:
                     signal,
                     name,
                 )
-        self._state = store.load(source.name, source.fingerprint)
-        self._joiner = Joiner(
-            source.name,
-            self._state,
-            overlap_ms=self._overlap,
-            incomplete_after_ms=int(source.incomplete_after * 1000),
-            started_logs=settings.started_logs,
-        )
+        self._take_up(store.load(source.name, source.fingerprint))
         self._grew_at = time.monotonic()
         self._final = False
         self._requests_told = 0
@@ -211,6 +205,17 @@ class SourceLoop:
         self._batches = 0
         self._folding = Folding()
         self._cycle = ""
+
+    def _take_up(self, state: State) -> None:
+        """Goes on from what the store remembers."""
+        self._state = state
+        self._joiner = Joiner(
+            self._source.name,
+            state,
+            overlap_ms=self._overlap,
+            incomplete_after_ms=int(self._source.incomplete_after * 1000),
+            started_logs=self._settings.started_logs,
+        )
 
     def close(self) -> None:
         """Closes the connections."""

@@ -50,6 +50,12 @@ class RequestBudget:
         self._at = clock()
         self._lock = Lock()
 
+    def change(self, per_minute: int) -> None:
+        """Keeps to another rate from here on."""
+        with self._lock:
+            self._rate = per_minute / 60
+            self._burst = float(min(per_minute, _BURST))
+
     def take(self) -> float:
         """Takes one request and returns how many seconds to wait before sending it."""
         if not self._rate:

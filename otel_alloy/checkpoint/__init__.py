@@ -15,7 +15,7 @@ from typing import Protocol
 
 from otel_alloy.errors import CheckpointError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Identity = tuple[str, str]
 """(`_id`, `message`): the same `_id` with a new message is news."""
@@ -108,6 +108,43 @@ class Settlement:
     forget_ended_before: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a backfill: createdAt from `start` (inclusive) to `before` (exclusive), Unix ms.
+
+    `position`: where to go on in it, `high`: as in Progress; None before anything is settled. What
+    lies between `warm` and `start` is to be read beforehand and not delivered.
+    """
+
+    number: int
+    source: str
+    warm: int
+    start: int
+    before: int
+    position: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The latest backfill of a source: what was `asked` for, in words, the range of createdAt that
+    came of it, and its slices that are not done."""
+
+    fingerprint: str
+    asked: str
+    start: int
+    before: int
+    slices: list[Slice]
+
+
+class Memory(Protocol):
+    """What a reading loop needs of a store; see `Store`."""
+
+    def load(self, source: str, fingerprint: str) -> State: ...
+
+    def settle(self, source: str, settlement: Settlement) -> None: ...
+
+
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
 
@@ -143,6 +180,66 @@ class Store(Protocol):
     def close(self) -> None:
         """Releases the store."""
         ...
+
+
+class Slices(Protocol):
+    """What a backfill remembers, beside what `run` does, which it never writes. One process at a
+    time holds it. Methods may be called from several threads, and raise CheckpointError."""
+
+    def run_is_active(self) -> bool:
+        """Whether a `run` is reading with this store now."""
+        ...
+
+    def progress(self, source: str) -> Progress | None:
+        """How far `run` is with the source; None where it never was."""
+        ...
+
+    def plan(self, source: str) -> Plan | None:
+        """The source's latest backfill; None where there was none."""
+        ...
+
+    def begin(self, source: str, plan: Plan) -> None:
+        """Forgets the source's backfill and writes a new one. The numbers of its slices are the
+        store's to give."""
+        ...
+
+    def claim(self, source: str) -> Slice | None:
+        """Takes the oldest slice that nobody works at; None where there is none."""
+        ...
+
+    def release(self, source: str) -> None:
+        """Gives back what was claimed and is not done."""
+        ...
+
+    def waiting(self, source: str) -> int:
+        """How many slices nobody works at."""
+        ...
+
+    def load(self, piece: Slice) -> State:
+        """What a slice remembers, with its progress."""
+        ...
+
+    def settle(self, piece: Slice, settlement: Settlement) -> None:
+        """Writes a settlement of a slice in one transaction; one without a window ends the slice.
+        Raises CheckpointUnwritable where the same call may succeed later."""
+        ...
+
+    def cut(self, piece: Slice, at: int, warm: int) -> None:
+        """Ends a claimed slice at `at`; the rest becomes a slice of its own."""
+        ...
+
+    def close(self) -> None:
+        """Releases the store."""
+        ...
+
+
+def open_slices(url: str) -> Slices:
+    """The same store for a backfill, beside a `run`. Raises CheckpointError, also where another
+    backfill uses it."""
+    from otel_alloy.checkpoint.slices import SqliteSlices
+
+    store = open_store(url, exclusive=False)
+    return SqliteSlices(store)
 
 
 def open_store(url: str, *, exclusive: bool = True) -> Store:

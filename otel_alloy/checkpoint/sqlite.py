@@ -75,7 +75,15 @@ class SqliteStore:
         return db
 
     def _lock(self) -> sqlite3.Connection:
-        path = self._path.with_name(self._path.name + ".lock")
+        return self.hold(
+            ".lock",
+            f"another process is using the checkpoint {self._path}; stop it, or give this "
+            "one its own file with OTEL_ALLOY_STORAGE",
+        )
+
+    def hold(self, suffix: str, taken: str) -> sqlite3.Connection:
+        """Holds the lock in a file beside the checkpoint. Raises CheckpointError(`taken`)."""
+        path = self.beside(suffix)
         owner = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             os.chmod(path, 0o600)
@@ -84,32 +92,35 @@ class SqliteStore:
             owner.close()
             if error.sqlite_errorname != "SQLITE_BUSY":
                 raise
-            raise CheckpointError(
-                f"another process is using the checkpoint {self._path}; stop it, or give this "
-                "one its own file with OTEL_ALLOY_STORAGE"
-            ) from None
+            raise CheckpointError(taken) from None
         return owner
 
+    def beside(self, suffix: str) -> Path:
+        """A file beside the checkpoint."""
+        return self._path.absolute().with_name(self._path.name + suffix)
+
     def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        application = self._db.execute("PRAGMA application_id").fetchone()[0]
-        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if not tables and not version:
-            schema = files("otel_alloy.checkpoint").joinpath("sql/schema.sql").read_text()
-            self._db.executescript(
-                f"BEGIN IMMEDIATE; PRAGMA application_id={_APPLICATION_ID};"
-                f"{schema} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            )
-        elif application != _APPLICATION_ID:
-            raise CheckpointError(
-                f"{self._path} is a database, but no checkpoint of otel-alloy; point "
-                "OTEL_ALLOY_STORAGE at another file"
-            )
-        elif version != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"the checkpoint {self._path} has schema version {version}, this otel-alloy "
-                f"reads version {SCHEMA_VERSION}; use the otel-alloy that wrote it"
-            )
+        """Makes a new file a checkpoint, or an older checkpoint one of this schema version."""
+        with self.transaction() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            application = db.execute("PRAGMA application_id").fetchone()[0]
+            tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if application != _APPLICATION_ID and (tables or version):
+                raise CheckpointError(
+                    f"{self._path} is a database, but no checkpoint of otel-alloy; point "
+                    "OTEL_ALLOY_STORAGE at another file"
+                )
+            if version > SCHEMA_VERSION:
+                raise CheckpointError(
+                    f"the checkpoint {self._path} has schema version {version}, this otel-alloy "
+                    f"reads up to version {SCHEMA_VERSION}; use the otel-alloy that wrote it"
+                )
+            if version == SCHEMA_VERSION:
+                return
+            for statement in _statements(version):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _error(self, error: Exception) -> CheckpointError:
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
@@ -127,7 +138,8 @@ class SqliteStore:
         return CheckpointError(f"checkpoint {self._path}: {words} ({name}); {remedy}")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; SQLite's errors become ours."""
         with self._mutex:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -145,7 +157,7 @@ class SqliteStore:
 
     def load(self, source: str, fingerprint: str) -> State:
         """See `Store.load`."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute(
                 "SELECT fingerprint, begin_at, high, window_start, window_before, position"
                 " FROM source WHERE name=?",
@@ -165,73 +177,24 @@ class SqliteStore:
                     f"or forget the old one with `otel-alloy checkpoint reset {source}`"
                 )
             state = State(_progress(row[1:]))
-            for i, message, created, ended in db.execute(
-                "SELECT id, message, created, ended FROM seen WHERE source=? ORDER BY created",
-                (source,),
-            ):
-                state.seen[i, message] = Seen(created, ended)
-            for execution, *start in db.execute(
-                "SELECT execution, original, created, next_check, started_at FROM open_execution"
-                " WHERE source=? ORDER BY created",
-                (source,),
-            ):
-                state.open[execution] = Open(*start)
-            state.ended.update(
-                db.execute(
-                    "SELECT execution, until FROM ended_execution WHERE source=? ORDER BY until",
-                    (source,),
-                ).fetchall()
-            )
+            read_memory(db, source, state)
             return state
 
     def settle(self, source: str, settlement: Settlement) -> None:
         """See `Store.settle`."""
         p = settlement.progress
         start, before = p.window or (None, None)
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE source SET begin_at=?, high=?, window_start=?, window_before=?, position=?"
                 " WHERE name=?",
                 (p.begin, p.high, start, before, p.position, source),
             )
-            db.executemany(
-                "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
-                [(source, i, m, s.created, s.ended) for (i, m), s in settlement.seen.items()],
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO open_execution VALUES (?,?,?,?,?,?)",
-                [
-                    (source, e, o.text(), o.created, o.next_check, o.started_at)
-                    for e, o in settlement.opened.items()
-                ],
-            )
-            db.executemany(
-                "DELETE FROM open_execution WHERE source=? AND execution=?",
-                [(source, e) for e in settlement.closed],
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
-                [(source, e, until) for e, until in settlement.ended.items()],
-            )
-            db.executemany(
-                "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
-                " VALUES (?,?,?,?,?,?,?)",
-                [
-                    (source, a.signals, a.reason, a.role, a.original, a.started_at, a.at)
-                    for a in settlement.set_aside
-                ],
-            )
-            db.execute(
-                "DELETE FROM seen WHERE source=? AND created<?", (source, settlement.forget_before)
-            )
-            db.execute(
-                "DELETE FROM ended_execution WHERE source=? AND until<?",
-                (source, settlement.forget_ended_before),
-            )
+            write_memory(db, source, settlement)
 
     def sources(self) -> dict[str, Progress]:
         """See `Store.sources`."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(
                 "SELECT name, begin_at, high, window_start, window_before, position"
                 " FROM source ORDER BY 1"
@@ -240,33 +203,31 @@ class SqliteStore:
 
     def set_high(self, source: str, high: int) -> None:
         """See `Store.set_high`."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR IGNORE INTO source (name, fingerprint) VALUES (?,'')", (source,))
             db.execute(
                 "UPDATE source SET begin_at=?, high=?, window_start=NULL, window_before=NULL,"
                 " position=NULL WHERE name=?",
                 (high, high, source),
             )
-            for table in ("seen", "ended_execution", "open_execution"):
-                db.execute(f"DELETE FROM {table} WHERE source=?", (source,))
+            forget_memory(db, source)
 
     def reset(self, source: str) -> bool:
         """See `Store.reset`."""
-        with self._transaction() as db:
-            for table in ("seen", "ended_execution", "open_execution"):
-                db.execute(f"DELETE FROM {table} WHERE source=?", (source,))
+        with self.transaction() as db:
+            forget_memory(db, source)
             return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
 
     def rejected(self, numbers: Iterable[int] = ()) -> list[SetAside]:
         """See `Store.rejected`."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(_REJECTED + " ORDER BY number").fetchall()
         wanted = set(numbers)
         return [SetAside(*row) for row in rows if not wanted or row[-1] in wanted]
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
         """See `Store.drop_rejected`."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return sum(
                 db.execute("DELETE FROM rejected WHERE number=?", (n,)).rowcount for n in numbers
             )
@@ -281,6 +242,76 @@ class SqliteStore:
         if self._owner is not None:
             self._owner.close()
             self._owner = None
+
+
+def _statements(version: int) -> Iterator[str]:
+    """The SQL that leads from a schema version to this one; 0 is an empty file. The files of
+    `sql/` begin with the version they lead to, and each statement ends its line."""
+    folder = files("otel_alloy.checkpoint").joinpath("sql")
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        if int(path.name.split("_")[0]) > version:
+            yield from path.read_text().split(";\n")[:-1]
+
+
+def read_memory(db: sqlite3.Connection, owner: str, state: State) -> None:
+    """Fills `state` with the records and executions that `owner`, a source, remembers."""
+    for i, message, created, ended in db.execute(
+        "SELECT id, message, created, ended FROM seen WHERE source=? ORDER BY created", (owner,)
+    ):
+        state.seen[i, message] = Seen(created, ended)
+    for execution, *start in db.execute(
+        "SELECT execution, original, created, next_check, started_at FROM open_execution"
+        " WHERE source=? ORDER BY created",
+        (owner,),
+    ):
+        state.open[execution] = Open(*start)
+    state.ended.update(
+        db.execute(
+            "SELECT execution, until FROM ended_execution WHERE source=? ORDER BY until", (owner,)
+        ).fetchall()
+    )
+
+
+def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> None:
+    """Writes all of a settlement but its progress, in the transaction that is open."""
+    db.executemany(
+        "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
+        [(owner, i, m, s.created, s.ended) for (i, m), s in settlement.seen.items()],
+    )
+    db.executemany(
+        "INSERT OR REPLACE INTO open_execution VALUES (?,?,?,?,?,?)",
+        [
+            (owner, e, o.text(), o.created, o.next_check, o.started_at)
+            for e, o in settlement.opened.items()
+        ],
+    )
+    db.executemany(
+        "DELETE FROM open_execution WHERE source=? AND execution=?",
+        [(owner, e) for e in settlement.closed],
+    )
+    db.executemany(
+        "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
+        [(owner, e, until) for e, until in settlement.ended.items()],
+    )
+    db.executemany(
+        "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
+        " VALUES (?,?,?,?,?,?,?)",
+        [
+            (a.source, a.signals, a.reason, a.role, a.original, a.started_at, a.at)
+            for a in settlement.set_aside
+        ],
+    )
+    db.execute("DELETE FROM seen WHERE source=? AND created<?", (owner, settlement.forget_before))
+    db.execute(
+        "DELETE FROM ended_execution WHERE source=? AND until<?",
+        (owner, settlement.forget_ended_before),
+    )
+
+
+def forget_memory(db: sqlite3.Connection, owner: str) -> None:
+    """Forgets all that `owner` remembers."""
+    for table in ("seen", "ended_execution", "open_execution"):
+        db.execute(f"DELETE FROM {table} WHERE source=?", (owner,))
 
 
 def _base_name(error: Exception) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from otel_alloy.checkpoint import (
     Settlement,
     State,
     Store,
+    open_slices,
     open_store,
 )
 from otel_alloy.errors import CheckpointError, CheckpointUnwritable, Retry, Stop
@@ -359,6 +361,22 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         open_store(url_of(path))
     with pytest.raises(CheckpointError, match="schema version"):
         open_store(url_of(path), exclusive=False)
+
+
+def test_an_older_schema_is_taken_forward(tmp_path: Path) -> None:
+    """A file of schema version 1 keeps what it knows and learns what a backfill needs."""
+    path = tmp_path / "c.db"
+    old = files("otel_alloy.checkpoint").joinpath("sql/1_checkpoint.sql").read_text()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(old + "PRAGMA user_version=1; PRAGMA application_id=0x6F616C79;")
+        db.execute("INSERT INTO source (name, fingerprint, high) VALUES ('default', 'f', 7)")
+        db.commit()
+    store = open_store(url_of(path))
+    assert store.load("default", "f").progress.high == 7
+    slices = open_slices(url_of(path))
+    assert slices.plan("default") is None
+    slices.close()
+    store.close()
 
 
 def test_a_refused_file_is_not_left_locked(tmp_path: Path) -> None:

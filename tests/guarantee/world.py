@@ -353,7 +353,7 @@ class World:
                 self.loop = receiver.SourceLoop(
                     self.settings,
                     self.settings.sources[0],
-                    _Store(self, self._store),  # type: ignore[arg-type]
+                    _Store(self, self._store),
                     self.clock,  # type: ignore[arg-type]
                     lambda event: None,
                 )

@@ -1,0 +1,107 @@
+"""How much of the waiting overlaps: a slow API and a slow endpoint, beside the API alone.
+
+50 ms per API request and 20 ms per export, unless told otherwise. "The API alone" is the same pages
+fetched one after the other by the same reader and client, and nothing done with them. Then the
+backfill with several workers, which wait side by side; the last line is of a range 60 times as long
+that has all of its executions at its end. Arguments: `--executions`, `--page`, `--request`,
+`--export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+
+from common import far_ends
+
+from otel_alloy.alloy.client import AlloyClient
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.reader import Reader, Window
+from otel_alloy.backfill import Backfill, Range
+from otel_alloy.config import Settings
+from otel_alloy.receiver import USER_AGENT, Receiver
+
+END_MS = 1_760_000_000_000
+
+
+def seconds(what: object) -> float:
+    """How long it takes to call `what`."""
+    assert callable(what)
+    begun = time.monotonic()
+    what()
+    return time.monotonic() - begun
+
+
+def main() -> None:
+    """Prints throughputs and their ratios; see the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--executions", type=int, default=20_000)
+    parser.add_argument("--page", type=int, default=100)
+    parser.add_argument("--request", type=float, default=0.05, help="seconds")
+    parser.add_argument("--export", type=float, default=0.02, help="seconds")
+    options = parser.parse_args()
+    logging.getLogger("otel_alloy").setLevel(logging.ERROR)
+    length = options.executions * 5_000
+    begin, end = END_MS - length, END_MS - 120_000
+    with (
+        far_ends(options.executions, request=options.request, export=options.export) as (
+            alloy,
+            otlp,
+        ),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+
+        def settings(name: str) -> Settings:
+            return Settings.model_validate(
+                {
+                    "api_key": "bench",
+                    "endpoint": alloy,
+                    "storage": f"sqlite:///{folder}/{name}.db",
+                    "requests_per_minute": 0,
+                    "page_size": options.page,
+                    "since": 60 * 86400.0,
+                    "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp},
+                }
+            )
+
+        source = settings("none").sources[0]
+        client = AlloyClient(
+            alloy,
+            "bench",
+            api_version=source.api_version,
+            timeout=source.timeout,
+            max_response_bytes=source.max_response_bytes,
+            user_agent=USER_AGENT,
+        )
+        reader = Reader(client.fetch, Query(options.page))
+        alone = seconds(lambda: sum(1 for _ in reader.read(Window(begin, end))))
+        client.close()
+        rate = options.executions / alone
+        print(f"the API alone        {rate:7.0f} executions/s")
+        took = seconds(lambda: Receiver(settings("run")).run(once=True))
+        print(
+            f"run                  {options.executions / took:7.0f} executions/s, "
+            f"{alone / took:.2f} of the API alone"
+        )
+        for workers, start in (
+            (1, begin),
+            (2, begin),
+            (4, begin),
+            (8, begin),
+            (4, end - 60 * length),
+        ):
+            chosen = settings(f"backfill-{workers}-{start}")
+            work = Backfill(chosen, chosen.sources, Range(start, end, "bench"), workers=workers)
+            took = seconds(work.run)
+            uneven = "" if start == begin else ", uneven"
+            print(
+                f"backfill, {workers} workers  {options.executions / took:7.0f} executions/s, "
+                f"{alone / took:.2f} of the API alone{uneven}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,595 @@
+"""History, in time slices and by several workers, beside a running `run`.
+
+**Slices.** The range is cut into slices of createdAt, which are kept in the store. A worker claims
+one and reads it as `run` reads a window (the same loop, in ascending order), with a joiner that
+knows this slice only. Each batch is settled in one transaction: how far the slice is, what was set
+aside, what the joiner has to know next. So a crash repeats at most one batch per worker, byte for
+byte, and the next `backfill` goes on from there. When a worker finds nothing to claim, a slice that
+has taken many pages is halved where it stands; the far half is anybody's.
+
+**What a slice knows.** The end of an execution carries its own startedAt, so the slice that holds
+the end makes the span. An overlap before its start, a slice reads without delivering, as `run`
+remembers as much: a second end within it is a log record and no second span. What is not known
+across slices: the first end of an execution that ended again later than that (its span comes twice
+then, with the same ids, each with what its own end says), and the start of an end that lacks
+startedAt (its span begins where it ends, marked as adjusted). A start without an end is not
+reported as incomplete: the end may lie in another slice, or be the business of `run`.
+
+**Beside `run`.** The backfill has a lock of its own and never writes what `run` remembers. While a
+`run` is active on the same store, it keeps to half of requests_per_minute, looked at with every
+batch. It ends an overlap before now: what is younger may not be visible yet. Where it reaches into
+what `run` has read, executions are delivered twice, with the same bytes; `to` left out ends where
+`run` began.
+
+Where the API ignores the createdAt filter there is one slice and one worker, as every slice would
+be read from the newest record down. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from otel_alloy.alloy.models import Page
+from otel_alloy.alloy.pacing import RequestBudget, ShutdownAsked
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.reader import Filter, Misbehaved, Window
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.checkpoint import Plan, Settlement, Slice, Slices, State, open_slices
+from otel_alloy.config import Settings, SourceSettings
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.events import Advanced, Observe, Planned
+from otel_alloy.joiner import Batch
+from otel_alloy.logs import Folding
+from otel_alloy.mapping.convert import duration_text
+from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.receiver import SourceLoop
+
+log = logging.getLogger("otel_alloy")
+
+DENSE_PAGES = 20
+"""Requests after which a slice may be halved."""
+
+_SLICES_PER_WORKER = 4
+_OVERLAPS_PER_SLICE = 10  # of which each slice reads one more
+_LEAST_MS = 60_000
+_DAY = 86_400.0
+_FAR_FUTURE_MS = 10 * 365 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What to fetch: `start` and `before` are Unix ms (int) or how many seconds ago (float);
+    without `before`, up to where `run` began, else now. `words` is how it was asked for: the same
+    words go on with what is unfinished."""
+
+    start: int | float
+    before: int | float | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a backfill of a source will take. `records` and the rest are None where the API's own
+    count cannot be believed. `per_minute`: the request budget, 0 where there is none."""
+
+    source: str
+    start: int
+    before: int
+    slices: int
+    newest_first: bool
+    per_minute: int
+    records: int | None
+    requests: int | None
+    seconds: float | None
+
+    def sentence(self) -> str:
+        """The estimate for people."""
+        words = (
+            f"source {self.source}: {to_text(self.start)} to {to_text(self.before)}, "
+            f"{self.slices} slices"
+        )
+        if self.newest_first:
+            return words + "; this API has to be read from the newest record down: no estimate"
+        if self.records is None or self.requests is None or self.seconds is None:
+            return words + "; the API's count of records cannot be believed: no estimate"
+        limit = f", at {self.per_minute} requests a minute" if self.per_minute else ""
+        return (
+            f"{words}; estimate: {self.records} records, {self.requests} requests, "
+            f"{duration_text(int(max(self.seconds, 1)) * 10**9)}{limit}"
+        )
+
+
+class _Cut(Exception):
+    """The slice has become shorter; not an error."""
+
+
+class _Shared:
+    """What the workers of one source share."""
+
+    def __init__(self, source: SourceSettings, slices: Slices, workers: int) -> None:
+        self.source = source
+        self.workers = workers
+        self.slices = slices
+        self.budget = RequestBudget(source.requests_per_minute, time.monotonic)
+        self.folding = Folding()
+        self.changed = threading.Condition()
+        self.working = 0
+        self._beside_run = False
+        self._fallback_said = False
+
+    def per_minute(self) -> int:
+        """The request budget: all of it, or half while a `run` is active."""
+        limit = self.source.requests_per_minute
+        return max(1, limit // 2) if limit and self._beside_run else limit
+
+    def make_room(self) -> None:
+        """Looks whether a `run` is active, and keeps to the budget that is left."""
+        with self.changed:
+            active = self.slices.run_is_active()
+            if active == self._beside_run:
+                return
+            self._beside_run = active
+            limit = self.per_minute()
+            self.budget.change(limit)
+        if limit:
+            what = "a run is active beside this" if active else "no run is active any more"
+            self.say(logging.INFO, f"{what}: the backfill keeps to {limit} requests a minute")
+
+    def first_fallback(self) -> bool:
+        """Whether the fallback has not been told yet; true once."""
+        with self.changed:
+            said, self._fallback_said = self._fallback_said, True
+            return not said
+
+    def say(self, level: int, words: str) -> None:
+        """A line of the log."""
+        log.log(level, "source %s: %s", self.source.name, words, extra={"source": self.source.name})
+
+
+class _SliceMemory:
+    """The store as a loop sees it: one slice at a time."""
+
+    def __init__(self, slices: Slices) -> None:
+        self._slices = slices
+        self.piece: Slice | None = None
+
+    def load(self, source: str, fingerprint: str) -> State:
+        return State() if self.piece is None else self._slices.load(self.piece)
+
+    def settle(self, source: str, settlement: Settlement) -> None:
+        assert self.piece is not None
+        self._slices.settle(self.piece, settlement)
+
+
+class _Worker(SourceLoop):
+    """The loop of a source, for slices. Only its first one asks for anything but pages."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shared: _Shared,
+        stop: threading.Event,
+        observe: Observe,
+        dense_pages: int,
+    ) -> None:
+        self._memory = _SliceMemory(shared.slices)
+        self._shared = shared
+        self._dense_pages = dense_pages
+        self._asked = 0
+        self._uncut = 0
+        self._counts = False
+        super().__init__(settings, shared.source, self._memory, stop, observe, shared.budget)
+        self._folding = shared.folding
+
+    # Before the work ------------------------------------------------------------------------------
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether the API has to be read from the newest record down."""
+        return self._reader.newest_first
+
+    def probe(self) -> int:
+        """Finds out what the API makes of filters, and how many records it gives at once."""
+        page = self._reader.probe()
+        if not self.newest_first:
+            # Nothing is there yet. An API that sorts as it likes passes the first probe.
+            future = self._clock.now(_now_ms()) + _FAR_FUTURE_MS
+            nothing = self._look(Window(future, future + 1))
+            self._counts = nothing.pagination is not None and nothing.pagination.totalItems == 0
+            if nothing.received:
+                self._reader.filter = Filter.IGNORED
+        if self.newest_first:
+            self._say_fallback(self._reader.filter.value)
+        return page.received
+
+    def learn_from(self, other: _Worker) -> None:
+        """Takes over what another one found out."""
+        self._reader.filter = other._reader.filter
+
+    def moment(self, when: int | float) -> int:
+        """Unix ms of a moment, by the API's clock where it is told as so long ago."""
+        if isinstance(when, int):
+            return when
+        return max(1, self._clock.earliest(_now_ms()) - int(when * 1000))
+
+    def latest(self) -> int:
+        """How far a backfill may reach: what is younger may become visible later."""
+        return self._clock.now(_now_ms()) - self._overlap
+
+    def count(self, windows: Sequence[Window]) -> int | None:
+        """How many records the API says are in the windows; None where its count cannot be
+        believed, such as when it counts records in the future."""
+        if self.newest_first or not self._counts:
+            return None
+        told = [self._look(window).pagination for window in windows]
+        totals = [p.totalItems for p in told if p is not None and p.totalItems is not None]
+        return sum(totals) if len(totals) == len(windows) else None
+
+    def _look(self, window: Window) -> Page:
+        scope = Query(1, workflow_id=self._source.workflow_id, user_id=self._source.user_id)
+        return self._fetch(replace(scope, after=window.start - 1, before=window.before))
+
+    # The work -------------------------------------------------------------------------------------
+
+    def read_slice(self, piece: Slice) -> None:
+        """Delivers and settles a slice to its end. Raises what `run` raises."""
+        self._memory.piece = piece
+        self._take_up(self._memory.load(piece.source, ""))
+        self._asked, self._uncut = self._fetch.requests, piece.position or piece.start
+        self._cycle = str(piece.number)
+        if piece.position is None and piece.warm < piece.start and not self.newest_first:
+            self._warm_up(piece)
+        while True:
+            progress = self._state.progress
+            start = piece.start if progress.window is None else progress.window[0]
+            window = Window(
+                start if progress.position is None else progress.position, self._piece.before
+            )
+            try:
+                self._read(window)
+                return
+            except _Cut:
+                continue
+            except Misbehaved:
+                if self._reader.ordered:
+                    self._say_fallback(self._reader.filter.value)
+                else:
+                    self._say_fallback("not in ascending order")
+
+    @property
+    def _piece(self) -> Slice:
+        assert self._memory.piece is not None
+        return self._memory.piece
+
+    def _warm_up(self, piece: Slice) -> None:
+        """Takes what lies before the slice into the joiner and delivers none of it."""
+        batch = self._joiner.batch()
+        try:
+            for reading in self._reader.read(Window(piece.warm, piece.start)):
+                self._joiner.take(batch, reading.records, [], _now_ms())
+        except Misbehaved:
+            pass  # what was read is known, and the slice itself is read in the other way
+        batch.executions.clear()
+        batch.settlement.set_aside.clear()
+        self._write(batch)
+
+    def _settle(self, batch: Batch, high: int | None, window: Window, *, last: bool) -> None:
+        was = self._state.progress
+        super()._settle(batch, high, window, last=last)
+        position = self._piece.before if last else self._state.progress.position
+        if position is not None:
+            begun = was.position
+            if begun is None:
+                begun = window.start if was.window is None else was.window[0]
+            self._observe(Advanced(self._source.name, max(0, position - begun)))
+        self._shared.make_room()
+        if not last and position is not None:
+            self._cut_if_dense(position)
+
+    def _cut_if_dense(self, position: int) -> None:
+        """Halves the rest of the slice where it is dense and somebody would have nothing to do."""
+        piece, shared = self._piece, self._shared
+        dense = self._fetch.requests - self._asked >= self._dense_pages
+        if not dense or position <= self._uncut or shared.workers == 1:
+            return
+        with shared.changed:
+            middle = (position + piece.before) // 2
+            if piece.before - middle < _least(self._overlap) or shared.slices.waiting(piece.source):
+                return
+            shared.slices.cut(piece, middle, max(1, middle - self._overlap))
+            self._memory.piece = replace(piece, before=middle)
+            self._asked, self._uncut = self._fetch.requests, position
+            shared.changed.notify_all()
+        raise _Cut
+
+    def _say_fallback(self, why: str) -> None:
+        if self._shared.first_fallback():
+            super()._say_fallback(why)
+
+
+class Backfill:
+    """Delivers the executions of a range, source after source.
+
+    `run` blocks; `stop` may be called from any thread or signal handler. `observe` is told what
+    happens (`otel_alloy.events`) from the workers' threads. `restart`: begin anew where an earlier
+    backfill of the source is unfinished or was the same.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Sequence[SourceSettings],
+        wanted: Range,
+        *,
+        workers: int = 2,
+        restart: bool = False,
+        observe: Observe | None = None,
+        dense_pages: int = DENSE_PAGES,
+    ) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._wanted = wanted
+        self._workers = workers
+        self._restart = restart
+        self._observe: Observe = observe or (lambda event: None)
+        self._dense_pages = dense_pages
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def stop(self) -> None:
+        """Asks for the end: what is in flight is settled, nothing new is begun."""
+        self._stop.set()
+
+    def run(self) -> bool:
+        """True when all is delivered; False where `stop` came first. Raises Stop
+        (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when it cannot go
+        on; what is settled stays settled."""
+        slices = open_slices(self._settings.storage)
+        try:
+            for source in self._sources:
+                self._backfill(source, slices)
+                if self._stop.is_set():
+                    return False
+            return True
+        except ShutdownAsked:
+            return False
+        finally:
+            if not any(thread.is_alive() for thread in self._threads):
+                slices.close()
+
+    def estimate(self) -> list[Estimate]:
+        """What `run` would take, from a few requests of one record each; nothing is written."""
+        slices = open_slices(self._settings.storage)
+        try:
+            return [self._estimate(source, slices) for source in self._sources]
+        finally:
+            slices.close()
+
+    def _estimate(self, source: SourceSettings, slices: Slices) -> Estimate:
+        shared = _Shared(source, slices, self._workers)
+        worker = self._worker(shared)
+        try:
+            shared.make_room()
+            page = worker.probe()
+            begun = time.monotonic()
+            plan, _ = self._plan(worker, shared)
+            pieces = [s for s in plan.slices if s.before > s.start]
+            records = worker.count([_rest(piece) for piece in pieces])
+            took = (time.monotonic() - begun) / max(1, len(pieces))
+        finally:
+            worker.close()
+        requests = seconds = None
+        if records is not None:
+            size = max(1, min(page, source.page_size) - 1)  # the last record of a page comes again
+            requests = math.ceil(records / size) + 2 * len(pieces)
+            seconds = requests * took / self._workers
+            if limit := shared.per_minute():
+                seconds = max(seconds, requests * 60 / limit)
+        return Estimate(
+            source.name,
+            plan.start,
+            plan.before,
+            len(pieces),
+            worker.newest_first,
+            shared.per_minute(),
+            records,
+            requests,
+            seconds,
+        )
+
+    def _worker(self, shared: _Shared) -> _Worker:
+        return _Worker(self._settings, shared, self._stop, self._observe, self._dense_pages)
+
+    def _plan(self, worker: _Worker, shared: _Shared) -> tuple[Plan, bool]:
+        """What there is to do, and whether it is an earlier backfill that goes on. Raises
+        ConfigurationError where the range is none."""
+        source = shared.source
+        found = None if self._restart else shared.slices.plan(source.name)
+        if found is not None and found.slices:
+            if (found.asked, found.fingerprint) != (self._wanted.words, source.fingerprint):
+                raise ConfigurationError(
+                    [
+                        f"source {source.name}: a backfill for `{found.asked}` "
+                        f"({to_text(found.start)} to {to_text(found.before)}) is not finished; "
+                        "repeat that, or forget it with --restart"
+                    ]
+                )
+            return found, True
+        start = worker.moment(self._wanted.start)
+        progress = shared.slices.progress(source.name)
+        begun = None if progress is None else progress.begin
+        if self._wanted.before is not None:
+            before = worker.moment(self._wanted.before)
+        else:
+            before = worker.latest() if begun is None else begun
+        if before > worker.latest():
+            before = worker.latest()
+            shared.say(
+                logging.WARNING,
+                f"ends at {to_text(before)}: what is younger than the overlap "
+                f"({source.overlap:g} s) may still appear",
+            )
+        if start >= before:
+            raise ConfigurationError(
+                [
+                    f"source {source.name}: the range {to_text(start)} to {to_text(before)} is "
+                    "empty; choose an earlier --from"
+                ]
+            )
+        if begun is not None and before > begun:
+            shared.say(
+                logging.WARNING,
+                f"`run` began at {to_text(begun)}: what it delivered from there on is delivered "
+                "again, with the same bytes; leave out --to to end there",
+            )
+        asked, fingerprint = self._wanted.words, source.fingerprint
+        plan = Plan(fingerprint, asked, start, before, [])
+        if found is not None and found == plan:
+            return found, True
+        return replace(plan, slices=self._slices(source, worker, start, before)), False
+
+    def _slices(
+        self, source: SourceSettings, worker: _Worker, start: int, before: int
+    ) -> list[Slice]:
+        overlap = int(source.overlap * 1000)
+        number = min(_SLICES_PER_WORKER * self._workers, (before - start) // _least(overlap))
+        if self._workers == 1 or worker.newest_first:
+            number = 1
+        number = max(1, number)
+        edges = [start + (before - start) * i // number for i in range(number + 1)]
+        return [
+            Slice(0, source.name, edge if edge == start else edge - overlap, edge, end)
+            for edge, end in pairwise(edges)
+        ]
+
+    def _backfill(self, source: SourceSettings, slices: Slices) -> None:
+        """Reads a source to its end, or to `stop`. Raises what a worker raises."""
+        shared = _Shared(source, slices, self._workers)
+        slices.release(source.name)
+        shared.make_room()
+        first = self._worker(shared)
+        workers = [first]
+        try:
+            first.probe()
+            plan, goes_on = self._plan(first, shared)
+            words = f"{to_text(plan.start)} to {to_text(plan.before)}"
+            if goes_on and not plan.slices:
+                shared.say(logging.INFO, f"{words} is done; --restart delivers it again")
+                first.close()
+                return
+            if goes_on:
+                shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
+            else:
+                slices.begin(source.name, plan)
+                shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
+            for warning in age_warnings(plan.start, _now_ms()):
+                shared.say(logging.WARNING, warning)
+            rests = [_rest(piece) for piece in plan.slices]
+            records = first.count(rests)
+            self._observe(Planned(source.name, sum(w.before - w.start for w in rests), records))
+            number = 1 if first.newest_first else self._workers
+            workers += [self._worker(shared) for _ in range(number - 1)]
+            for worker in workers[1:]:
+                worker.learn_from(first)
+        except BaseException:
+            for worker in workers:
+                worker.close()
+            raise
+        failures: list[BaseException] = []
+        self._threads = threads = [
+            threading.Thread(
+                target=self._work,
+                args=(worker, shared, failures),
+                name=f"otel-alloy-{source.name}-{number}",
+                daemon=True,
+            )
+            for number, worker in enumerate(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        deadline: float | None = None
+        while any(t.is_alive() for t in threads):
+            for thread in threads:
+                thread.join(timeout=0.2)
+            if self._stop.is_set():
+                deadline = deadline or time.monotonic() + self._settings.shutdown_timeout
+                if time.monotonic() > deadline:
+                    shared.say(
+                        logging.WARNING,
+                        "gave up waiting for the last batches after "
+                        f"{self._settings.shutdown_timeout:g} s; they will be sent again",
+                    )
+                    break
+        if failures:
+            raise failures[0]
+
+    def _work(self, worker: _Worker, shared: _Shared, failures: list[BaseException]) -> None:
+        """Claims and reads slices until there is none, and nobody is at one that may be halved."""
+        try:
+            while True:
+                with shared.changed:
+                    while (piece := shared.slices.claim(shared.source.name)) is None:
+                        if not shared.working or self._stop.is_set():
+                            return
+                        shared.changed.wait(0.5)
+                    shared.working += 1
+                try:
+                    worker.read_slice(piece)
+                finally:
+                    with shared.changed:
+                        shared.working -= 1
+                        shared.changed.notify_all()
+                if self._stop.is_set():
+                    return
+        except (ShutdownAsked, Stopped):
+            return
+        except BaseException as error:
+            failures.append(error)
+            self._stop.set()  # the others settle what is in flight
+        finally:
+            worker.close()
+
+
+def age_warnings(start: int, now: int) -> list[str]:
+    """What Tempo and Loki do with records as old as `start` (both Unix ms), unless they are told
+    otherwise; the setting by its name."""
+    age = (now - start) / 1000
+    hours = math.ceil(age / 3600 / 24) * 24
+    warnings = []
+    if age > 7 * _DAY:
+        warnings.append(
+            "Loki refuses log records older than limits_config.reject_old_samples_max_age (1w "
+            f"unless set): {hours}h is needed; and those an hour older than the newest one "
+            "of their stream, unless limits_config.shard_streams.time_sharding_enabled is true"
+        )
+    if age > 14 * _DAY:
+        warnings.append(
+            "Tempo deletes spans older than "
+            "overrides.defaults.compaction.block_retention (336h unless set): more than "
+            f"{hours}h is needed"
+        )
+    if age > 120:
+        warnings.append(
+            "Tempo finds spans by search only as old as "
+            f"live_store.wal.ingestion_time_range_slack (2m unless set): {hours}h is needed"
+        )
+    return warnings
+
+
+def _least(overlap: int) -> int:
+    """How short a slice may be, ms: each one also reads an overlap before it."""
+    return max(_LEAST_MS, _OVERLAPS_PER_SLICE * overlap)
+
+
+def _rest(piece: Slice) -> Window:
+    return Window(piece.start if piece.position is None else piece.position, piece.before)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,155 @@
+"""A backfill's slices in the checkpoint's SQLite file.
+
+A backfill holds a lock of its own (`.backfill.lock`), so a second one is refused and a running
+`run` is not disturbed: both only meet in short transactions. As nobody else can hold a claim, the
+claims of a process that died are given back when the next one begins. What a slice remembers of
+its records lies in the tables that sources use, under a name that no source has. Only SQL and its
+errors may live here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from otel_alloy.checkpoint import Plan, Progress, Settlement, Slice, State, Store
+from otel_alloy.checkpoint.sqlite import SqliteStore, forget_memory, read_memory, write_memory
+from otel_alloy.errors import CheckpointError
+
+_COLUMNS = "number, source, warm, start, before, position, high"
+
+
+class SqliteSlices:
+    """`store`: opened without being exclusive; closed with this."""
+
+    def __init__(self, store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        self._store = store
+        try:
+            self._owner = store.hold(
+                ".backfill.lock",
+                "another backfill is using this checkpoint; wait for its end, or stop it",
+            )
+        except BaseException as error:
+            store.close()
+            if isinstance(error, sqlite3.Error):
+                raise CheckpointError(
+                    f"the lock file beside the checkpoint: {error}; make the folder writable"
+                ) from None
+            raise
+
+    def run_is_active(self) -> bool:
+        """See `Slices.run_is_active`."""
+        lock = self._store.beside(".lock")
+        if not lock.exists():
+            return False
+        try:
+            with closing(sqlite3.connect(f"{lock.as_uri()}?mode=ro", timeout=0, uri=True)) as db:
+                db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.Error:
+            return True
+        return False
+
+    def progress(self, source: str) -> Progress | None:
+        """See `Slices.progress`."""
+        return self._store.sources().get(source)
+
+    def plan(self, source: str) -> Plan | None:
+        """See `Slices.plan`."""
+        with self._store.transaction() as db:
+            row = db.execute(
+                "SELECT fingerprint, asked, start, before FROM backfill WHERE source=?", (source,)
+            ).fetchone()
+            if row is None:
+                return None
+            slices = db.execute(
+                f"SELECT {_COLUMNS} FROM slice WHERE source=? AND state!='done' ORDER BY start",
+                (source,),
+            )
+            fingerprint, asked, start, before = row
+            return Plan(fingerprint, asked, start, before, [Slice(*found) for found in slices])
+
+    def begin(self, source: str, plan: Plan) -> None:
+        """See `Slices.begin`."""
+        with self._store.transaction() as db:
+            old = db.execute("SELECT number FROM slice WHERE source=?", (source,)).fetchall()
+            for (number,) in old:
+                forget_memory(db, _name(source, number))
+            db.execute("DELETE FROM slice WHERE source=?", (source,))
+            db.execute(
+                "INSERT OR REPLACE INTO backfill VALUES (?,?,?,?,?)",
+                (source, plan.fingerprint, plan.asked, plan.start, plan.before),
+            )
+            db.executemany(
+                "INSERT INTO slice (source, warm, start, before) VALUES (?,?,?,?)",
+                [(source, s.warm, s.start, s.before) for s in plan.slices],
+            )
+
+    def claim(self, source: str) -> Slice | None:
+        """See `Slices.claim`."""
+        with self._store.transaction() as db:
+            row = db.execute(
+                f"SELECT {_COLUMNS} FROM slice WHERE source=? AND state='waiting'"
+                " ORDER BY start LIMIT 1",
+                (source,),
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute("UPDATE slice SET state='claimed' WHERE number=?", (row[0],))
+            return Slice(*row)
+
+    def release(self, source: str) -> None:
+        """See `Slices.release`."""
+        with self._store.transaction() as db:
+            db.execute(
+                "UPDATE slice SET state='waiting' WHERE source=? AND state='claimed'", (source,)
+            )
+
+    def waiting(self, source: str) -> int:
+        """See `Slices.waiting`."""
+        with self._store.transaction() as db:
+            row = db.execute(
+                "SELECT count(*) FROM slice WHERE source=? AND state='waiting'", (source,)
+            ).fetchone()
+            return int(row[0])
+
+    def load(self, piece: Slice) -> State:
+        """See `Slices.load`."""
+        window = (piece.start, piece.before)
+        state = State(Progress(piece.high, window, piece.position, piece.start))
+        with self._store.transaction() as db:
+            read_memory(db, _name(piece.source, piece.number), state)
+        return state
+
+    def settle(self, piece: Slice, settlement: Settlement) -> None:
+        """See `Slices.settle`."""
+        progress, name = settlement.progress, _name(piece.source, piece.number)
+        with self._store.transaction() as db:
+            write_memory(db, name, settlement)
+            if progress.window is None:
+                forget_memory(db, name)
+                db.execute("UPDATE slice SET state='done' WHERE number=?", (piece.number,))
+            else:
+                start = progress.window[0]
+                db.execute(
+                    "UPDATE slice SET warm=?, start=?, position=?, high=? WHERE number=?",
+                    (start, start, progress.position, progress.high, piece.number),
+                )
+
+    def cut(self, piece: Slice, at: int, warm: int) -> None:
+        """See `Slices.cut`."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE slice SET before=? WHERE number=?", (at, piece.number))
+            db.execute(
+                "INSERT INTO slice (source, warm, start, before) VALUES (?,?,?,?)",
+                (piece.source, warm, at, piece.before),
+            )
+
+    def close(self) -> None:
+        """See `Slices.close`."""
+        self._owner.close()
+        self._store.close()
+
+
+def _name(source: str, number: int) -> str:
+    return f"{source}\x1f{number}"
