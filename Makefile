@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench audit wheel servers clean
+.PHONY: demo test lint format bench audit wheel docs screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -34,6 +34,12 @@ wheel: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 
+docs: $(VENV)/.dev  ## the documentation, as pages in site/; a warning is an error
+	$(BIN)/python docs/build.py $(ARGS)
+
+screenshots: $(VENV)/.dev  ## takes the pictures in docs/images anew
+	$(BIN)/python docs/screenshots.py $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "otel-alloy needs Python 3.11 or newer; name one with PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
@@ -43,8 +49,8 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,292 @@
+"""The reference tables of the documentation, made from the code each time the site is built.
+
+A page asks for one with a line `<!-- generated: NAME -->`; `TABLES` has the names. What a table
+says stands in the code that it is about (`semconv`, `config`, `telemetry`, `cli`) or in the file
+that people install (`alerts.yaml`); only how it is laid out is decided here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+import yaml
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from otel_alloy.cli import commands
+from otel_alloy.config import Settings, SourceSettings
+from otel_alloy.mapping import semconv
+from otel_alloy.telemetry import METRICS, metrics_table
+
+REPOSITORY = Path(__file__).parents[1]
+ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
+VECTORS = REPOSITORY / "examples/correlate/vectors.json"
+
+_VARIABLES = {"api_key": "ALLOY_API_KEY", "endpoint": "ALLOY_ENDPOINT"}
+_FILE_ONLY = frozenset(("resource", "sources"))
+_APART = frozenset(("privacy", "environment"))  # documented by what they consist of
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as people write it; empty where that way of writing it does not exist."""
+
+    key: str
+    variable: str
+    flag: str
+    type: str
+    default: str
+    meaning: str
+
+
+def source_settings() -> list[Setting]:
+    """The settings that each source may have for itself."""
+    return list(_settings(SourceSettings.model_fields))
+
+
+def process_settings() -> list[Setting]:
+    """The settings that there are once."""
+    found = list(_settings(Settings.model_fields))
+    for name, field in type(
+        Settings.model_fields["privacy"].get_default(call_default_factory=True)
+    ).model_fields.items():
+        variable = f"OTEL_ALLOY_PRIVACY_{name.upper()}"
+        meaning = f"what becomes of `{field.alias}`; `hash` needs `privacy_key`"
+        choices = _type(field)
+        found.append(Setting(f"privacy: {field.alias}", variable, "", choices, "keep", meaning))
+    return found
+
+
+def _settings(fields: dict[str, FieldInfo]) -> Iterator[Setting]:
+    flags = _flags(commands.commands["run"])
+    for name, field in fields.items():
+        if name in _APART:
+            continue
+        variable = "" if name in _FILE_ONLY else _VARIABLES.get(name, f"OTEL_ALLOY_{name.upper()}")
+        meaning = field.description or "the accounts, where there are several"
+        yield Setting(
+            name, variable, flags.get(name, ""), _type(field), _default(name, field), meaning
+        )
+
+
+def _flags(command: click.Command) -> dict[str, str]:
+    return {
+        option.name: "/".join((*option.opts, *option.secondary_opts))
+        for option in command.params
+        if isinstance(option, click.Option) and option.name
+    }
+
+
+def _type(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if annotation is int:
+        low, high = (_bound(field, name) for name in ("ge", "le"))
+        return f"number, {low:,} to {high:,}" if high is not None else f"number, from {low:,} on"
+    if annotation is float:
+        return "duration" + _duration_bounds(field)
+    if annotation == int | float | None:
+        return "duration or timestamp"
+    if get_origin(annotation) is dict:
+        return "names and values"
+    if get_origin(annotation) is tuple:
+        return "list of sources"
+    return {bool: "`true` or `false`", SecretStr: "secret text"}.get(annotation, "text")  # type: ignore[arg-type]
+
+
+def _bound(field: FieldInfo, name: str) -> Any:
+    return next((getattr(m, name) for m in field.metadata if hasattr(m, name)), None)
+
+
+def _duration_bounds(field: FieldInfo) -> str:
+    low, high = _bound(field, "ge"), _bound(field, "le")
+    words = f", from {_duration(low)}" if low else ""
+    return words + (f", at most {_duration(high)}" if high else "")
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length and not seconds % length and (unit != "d" or seconds > 86400):
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    value = field.default
+    if field.is_required() or value is None or value == "" or name in _FILE_ONLY:
+        return ""
+    if isinstance(value, SecretStr):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _duration(value) if isinstance(value, float) else str(value)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _settings_table(settings: Iterable[Setting]) -> str:
+    return _table(
+        ("in the file", "variable and flag", "value", "default", "meaning"),
+        (
+            (
+                _code(s.key),
+                "<br>".join(_code(name) for name in (s.variable, s.flag) if name) or "file only",
+                s.type,
+                _code(s.default),
+                s.meaning,
+            )
+            for s in settings
+        ),
+    )
+
+
+def _attributes(*places: str) -> str:
+    return _table(
+        ("attribute", "on", "type", "example", "meaning", "present"),
+        (
+            (
+                _code(a.key),
+                "both" if set(a.on) >= {"span", "log record"} else ", ".join(a.on),
+                a.type,
+                _code(str(a.example).lower() if isinstance(a.example, bool) else str(a.example)),
+                a.meaning,
+                a.present,
+            )
+            for a in semconv.ATTRIBUTES
+            if set(places) & set(a.on)
+        ),
+    )
+
+
+def _service_attributes() -> str:
+    return _table(
+        ("attribute", "type", "example", "meaning"),
+        (
+            (_code(a.key), a.type, _code(str(a.example)), a.meaning)
+            for a in semconv.ATTRIBUTES
+            if "service span" in a.on
+        ),
+    )
+
+
+def _events() -> str:
+    return _table(
+        ("event", "severity", "span too", "meaning"),
+        (
+            (_code(e.name), f"{e.severity[1]} {e.severity[0]}", "yes" if e.span else "", e.meaning)
+            for e in semconv.EVENTS
+        ),
+    )
+
+
+def _buckets() -> str:
+    return _table(
+        ("histogram", "upper bounds of its buckets"),
+        (
+            (_code(m.name), ", ".join(f"{bound:g}" for bound in m.buckets))
+            for m in METRICS
+            if m.buckets
+        ),
+    )
+
+
+def _commands() -> str:
+    return "\n\n".join(_command(command, "otel-alloy") for command in commands.commands.values())
+
+
+def _command(command: click.Command, path: str) -> str:
+    """A command: usage, what it does, its arguments and options; below it those of a group."""
+    path = f"{path} {command.name}"
+    if isinstance(command, click.Group):
+        parts = [f"## {path}", command.help or ""]
+        return "\n\n".join([*parts, *(_command(c, path) for c in command.commands.values())])
+    context = click.Context(command, info_name=path)
+    usage = " ".join(command.collect_usage_pieces(context))
+    level = "#" * path.count(" ")
+    text = "\n\n".join(" ".join(p.split()) for p in (command.help or "").split("\n\n"))
+    parts = [f"#{level} {path}", f"```text\n{path} {usage}\n```", text]
+    settings = {s.key for s in (*source_settings(), *process_settings())}
+    options = [o for o in command.params if isinstance(o, click.Option) and not o.hidden]
+    all_settings = "batch_size" in {o.name for o in options}
+    rows = [_option(o, context) for o in options if not (all_settings and o.name in settings)]
+    if rows:
+        parts.append(_table(("option", "meaning", "default"), rows))
+    if all_settings:
+        parts.append("And a flag for each of the [settings](settings.md) that has one.")
+    return "\n\n".join(parts)
+
+
+def _option(option: click.Option, context: click.Context) -> tuple[str, str, str]:
+    names = "/".join((*option.opts, *option.secondary_opts))
+    if not option.is_flag:
+        names += " " + option.make_metavar(context)
+    shown = option.default if option.show_default and option.default is not None else ""
+    words = (option.help or "") + (" (required)" if option.required else "")
+    return _code(names.replace("|", "\\|")), words, _code(str(shown))
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """The alert rules that are shipped, by name."""
+    groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def _alerts() -> str:
+    return _table(
+        ("alert", "severity", "after"),
+        (
+            (f"[{name}](#{name.lower()})", rule["labels"]["severity"], rule.get("for", "at once"))
+            for name, rule in alerts().items()
+        ),
+    )
+
+
+def alert(name: str) -> str:
+    """What the rule `name` says of itself, and its condition."""
+    rule = alerts()[name]
+    description = rule["annotations"].get("description", "")
+    words = f"**{rule['labels']['severity'].capitalize()}.** {description}".strip()
+    condition = "\n".join("    " + line for line in rule["expr"].strip().splitlines())
+    return f'{words}\n\n??? note "Condition"\n\n    ```promql\n{condition}\n    ```'
+
+
+def _vectors() -> str:
+    vectors = json.loads(VECTORS.read_text("utf-8"))["executions"]
+    return _table(
+        ("uuid", "trace id", "span id"),
+        (
+            (_code(v["uuid"]), _code(v["trace_id"]), _code(v["span_id"]))
+            for v in vectors
+            if len(v["uuid"]) < 40
+        ),
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "span and log record attributes": lambda: _attributes("span", "log record"),
+    "service span attributes": _service_attributes,
+    "resource attributes": lambda: _attributes("resource"),
+    "events": _events,
+    "settings of a source": lambda: _settings_table(source_settings()),
+    "settings of the process": lambda: _settings_table(process_settings()),
+    "metrics": metrics_table,
+    "buckets": _buckets,
+    "commands": _commands,
+    "alerts": _alerts,
+    "vectors": _vectors,
+    **{f"alert {name}": partial(alert, name) for name in alerts()},
+}
