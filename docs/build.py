@@ -56,6 +56,7 @@ def stage(folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("\n".join(_lines(source, name, homes, folder)) + "\n", "utf-8")
+    shutil.copyfile(REPOSITORY / "docs/style.css", folder / "style.css")
 
 
 def _lines(source: Path, name: str, homes: dict[Path, str], folder: Path) -> Iterator[str]:

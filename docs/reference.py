@@ -140,11 +140,10 @@ def _code(text: str) -> str:
 
 def _settings_table(settings: Iterable[Setting]) -> str:
     return _table(
-        ("in the file", "variable and flag", "value", "default", "meaning"),
+        ("in the file, environment and command line", "value", "default", "meaning"),
         (
             (
-                _code(s.key),
-                "<br>".join(_code(name) for name in (s.variable, s.flag) if name) or "file only",
+                "<br>".join(_code(name) for name in (s.key, s.variable, s.flag) if name),
                 s.type,
                 _code(s.default),
                 s.meaning,
@@ -156,15 +155,13 @@ def _settings_table(settings: Iterable[Setting]) -> str:
 
 def _attributes(*places: str) -> str:
     return _table(
-        ("attribute", "on", "type", "example", "meaning", "present"),
+        ("attribute and example", "type", "on", "meaning"),
         (
             (
-                _code(a.key),
-                "both" if set(a.on) >= {"span", "log record"} else ", ".join(a.on),
+                f"{_code(a.key)}<br>{_code(_example(a))}",
                 a.type,
-                _code(str(a.example).lower() if isinstance(a.example, bool) else str(a.example)),
-                a.meaning,
-                a.present,
+                "both" if set(a.on) >= {"span", "log record"} else ", ".join(a.on),
+                f"{a.meaning}.<br>*Present {a.present}.*",
             )
             for a in semconv.ATTRIBUTES
             if set(places) & set(a.on)
@@ -172,11 +169,16 @@ def _attributes(*places: str) -> str:
     )
 
 
+def _example(attribute: semconv.Attribute) -> str:
+    example = attribute.example
+    return str(example).lower() if isinstance(example, bool) else str(example)
+
+
 def _service_attributes() -> str:
     return _table(
         ("attribute", "type", "example", "meaning"),
         (
-            (_code(a.key), a.type, _code(str(a.example)), a.meaning)
+            (_code(a.key), a.type, _code(_example(a)), a.meaning)
             for a in semconv.ATTRIBUTES
             if "service span" in a.on
         ),
