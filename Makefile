@@ -35,7 +35,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --quiet
 
 docs: $(VENV)/.dev  ## the documentation, as pages in site/; a warning is an error
-	$(BIN)/python docs/build.py $(ARGS)
+	$(BIN)/python docs/pages.py $(ARGS)
 
 screenshots: $(VENV)/.dev  ## takes the pictures in docs/images anew
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -1,6 +1,6 @@
-"""Builds the documentation site: `python docs/build.py [--site FOLDER]`.
+"""Builds the documentation site: `python docs/pages.py [--site FOLDER]`.
 
-The pages are `docs/*.md` and what the repository has anyway (`PAGES`): a text stands in one place
+The pages are `docs/*.md` and what the repository has anyway (`TAKEN_OVER`): a text stands in one place
 only, and its links work where it lies. So everything is copied to a temporary folder first, with
 links turned to where the pages are there and with the generated tables put in; Zensical builds
 that, strictly. A link to a file that is no page takes the file along; a link to a folder without
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from reference import REPOSITORY, TABLES
 
-PAGES = {
+TAKEN_OVER = {
     "guarantee.md": "GUARANTEE.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -43,15 +43,15 @@ _LINK = re.compile(r"`+[^`]+`+|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 """Code, in which nothing is a link, or a link."""
 
 
-def pages() -> dict[str, Path]:
+def sources() -> dict[str, Path]:
     """Where each page of the site comes from, by its path within the site's sources."""
     own = {path.name: path for path in sorted((REPOSITORY / "docs").glob("*.md"))}
-    return own | {name: REPOSITORY / source for name, source in PAGES.items()}
+    return own | {name: REPOSITORY / source for name, source in TAKEN_OVER.items()}
 
 
 def stage(folder: Path) -> None:
     """Writes the site's sources into `folder`."""
-    homes = {source: name for name, source in pages().items()}
+    homes = {source: name for name, source in sources().items()}
     for source, name in homes.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,478 @@
+"""The documentation: it builds, leads nowhere that is not there, and says what the code does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import click
+import pytest
+import yaml
+
+from otel_alloy import cli, telemetry
+from otel_alloy.config import load_settings
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.mapping import semconv
+from otel_alloy.propagator import AlloyPropagator, call_attributes
+
+pytest.importorskip("zensical", reason="the extra `docs` is not installed")
+
+REPOSITORY = Path(__file__).parents[1]
+DOCS = REPOSITORY / "docs"
+TESTDATA = Path(__file__).parent / "testdata"
+README = (REPOSITORY / "README.md").read_text("utf-8")
+sys.path.insert(0, str(DOCS))
+
+import pages  # noqa: E402
+import reference  # noqa: E402
+
+SOURCES = {path.name: path for path in (*DOCS.glob("*.md"), REPOSITORY / "README.md")} | {
+    name: REPOSITORY / source for name, source in pages.TAKEN_OVER.items()
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    subprocess.run([sys.executable, DOCS / "pages.py", "--site", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site's sources, tables included."""
+    folder = tmp_path_factory.mktemp("docs") / "staged"
+    pages.stage(folder)
+    return folder
+
+
+class _Page(HTMLParser):
+    """Ids, links and what a browser would load, of one page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.classes: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attributes}
+        self.ids.add(found.get("id", ""))
+        self.classes.update(found.get("class", "").split())
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("canonical", "next", "prev", "alternate"):
+            self.loaded.append(found["href"])
+        for name in ("src", "srcset", "poster", "data"):
+            if name in found:
+                self.loaded.append(found[name])
+
+
+def _pages(site: Path) -> dict[Path, _Page]:
+    return {path: _Page(path.read_text("utf-8")) for path in site.rglob("*.html")}
+
+
+def test_every_page_is_in_the_navigation(site: Path) -> None:
+    """The site builds with warnings as errors; each page can be reached, and each entry exists."""
+
+    def entries(node: Any) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        else:
+            for child in node.values() if isinstance(node, dict) else node:
+                yield from entries(child)
+
+    navigation = list(entries(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(navigation) == sorted(pages.sources())
+    for name in navigation:
+        page = site / name.removesuffix(".md").removesuffix("index") / "index.html"
+        assert page.exists(), name
+
+
+def test_every_link_and_anchor_resolves(site: Path) -> None:
+    """No link, picture or anchor of a built page leads nowhere within the site."""
+    built = _pages(site)
+    checked = 0
+    for path, page in built.items():
+        if path.name == "404.html":
+            continue  # is served from anywhere, so its links are absolute
+        for link in (*page.links, *page.loaded):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{path.relative_to(site)}: {link}"
+            if parts.fragment and target in built:
+                assert unquote(parts.fragment) in built[target].ids, f"{path}: {link}"
+            checked += 1
+    assert checked > 500
+
+
+def test_links_work_in_the_repository_too() -> None:
+    """What the site takes over, and the README, link to files that are there."""
+    for name, path in SOURCES.items():
+        text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^()\s]+)\)", text):
+            if not re.match(r"[a-z]+:|#", target):
+                assert (path.parent / target.partition("#")[0]).exists(), f"{name}: {target}"
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    """No page, style sheet or picture loads a script, style, font or image from another host, and
+    none has what makes the theme's own script fetch one (diagrams, light boxes, live code)."""
+    for path, page in _pages(site).items():
+        for source in page.loaded:
+            assert not urlsplit(source).netloc, f"{path.name}: {source}"
+        assert not page.classes & {"mermaid", "glightbox", "arithmatex"}, path.name
+    for path in (*site.rglob("*.css"), *site.rglob("*.svg")):
+        text = path.read_text("utf-8")
+        assert not re.search(r"@import|@font-face|url\(\s*['\"]?(https?:)?//|href=.http", text), (
+            path
+        )
+
+
+def test_pictures_are_used_and_of_a_terminal() -> None:
+    """Each picture in docs/images is made by the script, stands in a page, and is SVG text."""
+    from xml.etree import ElementTree
+
+    pictures = {path.stem: path for path in (DOCS / "images").iterdir()}
+    script = (DOCS / "screenshots.py").read_text("utf-8")
+    texts = "".join(path.read_text("utf-8") for path in SOURCES.values())
+    assert {"demo", "tail", "summary"} <= set(pictures)
+    for name, path in pictures.items():
+        assert f'"{name}": Shot(' in script and f"images/{name}.svg" in texts, name
+        drawn = ElementTree.parse(path).getroot().itertext()
+        assert "Shopify orders to NetSuite" in drawn, f"{name}: not the simulator's data"
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+SETTINGS = [*reference.source_settings(), *reference.process_settings()]
+
+
+def _mistakes(environment: dict[str, str], file: str | None = None) -> str:
+    try:
+        load_settings({}, environment, file=file)
+    except ConfigurationError as error:
+        return "\n".join(error.mistakes)
+    return ""
+
+
+def test_settings_are_those_of_the_code(staged: Path) -> None:
+    """Every variable that the code takes is documented, on the page and in the README, and no
+    other one; likewise every key of the file and every flag."""
+    told = re.search(r"known are (.*)", _mistakes({"OTEL_ALLOY_NO_SUCH": "1"}))
+    assert told is not None
+    taken = set(told[1].split(", ")) | {"ALLOY_API_KEY", "ALLOY_ENDPOINT"}
+    taken |= {"OTEL_ALLOY_PRIVACY_USER_EMAIL", "OTEL_ALLOY_PRIVACY_USER_FULL_NAME"}
+    assert {s.variable for s in SETTINGS} - {""} == taken
+    taken |= {"OTEL_ALLOY_CONFIG", "OTEL_ALLOY_PROPAGATOR_SAMPLED"}
+    page = (staged / "settings.md").read_text("utf-8")
+    for text in (page, README):
+        named = set(re.findall(r"\bOTEL_ALLOY_[A-Z_]+[A-Z]\b|\bALLOY_[A-Z_]+[A-Z]\b", text))
+        assert named - {"ALLOY_KEY_PRODUCTION", "ALLOY_KEY_STAGING"} == taken
+    for variable in taken:
+        assert "no such setting" not in _mistakes({variable: "?"}), variable
+
+    flags = {s.flag for s in SETTINGS} - {""}
+    for command in ("run", "backfill", "check"):
+        section = _commands_page().partition(f"## otel-alloy {command}\n")[2].partition("\n## ")[0]
+        have = set(reference._flags(cli.commands.commands[command]).values())
+        assert flags <= have, command
+        for flag in have - flags:
+            assert f"`{flag}" in section, f"{command} {flag}"
+
+
+def _commands_page() -> str:
+    return reference.TABLES["commands"]()
+
+
+def test_settings_file_takes_every_key(tmp_path: Path) -> None:
+    """A YAML file may hold every key that the tables name, with its documented default."""
+    lines = [
+        f"{s.key.replace(':', ': {')}: {json.dumps(s.default)}" + ("}" if ":" in s.key else "")
+        for s in SETTINGS
+        if s.default
+    ]
+    merged: dict[str, Any] = {"api_key": "any"}
+    for line in lines:
+        for key, value in yaml.safe_load(line).items():
+            if isinstance(value, dict):
+                merged.setdefault(key, {}).update(value)
+            else:
+                merged[key] = value
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump(merged))
+    assert load_settings({}, {}, file=str(file)) == load_settings({}, {"ALLOY_API_KEY": "any"})
+
+
+def test_readme_has_the_defaults() -> None:
+    """The README's table of settings tells the defaults that the code has."""
+    defaults: dict[str, str] = {}
+    for row in re.findall(r"^\| (`[A-Z].*) \|$", README, flags=re.MULTILINE):
+        names, default = row.replace("| |", "|  |").split(" | ")[:2]
+        for variable in re.findall(r"`((?:OTEL_)?ALLOY_[A-Z_]+)`", names):
+            defaults[variable] = default.strip("` ")
+    for setting in SETTINGS:
+        if setting.variable and setting.variable != "OTEL_ALLOY_PRIVACY_KEY":
+            assert defaults[setting.variable] == setting.default, setting.variable
+
+
+def test_otel_variables_are_those_of_the_code(staged: Path) -> None:
+    """The variables of OpenTelemetry that the code reads are on the page, and no others."""
+    code = "".join(p.read_text("utf-8") for p in (REPOSITORY / "otel_alloy").rglob("*.py"))
+    read = set(re.findall(r"\bOTEL_(?!ALLOY|EXPORTER)[A-Z_]+[A-Z]\b", code))
+    read.remove("OTEL_PROPAGATORS")  # is read in the services that Alloy calls
+    from otel_alloy.config import _OTLP_KEYS
+
+    read |= {f"OTEL_EXPORTER_OTLP_{key.upper()}" for key in _OTLP_KEYS}
+    page = (staged / "settings.md").read_text("utf-8")
+    named = set(re.findall(r"^\| (`OTEL_(?!ALLOY).*?) \|", page, flags=re.MULTILINE))
+    assert set(re.findall(r"OTEL_[A-Z_]+[A-Z]", " ".join(named))) == read
+
+
+def test_yaml_examples_load(tmp_path: Path) -> None:
+    """The settings files that page and README show are accepted as they stand."""
+    environment = {"ALLOY_KEY_PRODUCTION": "one", "ALLOY_KEY_STAGING": "two"}
+    for text in ((DOCS / "settings.md").read_text("utf-8"), README):
+        for number, example in enumerate(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)):
+            file = tmp_path / f"{number}.yaml"
+            file.write_text(example)
+            settings = load_settings({}, environment, file=str(file))
+            assert [s.name for s in settings.sources] == ["production", "staging"]
+
+
+# Attributes, events, metrics ---------------------------------------------------------------------
+
+
+def _golden() -> dict[str, dict[str, Any]]:
+    return {
+        path.name.removesuffix(".expected.json"): json.loads(path.read_text("utf-8"))
+        for path in TESTDATA.glob("*.expected.json")
+    }
+
+
+def _attributes(item: dict[str, Any] | None) -> dict[str, Any]:
+    return {a["key"]: a["value"] for a in (item or {}).get("attributes", [])}
+
+
+def test_attributes_are_those_that_are_written() -> None:
+    """The table has exactly the attributes that spans and log records have in all golden pairs,
+    each on what it stands on and with its type; and exactly the keys that `semconv` names."""
+    wire = {"string": "stringValue", "int": "intValue", "boolean": "boolValue"}
+    for kind, name in (("span", "span"), ("log", "log record")):
+        written = {k: v for pair in _golden().values() for k, v in _attributes(pair[kind]).items()}
+        documented = {a.key: a for a in semconv.ATTRIBUTES if name in a.on}
+        assert set(documented) == set(written)
+        for key, attribute in documented.items():
+            types = {
+                next(iter(_attributes(pair[kind])[key]))
+                for pair in _golden().values()
+                if key in _attributes(pair[kind])
+            }
+            # A version beyond 64 bits becomes text.
+            assert wire[attribute.type] in types <= {wire[attribute.type], "stringValue"}, key
+    keys = {
+        value
+        for name, value in vars(semconv).items()
+        if isinstance(value, str)
+        and "." in value
+        and name.isupper()
+        and not name.startswith("EVENT_")
+    } | {semconv.EVENT_NAME}
+    assert [a.key for a in semconv.ATTRIBUTES] == list(
+        dict.fromkeys(a.key for a in semconv.ATTRIBUTES)
+    )
+    assert {a.key for a in semconv.ATTRIBUTES} == keys
+
+
+def test_examples_are_what_the_vendors_record_becomes() -> None:
+    """Order and examples of the table are those of the vendor's published error record."""
+    pair = _golden()["vendor-sample"]
+    for kind in ("span", "log"):
+        written = _attributes(pair[kind])
+        documented = [a for a in semconv.ATTRIBUTES if a.key in written]
+        assert [a.key for a in documented] == list(written)
+        for attribute in documented:
+            (value,) = written[attribute.key].values()
+            assert str(attribute.example) == str(value), attribute.key
+
+
+def test_events_are_those_that_are_written() -> None:
+    """Each event is in the golden pairs with its severity, and with a span where it says so."""
+    written = {
+        pair["log"]["eventName"]: (
+            pair["log"]["severityText"],
+            pair["log"]["severityNumber"].removeprefix("SEVERITY_NUMBER_"),
+        )
+        for pair in _golden().values()
+    }
+    numbers = {"INFO": 9, "WARN": 13, "ERROR": 17}
+    assert {(e.name, e.severity) for e in semconv.EVENTS} == {
+        (name, (numbers[number], text)) for name, (text, number) in written.items()
+    }
+    for event in semconv.EVENTS:
+        with_span = [
+            p["span"] is not None
+            for n, p in _golden().items()
+            if p["log"]["eventName"] == event.name and n != "second-terminal"
+        ]
+        assert all(with_span) if event.span else not any(with_span), event.name
+
+
+def test_service_span_attributes_are_those_of_the_headers() -> None:
+    """The table for service spans has what the propagator takes from Alloy's headers."""
+    names = ("ExecutionUuid", "WorkflowId", "UserId", "BlockName", "BlockType")
+    context = AlloyPropagator(sampled=True).extract({f"X-Alloy-{name}": "x" for name in names})
+    documented = {a.key for a in semconv.ATTRIBUTES if "service span" in a.on}
+    assert documented == set(call_attributes(context))
+
+
+def test_every_name_that_is_mentioned_exists(staged: Path) -> None:
+    """Whatever a page or the README calls `runalloy.…` is an attribute, event or metric; and each
+    of those is mentioned on its page, and in the README where it is a metric or an attribute."""
+    metrics = {m.name for m in telemetry.METRICS}
+    labels = {a for m in telemetry.METRICS for a in m.attributes}
+    attributes = {a.key for a in semconv.ATTRIBUTES}
+    known = metrics | labels | attributes | {e.name for e in semconv.EVENTS}
+    texts = {path.name: path.read_text("utf-8") for path in staged.rglob("*.md")}
+    for name, text in {**texts, "README.md": README}.items():
+        mentioned = set(re.findall(r"`(runalloy\.[a-z_.]*[a-z_])`", text))
+        assert mentioned <= known, name
+    for name in metrics | labels:
+        assert f"`{name}`" in texts["metrics.md"] and f"`{name}`" in README
+    for key in attributes:
+        assert f"`{key}`" in texts["mapping.md"]
+    written = {a.key for a in semconv.ATTRIBUTES if {"span", "log record"} & set(a.on)}
+    assert written - {"user.hash", "event.name"} <= _expanded(README)
+    assert telemetry.metrics_table() in texts["metrics.md"]
+
+
+def _expanded(text: str) -> set[str]:
+    """The names in code, `.id` after `runalloy.workflow.name` being `runalloy.workflow.id`."""
+    names, last = set(), ""
+    for name in re.findall(r"`([a-z_.]+)`", text):
+        if name.startswith("."):
+            name = last.rpartition(".")[0] + name
+        else:
+            last = name
+        names.add(name)
+    return names
+
+
+# Alerts ------------------------------------------------------------------------------------------
+
+
+def test_every_alert_has_its_remedy() -> None:
+    """The operate page has one section for each alert that is shipped, no other one, with what the
+    rule says of itself and a remedy."""
+    text = (DOCS / "operate.md").read_text("utf-8").partition("\n## Alerts\n")[2]
+    heads = re.findall(r"^### (.+)$", text, flags=re.MULTILINE)
+    assert heads == list(reference.alerts())
+    for head, section in zip(heads, re.split(r"^### .+$", text, flags=re.M)[1:], strict=True):
+        assert f"<!-- generated: alert {head} -->" in section
+        assert len(section.partition("**Remedy.** ")[2]) > 80, head
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+def _resolve(words: list[str], *, complete: bool) -> None:
+    """Parses a command line with the real commands, without running any. Raises UsageError."""
+    group: click.Command = cli.commands
+    words = words[1:]
+    while isinstance(group, click.Group) and words and not words[0].startswith("-"):
+        found = group.get_command(click.Context(group), words[0])
+        if found is None:
+            raise click.UsageError(f"no command {words[0]}")
+        group, words = found, words[1:]
+    with suppress(click.exceptions.Exit):  # --help
+        group.make_context(group.name, list(words), resilient_parsing=not complete)
+
+
+def _command_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Lines in sh blocks, which have to be complete, and commands within the text."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        yield line, True
+    for line in re.findall(
+        r"`((?:otel-alloy|make) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S)
+    ):
+        yield line, False
+
+
+def test_every_command_that_is_printed_parses(staged: Path) -> None:
+    """`otel-alloy …` in a block of a page, of the README or of an example is accepted by the real
+    command line, and one in the text names commands and options that exist; `make …` is a target
+    of the Makefile."""
+    texts = {path.name: path.read_text("utf-8") for path in staged.rglob("*.md")}
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.M))
+    seen = 0
+    for name, text in {**texts, "README.md": README}.items():
+        for line, complete in _command_lines(text):
+            words = shlex.split(line, comments=True)
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                words = words[1:]
+            if words[:1] == ["otel-alloy"]:
+                seen += 1
+                try:
+                    _resolve(words, complete=complete)
+                except click.UsageError as error:
+                    pytest.fail(f"{name}: {line}: {error.format_message()}")
+            elif words[:1] == ["make"]:
+                assert words[1] in targets, f"{name}: {line}"
+    assert seen > 60
+
+
+def test_every_command_is_documented() -> None:
+    """The command reference has every command, and of each every option that is no setting."""
+    page = _commands_page()
+
+    def check(command: click.Command, path: str) -> None:
+        assert re.search(rf"^#+ {path}$", page, flags=re.MULTILINE), path
+        if isinstance(command, click.Group):
+            for child in command.commands.values():
+                check(child, f"{path} {child.name}")
+
+    for command in cli.commands.commands.values():
+        check(command, f"otel-alloy {command.name}")
+
+
+def test_python_examples_name_what_there_is() -> None:
+    """Python in pages and README compiles, and imports of otel_alloy are public names."""
+    import otel_alloy
+
+    for name, path in SOURCES.items():
+        for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+            compile(block, name, "exec")
+            for names in re.findall(r"^from otel_alloy import (.+)$", block, flags=re.MULTILINE):
+                assert set(names.split(", ")) <= set(otel_alloy.__all__), name
+
+
+def test_printed_output_is_what_the_command_prints() -> None:
+    """The id recipe's page shows what `otel-alloy id` answers."""
+    page = (DOCS / "id-recipe.md").read_text("utf-8")
+    command = re.search(r"^otel-alloy id (\S+)$", page, flags=re.MULTILINE)
+    assert command is not None
+    done = subprocess.run(
+        [Path(sys.executable).with_name("otel-alloy"), "id", command[1]],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ.get("PATH", "")},
+    )
+    assert f"```text\n{done.stdout}```" in page
