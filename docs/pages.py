@@ -1,8 +1,8 @@
 """Builds the documentation site: `python docs/pages.py [--site FOLDER]`.
 
-The pages are `docs/*.md` and what the repository has anyway (`TAKEN_OVER`): a text stands in one place
-only, and its links work where it lies. So everything is copied to a temporary folder first, with
-links turned to where the pages are there and with the generated tables put in; Zensical builds
+The pages are `docs/*.md` and what the repository has anyway (`TAKEN_OVER`): a text stands in one
+place only, and its links work where it lies. So everything is copied to a temporary folder first,
+with links turned to where the pages are there and with the generated tables put in; Zensical builds
 that, strictly. A link to a file that is no page takes the file along; a link to a folder without
 a README becomes plain text. Raises SystemExit where a link leads nowhere or a warning is given.
 """
