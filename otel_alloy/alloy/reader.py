@@ -170,7 +170,7 @@ class Reader:
     def _times_within(self, page: Page, start: int, before: int) -> list[int]:
         """The page's createdAt. Raises Misbehaved where the filter did not keep to the bounds."""
         times = [r.created for r in page.records if r.created is not None]
-        if any(not start <= t < before for t in times):
+        if times and not start <= min(times) <= max(times) < before:
             self.filter = Filter.IGNORED
             raise Misbehaved(Filter.IGNORED, True)
         return times
