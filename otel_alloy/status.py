@@ -56,6 +56,7 @@ class _Source:
     rest: float = 0.0
     quiet_until: float = 0.0
     stopped: str | None = None
+    gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ class Status:
                     source.settled_to = event.settled_to
                 source.high = event.high
                 self._learn(source, event.now)
+            case events.GapFound():
+                source.gap = self._now(), event.after, event.oldest
             case events.Requested(error=None):
                 source.trouble.pop("alloy", None)
             case events.Fetching(retrying=retrying):
@@ -250,6 +253,14 @@ class Status:
         if source.error is not None:
             at, what, reason = source.error
             error = {"at": to_text(int(at * 1000)), "stage": what, "reason": reason}
+        gap = None
+        if source.gap is not None:
+            at, after, oldest = source.gap
+            gap = {
+                "found_at": to_text(int(at * 1000)),
+                "from": to_text(after),
+                "to": to_text(oldest),
+            }
         waits = self._waits(source)
         if source.stopped is not None:
             waits = ["a person: it has stopped"]
@@ -266,5 +277,6 @@ class Status:
             "cycle": source.cycle,
             "last_success": None if source.success is None else to_text(int(source.success * 1000)),
             "last_error": error,
+            "gap": gap,
             "waits_for": waits,
         }

@@ -110,6 +110,12 @@ REJECTED = Metric(
     "{record}",
     "Records set aside; see `otel-alloy rejected list`",
 )
+GAP = Metric(
+    "runalloy.receiver.gap",
+    "counter",
+    "s",
+    "Span of createdAt whose records Alloy may have removed before they were read",
+)
 REQUESTS = Metric(
     "runalloy.receiver.requests",
     "counter",
@@ -169,6 +175,7 @@ METRICS = (
     SETTLED,
     REPEATED,
     REJECTED,
+    GAP,
     REQUESTS,
     RETRIES,
     HOOK_FAILURES,
@@ -219,7 +226,7 @@ class Telemetry:
                     m.name, [_observations(m, status)], m.unit, m.description
                 )
         for source in sources:  # a counter that begins above zero shows no rise
-            for m in (RECEIVED, SETTLED, REPEATED, REJECTED):
+            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP):
                 self._count[m](0, {SOURCE: source})
 
     def __call__(self, event: object) -> None:
@@ -235,6 +242,8 @@ class Telemetry:
                 if event.error is not None:
                     attributes[semconv.ERROR_TYPE] = event.error
                 count[REQUESTS](1, attributes)
+            case events.GapFound():
+                count[GAP]((event.oldest - event.after) / 1000, {SOURCE: event.source})
             case events.Fetching():
                 count[RETRIES](1, {SOURCE: event.source, STAGE: "alloy"})
             case events.Blocked():
