@@ -13,6 +13,9 @@ there. A silent account or a narrow filter: `Progress.read_to` says that the sou
 the account's oldest record counts, not the filter's. An API with nothing in it, or one that
 neither filters nor sorts by createdAt: nothing can be told, so nothing is claimed.
 
+What remains: an account in which nothing happened for longer than Alloy keeps records, and then
+something during a pause of a day or more, looks like a gap.
+
 Nothing is asked while the source was read within a day, so a running source costs nothing.
 """
 
