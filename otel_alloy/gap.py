@@ -1,7 +1,8 @@
 """Whether Alloy has removed records before they were read.
 
-Alloy keeps records for about 60 days ("Logs are stored for a maximum of 60 days", its pages said until 2025). A source that stood
-still for longer finds that what it would have read next is gone, and nothing in the API says so.
+Alloy keeps records for about 60 days (until 2025 its pages said: "stored for a maximum of 60
+days"). A source that stood still for longer finds that what it would have read next is gone, and
+nothing in the API says so.
 
 **What can be known.** A record of the source was settled, so it existed; the whole account has
 nothing as old any more, so whatever was created up to the oldest record that is left is gone: by
@@ -33,8 +34,8 @@ QUIET_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Everything up to `after` was read; `oldest` is the oldest createdAt that Alloy shows, which is
-    the oldest of one page where it does not sort. Unix ms."""
+    """Everything up to `after` was read; `oldest` is the oldest createdAt that Alloy shows, that
+    of one page where it does not sort. Unix ms."""
 
     after: int
     oldest: int

@@ -14,20 +14,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 from otel_alloy import events
 from otel_alloy.mapping import semconv
-from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import clean
+from otel_alloy.otlp.sdk import sdk_exporter
 from otel_alloy.otlp.senders import metrics_exporters, metrics_mistakes
-from otel_alloy.otlp.settings import otlp_settings
 from otel_alloy.status import Gauges, Status
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
+    from opentelemetry.sdk.metrics.export import MetricReader
 
     from otel_alloy.config import Settings
     from otel_alloy.mapping.convert import Ended
@@ -338,7 +337,7 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
 
     readers = [
         PeriodicExportingMetricReader(
-            _exporter(name, settings.environment),
+            sdk_exporter(name, "metrics", settings.environment),
             _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_INTERVAL"),
             _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_TIMEOUT"),
         )
@@ -365,40 +364,3 @@ def _milliseconds(environment: Mapping[str, str], variable: str) -> float | None
         return float(environment.get(variable, "")) or None
     except ValueError:
         return None
-
-
-def _exporter(name: str, environment: Mapping[str, str]) -> MetricExporter:
-    """The exporter; `otlp` is set up as the two other signals are."""
-    if name != "otlp":
-        from importlib.metadata import entry_points
-
-        (entry,) = entry_points(group="opentelemetry_metrics_exporter", name=name)
-        return cast("MetricExporter", entry.load()())
-    settings, _ = otlp_settings(environment, cast(Signal, "metrics"))
-    gzip = settings.compression == "gzip"
-    if settings.protocol == "grpc":
-        import grpc
-        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as over_grpc
-
-        from otel_alloy.otlp.grpc import credentials
-
-        return over_grpc.OTLPMetricExporter(
-            settings.endpoint,
-            settings.insecure,
-            None if settings.insecure else credentials(settings),
-            settings.headers,
-            settings.timeout,
-            grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
-        )
-    from opentelemetry.exporter.otlp.proto.http import Compression
-    from opentelemetry.exporter.otlp.proto.http import metric_exporter as over_http
-
-    return over_http.OTLPMetricExporter(
-        settings.endpoint,
-        settings.certificate,
-        settings.client_key,
-        settings.client_certificate,
-        dict(settings.headers),
-        settings.timeout,
-        Compression.Gzip if gzip else Compression.NoCompression,
-    )
