@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,8 @@ class Gauges:
     lag: float | None
     cursor_age: float | None
     open: int | None
+    failing: Mapping[str, int]
+    """Failed attempts in a row, by stage; only of what fails at the moment."""
 
 
 class Status:
@@ -172,7 +174,13 @@ class Status:
         """What is measured, source by source."""
         with self._lock:
             return [
-                Gauges(name, self._lag(s), self._behind(s, s.high), s.open)
+                Gauges(
+                    name,
+                    self._lag(s),
+                    self._behind(s, s.high),
+                    s.open,
+                    {stage: trouble.attempt for stage, trouble in s.trouble.items()},
+                )
                 for name, s in self._sources.items()
             ]
 

@@ -43,6 +43,8 @@ OUTCOME = "runalloy.receiver.delivery.outcome"
 STAGE = "runalloy.receiver.stage"
 STATUS_CODE = "http.response.status_code"
 
+STAGES = ("alloy", "traces", "logs", "checkpoint")
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BYTES = (1e3, 1e4, 1e5, 5e5, 1e6, 2e6, 3e6, 4e6, 1.6e7, 6.4e7)
 _EXECUTION_SECONDS = (
@@ -53,7 +55,8 @@ _EXECUTION_SECONDS = (
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `attributes`: all that its points may have; `read`: of a gauge."""
+    """One metric. `attributes`: all that its points may have; `read`: the values of a gauge by its
+    second attribute, "" where it has only the source."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -61,7 +64,7 @@ class Metric:
     description: str
     attributes: tuple[str, ...] = (SOURCE,)
     buckets: tuple[float, ...] = ()
-    read: Callable[[Gauges], float | None] | None = None
+    read: Callable[[Gauges], Mapping[str, float | None]] | None = None
 
 
 LAG = Metric(
@@ -69,21 +72,29 @@ LAG = Metric(
     "gauge",
     "s",
     "How far behind Alloy's clock: everything older is settled",
-    read=lambda source: source.lag,
+    read=lambda source: {"": source.lag},
 )
 CURSOR_AGE = Metric(
     "runalloy.receiver.cursor.age",
     "gauge",
     "s",
     "Age of the newest record that is settled; grows also while Alloy is silent",
-    read=lambda source: source.cursor_age,
+    read=lambda source: {"": source.cursor_age},
 )
 OPEN = Metric(
     "runalloy.receiver.executions.open",
     "gauge",
     "{execution}",
     "Executions that started and have not ended",
-    read=lambda source: source.open,
+    read=lambda source: {"": source.open},
+)
+FAILING = Metric(
+    "runalloy.receiver.attempts.failed",
+    "gauge",
+    "{attempt}",
+    "Attempts that failed in a row, by stage as in `retries`; 0 where it works",
+    (SOURCE, STAGE),
+    read=lambda source: {stage: source.failing.get(stage, 0) for stage in STAGES},
 )
 RECEIVED = Metric(
     "runalloy.receiver.records.received",
@@ -170,6 +181,7 @@ METRICS = (
     LAG,
     CURSOR_AGE,
     OPEN,
+    FAILING,
     RECEIVED,
     SETTLED,
     REPEATED,
@@ -311,8 +323,12 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
 
     def observe(options: object) -> list[Any]:
         assert metric.read is not None
-        values = [(s.source, metric.read(s)) for s in status.gauges()]
-        return [Observation(v, {SOURCE: name}) for name, v in values if v is not None]
+        return [
+            Observation(value, dict(zip(metric.attributes, (source.source, key), strict=False)))
+            for source in status.gauges()
+            for key, value in metric.read(source).items()
+            if value is not None
+        ]
 
     return observe
 
