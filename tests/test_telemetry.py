@@ -95,6 +95,7 @@ def everything(measured: Measured) -> None:
         tell(events.Delivering("one", report))
     tell(events.Blocked("one", "the disk is full", 2.0))
     tell(settled(fact(), fact("error")))
+    tell(events.GapFound("one", NOW - 9000, NOW - 8000))
     tell(events.CycleEnded("one", "c", NOW, NOW, 30.0))
 
 
@@ -164,7 +165,9 @@ def test_values(measured: Measured) -> None:
     assert value(telemetry.REQUESTS, http_response_status_code=429, error_type="Throttled") == 1
     for stage in ("alloy", "traces", "checkpoint"):
         assert value(telemetry.RETRIES, runalloy_receiver_stage=stage) == 1
+    assert value(telemetry.FAILING, runalloy_receiver_stage="alloy") == 0
     assert value(telemetry.LAG) < 60
+    assert value(telemetry.GAP) == 1
     assert sum(p.count for p in points[telemetry.DELIVERY_SIZE.name]) == 2
     assert sum(p.sum for p in points[telemetry.DELIVERY_DURATION.name]) == pytest.approx(0.04)
 
