@@ -352,6 +352,20 @@ def test_the_command_sends_its_metrics(place: Place, sink: Sink) -> None:
     assert telemetry.LAG.name in found
 
 
+def test_a_backfill_sends_no_metrics(place: Place, sink: Sink) -> None:
+    """A backfill runs beside `run` on the same state: its counts would be taken for those of
+    `run`, and its executions are of another day."""
+    records = place.fill(30)
+    done = place.command(
+        *("backfill", "--from", "60d", "--own-traces"),
+        OTEL_METRICS_EXPORTER="otlp",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=sink.endpoint + "/v1/metrics",
+    )
+    assert done.code == 0, done.err
+    place.assert_exactly_once(place.ended(records))
+    assert sink.requests == []
+
+
 def test_a_metrics_endpoint_that_is_away(place: Place) -> None:
     """Where metrics cannot be sent, executions are delivered all the same, and the end comes soon;
     the log says it in few lines."""
