@@ -73,6 +73,13 @@ def test_every_alert_says_what_to_do() -> None:
             assert label in rule["expr"] or label in ("instance", "exporter"), rule["alert"]
 
 
+def test_the_page_names_alerts_that_exist() -> None:
+    """docs/outage.md speaks of alerts by the names that fire."""
+    page = (REPOSITORY / "docs" / "outage.md").read_text("utf-8")
+    named = set(re.findall(r"\b(?:OtelAlloy|Collector)[A-Z]\w+", page))
+    assert named and named <= {rule["alert"] for rule in rules()}
+
+
 def test_the_stories_are_about_metrics_that_exist() -> None:
     """A series in a story that no receiver has would prove nothing."""
     text = (STACK / "alerts.test.yaml").read_text()
