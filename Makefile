@@ -24,7 +24,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev  ## cost per execution, beside a plain SDK script
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-servers: $(VENV)/.dev  ## builds the Collector and Jaeger that the e2e tests talk to
+servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e2e tests talk to
 	$(BIN)/python tests/e2e/servers/build.py
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions

@@ -40,12 +40,14 @@ from otel_alloy.events import (
     CycleEnded,
     Delivering,
     Fetching,
+    GapFound,
     Observe,
     Received,
     Requested,
     SourceStopped,
 )
 from otel_alloy.events import Settled as Settled
+from otel_alloy.gap import find_gap
 from otel_alloy.hook import open_hook
 from otel_alloy.joiner import Batch, Joiner
 from otel_alloy.logs import Folding
@@ -64,6 +66,7 @@ _BATCH_SECONDS = 1.0
 _PAGES_AHEAD = 2
 _CHECKS_AT_ONCE = 10
 _UNWRITABLE_SECONDS = 2.0
+_NOTED_MS = 3_600_000
 
 
 class Receiver:
@@ -244,6 +247,7 @@ class SourceLoop:
             self._reader.probe()
             if self._reader.newest_first:
                 self._say_fallback(self._reader.filter.value)
+        self._look_for_gap()
         begun = time.monotonic()
         window = self._window()
         try:
@@ -255,7 +259,25 @@ class SourceLoop:
             self._read(window)
         self._final = begun - self._grew_at > self._source.overlap
         self._ask_for_open()
+        self._note_read(window.before)
         return window.before
+
+    def _look_for_gap(self) -> None:
+        """Says so where Alloy has removed records before they were read."""
+        gap = find_gap(self._reader, self._state, self._clock.now(_now_ms()))
+        if gap is not None:
+            self._say(logging.ERROR, gap.sentence())
+            self._observe(GapFound(self._source.name, gap.after, gap.oldest))
+
+    def _note_read(self, before: int) -> None:
+        """Remembers that all before `before` was read, once an hour: a silent source writes
+        nothing else."""
+        if before - (self._state.progress.read_to or 0) < _NOTED_MS:
+            return
+        batch = self._joiner.batch()
+        batch.settlement.progress.read_to = before
+        self._joiner.advance(batch, None)
+        self._write(batch)
 
     def _window(self) -> Window:
         progress = self._state.progress
@@ -443,14 +465,18 @@ class SourceLoop:
                     raise ShutdownAsked from None
 
     def _fetch_and_learn(self, query: Query) -> Page:
+        begun = time.monotonic()
         try:
             page = self._client.fetch(query)
         except AlloyReceiverError as error:
-            self._observe(Requested(self._source.name, error.status, type(error).__name__))
+            seconds = time.monotonic() - begun
+            kind = type(error).__name__
+            self._observe(Requested(self._source.name, error.status, kind, seconds))
             raise
+        seconds = time.monotonic() - begun
         self._clock.learn(page, _now_ms())
         self._works_again("alloy", "Alloy answers again")
-        self._observe(Requested(self._source.name, 200, None))
+        self._observe(Requested(self._source.name, 200, None, seconds))
         return page
 
     def _on_retry(self, event: Retrying) -> None:

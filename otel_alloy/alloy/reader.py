@@ -162,6 +162,27 @@ class Reader:
         page = self._get(replace(self._scope, execution_id=execution_id))
         return [r for r in page.records if r.notification.execution == execution_id]
 
+    def oldest_beyond(self, moment: int) -> int | None:
+        """The oldest createdAt that the whole account still has, where all of it is newer than
+        `moment` (Unix ms); None where something as old is left, where there is nothing at all, or
+        where this API does not let it be told. One request, or two where nothing as old is left.
+
+        Workflow and user filters are left out: a source may be silent for longer than Alloy keeps
+        records, an account hardly ever. An answer is believed for what it shows, not for what was
+        asked: a record as old proves that nothing older than it was removed in order of age.
+        """
+        whole = Query(self._scope.limit)
+        page = self._get(replace(whole, before=moment + 1))
+        times = _created(page)
+        if any(t <= moment for t in times):
+            return None
+        if not page.received and not self.newest_first:
+            return min(_created(self._get(replace(whole, after=moment))), default=None)
+        times = _created(self._get(whole))
+        if not times or times != sorted(times) or times[0] == times[-1]:
+            return None  # it does not sort as asked, so the oldest may be anywhere
+        return times[0] if times[0] > moment else None
+
     def _get(self, query: Query) -> Page:
         page = self._fetch(query)
         self._largest = max(self._largest, page.received)
@@ -252,6 +273,10 @@ class Reader:
             step = page.received if page.received == 1 else page.received - 1
             skip += step
             previous = here
+
+
+def _created(page: Page) -> list[int]:
+    return [r.created for r in page.records if r.created is not None]
 
 
 def window_start(high: int, overlap_ms: int, final: bool) -> int:
