@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from types import TracebackType
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
@@ -109,12 +108,7 @@ class Look:
     def __enter__(self) -> Look:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._client.close()
 
     @property
