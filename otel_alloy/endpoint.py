@@ -29,7 +29,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from otel_alloy.sockets import Server
+from otel_alloy.simulator.sockets import Server
 
 if TYPE_CHECKING:
     from grpc import Server as GrpcServer

@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl
 from otel_alloy.simulator.config import Config
 from otel_alloy.simulator.faults import Answer, Fault, Wire, choose, wire
 from otel_alloy.simulator.records import Record
+from otel_alloy.simulator.sockets import Server
 from otel_alloy.simulator.store import LogStore
-from otel_alloy.sockets import Server
 
 _PATH = "/logs"
 _CALL_TIMEOUT = 5.0
