@@ -12,6 +12,7 @@ import sys
 
 import click
 
+from otel_alloy.cli.completion import completion
 from otel_alloy.cli.look import check, summary, tail
 from otel_alloy.cli.receive import backfill, run
 from otel_alloy.cli.store import checkpoint, rejected
@@ -24,7 +25,7 @@ from otel_alloy.version import __version__
 def main() -> None:
     """Runs the command line and exits."""
     try:
-        commands.main(standalone_mode=False)
+        commands.main(prog_name="otel-alloy", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.Abort:
@@ -45,11 +46,21 @@ def main() -> None:
         sys.exit(0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+The settings are listed by `otel-alloy run --help`. Exit codes: 0 fine,
+1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy.""",
+)
 @click.version_option(__version__, prog_name="otel-alloy")
 def commands() -> None:
     """Executions of Alloy (runalloy.com) as OpenTelemetry spans and log records."""
 
 
-for _command in (run, backfill, demo, simulate, id_, check, tail, summary, checkpoint, rejected):
+for _command in (
+    *(run, backfill, check, tail, summary),
+    *(checkpoint, rejected),
+    *(demo, simulate, id_),
+    completion,
+):
     commands.add_command(_command)

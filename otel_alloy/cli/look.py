@@ -7,16 +7,33 @@ from typing import Any, Literal
 
 import click
 
-from otel_alloy.cli.options import F, config_option, load, setting_options, source_option
+from otel_alloy.cli.loading import load
+from otel_alloy.cli.options import (
+    SETTINGS_NOTE,
+    F,
+    config_option,
+    json_option,
+    setting_option,
+    setting_options,
+    source_option,
+)
 from otel_alloy.cli.terminal import errors_console, interrupt_on_sigterm, say
 
 
-@click.command()
-@setting_options
+@click.command(epilog=SETTINGS_NOTE)
 @click.option("--send-test", is_flag=True, help="also send one marked span and log record")
-@click.option("--json", "as_json", is_flag=True, help="as JSON")
+@json_option("one JSON document")
+@setting_options
 def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> None:
-    """Try configuration, API and collector, and say what to do."""
+    """Try configuration, API and collector.
+
+    Each line is what was tried, what came back and what to do. Nothing is stored.
+
+    \b
+    Examples:
+      otel-alloy check
+      otel-alloy check --send-test --config settings.yaml
+    """
     from otel_alloy.check.show import run_check
 
     raise SystemExit(run_check(load(config, flags), send_test=send_test, as_json=as_json))
@@ -26,16 +43,16 @@ def _look_options(since: str) -> Callable[[F], F]:
     """What `tail` and `summary` share; `since` is the default of --since."""
     options = (
         config_option,
-        click.option("--endpoint", default=None, help="base URL of the API"),
+        setting_option("endpoint"),
         source_option,
-        click.option("--page-size", default=None, help="records asked for per request"),
-        click.option("--requests-per-minute", default=None, help="request budget; 0 = no limit"),
+        setting_option("page_size"),
+        setting_option("requests_per_minute"),
         click.option(
             "--since",
             metavar="MOMENT",
             default=since,
             show_default=True,
-            help="how far back to begin (24h), or a timestamp",
+            help="how long ago to begin (24h), or a timestamp",
         ),
         click.option(
             "--workflow",
@@ -55,10 +72,12 @@ def _look_options(since: str) -> Callable[[F], F]:
 
 
 @click.command()
-@_look_options("5m")
 @click.option("--errors", is_flag=True, help="only failed executions")
-@click.option("--interval", default="5s", show_default=True, help="between two looks")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object per line")
+@click.option(
+    "--interval", metavar="DURATION", default="5s", show_default=True, help="between two looks"
+)
+@json_option("one JSON object per line")
+@_look_options("5m")
 def tail(
     config: str | None,
     source: str | None,
@@ -69,9 +88,14 @@ def tail(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """See executions as they end, straight from the API.
+    """See executions as they end.
 
-    No checkpoint is touched and nothing is sent. Privacy settings apply.
+    Straight from the API: no checkpoint is touched and nothing is sent. Privacy settings apply.
+
+    \b
+    Examples:
+      otel-alloy tail --errors
+      otel-alloy tail --since 1h --workflow order --json
     """
     from rich.console import Console
 
@@ -100,10 +124,12 @@ def tail(
 
 
 @click.command()
-@_look_options("24h")
 @click.option("--by", type=click.Choice(["workflow", "customer"]), help="only this table")
-@click.option("--top", default=10, show_default=True, help="rows per table; 0 = all")
-@click.option("--json", "as_json", is_flag=True, help="one JSON document")
+@click.option(
+    "--top", metavar="N", type=int, default=10, show_default=True, help="rows per table; 0 = all"
+)
+@json_option("one JSON document")
+@_look_options("24h")
 def summary(
     config: str | None,
     source: str | None,
@@ -114,10 +140,15 @@ def summary(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Add up what ended, by workflow and customer, straight from the API.
+    """Add up what ended, by workflow and customer.
 
-    No checkpoint is touched and nothing is sent. Privacy settings apply. Ctrl-C shows what was
-    read until then.
+    Straight from the API: no checkpoint is touched and nothing is sent. Privacy settings apply.
+    Ctrl-C shows what was read until then.
+
+    \b
+    Examples:
+      otel-alloy summary --since 7d
+      otel-alloy summary --by customer --top 0 --json
     """
     from rich.console import Console
 

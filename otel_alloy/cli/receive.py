@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_alloy.cli.options import load, setting_options, source_option
+from otel_alloy.cli.loading import load
+from otel_alloy.cli.options import SETTINGS_NOTE, setting_options, source_option
 from otel_alloy.cli.terminal import (
     errors_console,
     exit_code,
@@ -50,11 +51,20 @@ def _errors_logged(settings: Settings) -> Iterator[None]:
         sys.exit(exit_code(error))
 
 
-@click.command()
-@setting_options
+@click.command(epilog=SETTINGS_NOTE)
 @click.option("--once", is_flag=True, help="settle what there is now, then end")
+@setting_options
 def run(config: str | None, once: bool, **flags: Any) -> None:
-    """Receive executions and deliver them over OTLP."""
+    """Receive executions and deliver them over OTLP.
+
+    Ctrl-C or SIGTERM ends it in order: what is in flight is settled.
+
+    \b
+    Examples:
+      otel-alloy run
+      otel-alloy run --once --since 60d
+      otel-alloy run --config settings.yaml --log-format json
+    """
     from otel_alloy.console import RunView
     from otel_alloy.events import tell_all
     from otel_alloy.operate import Operated
@@ -85,19 +95,19 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         click.echo(view.totals.sentence())
 
 
-@click.command()
-@setting_options
-@click.option("--from", "begin", metavar="WHEN", required=True, help="from here on: 60d, or a time")
+@click.command(epilog=SETTINGS_NOTE)
+@click.option("--from", "begin", metavar="MOMENT", required=True, help="from here on")
 @click.option(
     "--to",
     "end",
-    metavar="WHEN",
+    metavar="MOMENT",
     default=None,
     help="up to here; default: where `run` began, else now",
 )
 @source_option
 @click.option(
     "--workers",
+    metavar="N",
     type=click.IntRange(1, 64),
     default=2,
     show_default=True,
@@ -105,6 +115,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="say how many requests and how long, then end")
 @click.option("--restart", is_flag=True, help="forget an earlier backfill, finished or not")
+@setting_options
 def backfill(
     config: str | None,
     begin: str,
@@ -115,9 +126,15 @@ def backfill(
     restart: bool,
     **flags: Any,
 ) -> None:
-    """Deliver the executions of a past time (createdAt), also beside a running `run`.
+    """Deliver the executions of a past time.
 
-    The same command goes on where an earlier one was ended, however that was.
+    The time is that of createdAt. It may work beside a running `run`. The same command goes on
+    where an earlier one was ended, however that was.
+
+    \b
+    Examples:
+      otel-alloy backfill --from 60d --dry-run
+      otel-alloy backfill --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z --workers 4
     """
     from otel_alloy.backfill import Backfill, Range
     from otel_alloy.config import parse_moment

@@ -8,7 +8,9 @@ from contextlib import closing
 
 import click
 
-from otel_alloy.cli.options import load, opened_store, storage_options
+from otel_alloy.cli.completion import rejected_numbers, sources
+from otel_alloy.cli.loading import load, opened_store
+from otel_alloy.cli.options import json_option, storage_options
 from otel_alloy.cli.terminal import stop_on_signals
 
 
@@ -18,8 +20,8 @@ def checkpoint() -> None:
 
 
 @checkpoint.command("show")
+@json_option("one JSON document")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="as JSON")
 def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> None:
     """How far each source is settled."""
     from otel_alloy.alloy.timestamps import to_text
@@ -47,12 +49,20 @@ def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> N
 
 
 @checkpoint.command("set")
-@click.argument("source")
+@click.argument("source", shell_complete=sources)
 @click.argument("moment")
 @storage_options
 def checkpoint_set(source: str, moment: str, config: str | None, storage: str | None) -> None:
-    """Begin SOURCE at MOMENT (createdAt): a timestamp, or how long ago (6h). What lies after it
-    is delivered again, with the same bytes."""
+    """Begin SOURCE at MOMENT.
+
+    MOMENT (of createdAt) is a timestamp, or how long ago: 6h. What lies after it is delivered
+    again, with the same bytes. `run` has to be stopped.
+
+    \b
+    Examples:
+      otel-alloy checkpoint set default 6h
+      otel-alloy checkpoint set default 2026-04-29T17:44:10Z
+    """
     import time
 
     from otel_alloy.alloy.timestamps import to_text
@@ -69,10 +79,17 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
 
 
 @checkpoint.command("reset")
-@click.argument("source")
+@click.argument("source", shell_complete=sources)
 @storage_options
 def checkpoint_reset(source: str, config: str | None, storage: str | None) -> None:
-    """Forget SOURCE: it begins anew, by initial_lookback or --since."""
+    """Forget SOURCE, so that it begins anew.
+
+    It begins where initial_lookback or --since says. `run` has to be stopped.
+
+    \b
+    Example:
+      otel-alloy checkpoint reset default
+    """
     with closing(opened_store(config, storage, exclusive=True)) as store:
         if not store.reset(source):
             known = ", ".join(store.sources()) or "none"
@@ -86,8 +103,8 @@ def rejected() -> None:
 
 
 @rejected.command("list")
+@json_option("one JSON document, with the records themselves")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="as JSON, with the records themselves")
 def rejected_list(config: str | None, storage: str | None, as_json: bool) -> None:
     """The records set aside, oldest first."""
     from dataclasses import asdict
@@ -106,10 +123,16 @@ def rejected_list(config: str | None, storage: str | None, as_json: bool) -> Non
 
 
 @rejected.command("retry")
-@click.argument("numbers", nargs=-1, type=int)
+@click.argument("numbers", nargs=-1, type=int, shell_complete=rejected_numbers)
 @storage_options
 def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | None) -> None:
-    """Send records again: NUMBERS, or all."""
+    """Send records again: NUMBERS, or all.
+
+    \b
+    Examples:
+      otel-alloy rejected retry
+      otel-alloy rejected retry 7 8
+    """
     from otel_alloy.otlp.outcome import Stopped
     from otel_alloy.rejected import retry_rejected
 
@@ -128,13 +151,19 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
 
 
 @rejected.command("drop")
-@click.argument("numbers", nargs=-1, type=int)
+@click.argument("numbers", nargs=-1, type=int, shell_complete=rejected_numbers)
 @click.option("--all", "everything", is_flag=True, help="drop all of them")
 @storage_options
 def rejected_drop(
     numbers: tuple[int, ...], everything: bool, config: str | None, storage: str | None
 ) -> None:
-    """Delete records for good."""
+    """Delete records for good.
+
+    \b
+    Examples:
+      otel-alloy rejected drop 7 8
+      otel-alloy rejected drop --all
+    """
     if bool(numbers) == everything:
         raise click.UsageError("give the NUMBERS to drop, or --all")
     with closing(opened_store(config, storage, exclusive=False)) as store:

@@ -8,14 +8,27 @@ import threading
 
 import click
 
+from otel_alloy.cli.options import json_option
 from otel_alloy.cli.terminal import stop_on_signals
 
 
 @click.command()
-@click.option("--seconds", default=20.0, show_default=True, help="how long it runs")
-@click.option("--otlp-endpoint", default=None, help="send to this OTLP endpoint instead")
+@click.option(
+    "--seconds", metavar="N", type=float, default=20.0, show_default=True, help="how long it runs"
+)
+@click.option(
+    "--otlp-endpoint", metavar="URL", default=None, help="send to this OTLP endpoint instead"
+)
 def demo(seconds: float, otlp_endpoint: str | None) -> None:
-    """See it work: simulated Alloy, receiver and OTLP endpoint, all on this machine."""
+    """See it work, with all of it on this machine.
+
+    Simulated Alloy, receiver and OTLP endpoint; neither account nor collector is needed.
+
+    \b
+    Examples:
+      otel-alloy demo
+      otel-alloy demo --seconds 60 --otlp-endpoint http://localhost:4318
+    """
     import tempfile
 
     from rich.console import Console
@@ -56,13 +69,21 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
 
 
 @click.command()
-@click.option("--port", default=8080, show_default=True, help="port on 127.0.0.1; 0 = a free one")
-@click.option("--executions", default=500, show_default=True, help="executions of the past day")
-@click.option("--rate", default=1.0, show_default=True, help="new executions per second")
-@click.option("--seed", default=1, show_default=True, help="same seed, same data")
-@click.option("--max-limit", type=int, default=None, help="clamp pages to this many records")
+@click.option(
+    "--port", metavar="N", default=8080, show_default=True, help="port on 127.0.0.1; 0 = a free one"
+)
+@click.option(
+    "--executions", metavar="N", default=500, show_default=True, help="executions of the past day"
+)
+@click.option(
+    "--rate", metavar="N", default=1.0, show_default=True, help="new executions per second"
+)
+@click.option("--seed", metavar="N", default=1, show_default=True, help="same seed, same data")
+@click.option(
+    "--max-limit", metavar="N", type=int, default=None, help="clamp pages to this many records"
+)
 @click.option("--ignore-filters", is_flag=True, help="answer as if no filter was given")
-@click.option("--api-key", default=None, help="the only key to accept; default: any")
+@click.option("--api-key", metavar="KEY", default=None, help="the only key to accept; default: any")
 def simulate(
     port: int,
     executions: int,
@@ -72,7 +93,15 @@ def simulate(
     ignore_filters: bool,
     api_key: str | None,
 ) -> None:
-    """Serve a stand-in of Alloy's GET /logs, for dry runs without an account."""
+    """Serve a stand-in of Alloy's GET /logs.
+
+    For dry runs without an account. Ctrl-C ends it.
+
+    \b
+    Examples:
+      otel-alloy simulate
+      otel-alloy simulate --port 9000 --executions 5000 --max-limit 30
+    """
     import time
 
     from otel_alloy.simulator import Config, Simulator, Traffic, live, timeline
@@ -106,9 +135,17 @@ def simulate(
 
 @click.command("id")
 @click.argument("execution_uuid")
-@click.option("--json", "as_json", is_flag=True, help="as JSON")
+@json_option("one JSON document")
 def id_(execution_uuid: str, as_json: bool) -> None:
-    """The trace id and span id of an execution, from its executionUuid."""
+    """Tell the trace id and span id of an execution.
+
+    They are computed from its executionUuid, which Alloy sends to your services in the header
+    X-Alloy-ExecutionUuid.
+
+    \b
+    Example:
+      otel-alloy id 35SnGU0DUSNP5L26fsmnq
+    """
     from otel_alloy.mapping.ids import execution_ids
 
     trace_id, span_id = execution_ids(execution_uuid)
