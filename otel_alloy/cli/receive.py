@@ -134,7 +134,7 @@ def backfill(
     \b
     Examples:
       otel-alloy backfill --from 60d --dry-run
-      otel-alloy backfill --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z --workers 4
+      otel-alloy backfill --from 2026-01-01 --to 2026-02-01 --workers 4
     """
     from otel_alloy.backfill import Backfill, Range
     from otel_alloy.config import parse_moment

@@ -99,7 +99,7 @@ def checkpoint_reset(source: str, config: str | None, storage: str | None) -> No
 
 @click.group()
 def rejected() -> None:
-    """Records that nobody took: look, send again, drop."""
+    """Look at records that nobody took, send them again or drop them."""
 
 
 @rejected.command("list")
@@ -157,7 +157,7 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
 def rejected_drop(
     numbers: tuple[int, ...], everything: bool, config: str | None, storage: str | None
 ) -> None:
-    """Delete records for good.
+    """Delete records for good: NUMBERS, or all.
 
     \b
     Examples:
