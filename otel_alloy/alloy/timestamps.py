@@ -6,17 +6,27 @@ UTC), and epoch numbers (seconds up to 1e11, else milliseconds). Nothing here ma
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1  # backends keep times as signed 64-bit nanoseconds
+_HOUR_24 = re.compile(r"[\dW-]{7,10}[^\d-]24")
+
+
+def _moment(text: str) -> datetime:
+    """The moment of an ISO 8601 text. Raises ValueError, also for the hour 24: Python takes it for
+    midnight since 3.14, and a record has to give the same bytes on every Python."""
+    if _HOUR_24.match(text):
+        raise ValueError("there is no hour 24")
+    return datetime.fromisoformat(text)
 
 
 @lru_cache(maxsize=4096)
 def _minute_ns(prefix: str) -> int:
     """Unix ns of `YYYY-MM-DDTHH:MM`; executions of one minute share it."""
-    return int((datetime.fromisoformat(prefix + ":00+00:00") - _EPOCH).total_seconds()) * 10**9
+    return int((_moment(prefix + ":00+00:00") - _EPOCH).total_seconds()) * 10**9
 
 
 def to_ns(value: object) -> int | None:
@@ -46,7 +56,7 @@ def _from_text(text: str) -> int | None:
         except ValueError:
             pass
     try:
-        moment = datetime.fromisoformat(text)
+        moment = _moment(text)
     except ValueError:
         return None
     if moment.tzinfo is None:
