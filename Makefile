@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench audit wheel servers clean
+.PHONY: demo test test-pythons lint format bench audit wheel servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -30,7 +30,10 @@ servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
 	$(BIN)/python .ci/audit
 
-wheel: $(VENV)/.dev
+test-pythons: $(VENV)/.dev  ## the tests that need no servers, on every supported Python there is
+	$(BIN)/python .ci/pythons $(ARGS)
+
+wheel: $(VENV)/.dev  ## wheel and sdist, in dist
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 
@@ -47,4 +50,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

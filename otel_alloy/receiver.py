@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.models import TERMINAL, Page
 from otel_alloy.alloy.pacing import PatientFetch, RequestBudget, Retrying, ShutdownAsked
 from otel_alloy.alloy.query import Query
@@ -57,11 +56,11 @@ from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Kind, Stopped
 from otel_alloy.otlp.senders import SIGNALS, exporter_name, open_senders
-from otel_alloy.version import __version__
+from otel_alloy.source import open_client, scope
+from otel_alloy.version import USER_AGENT, __version__
 
 log = logging.getLogger("otel_alloy")
 
-USER_AGENT = f"otel-alloy/{__version__}"
 _BATCH_SECONDS = 1.0
 _PAGES_AHEAD = 2
 _CHECKS_AT_ONCE = 10
@@ -163,14 +162,7 @@ class SourceLoop:
         self._observe = observe
         self._overlap = int(source.overlap * 1000)
         self._clock = ServerClock()
-        self._client = AlloyClient(
-            source.endpoint,
-            source.api_key.get_secret_value(),
-            api_version=source.api_version,
-            timeout=source.timeout,
-            max_response_bytes=source.max_response_bytes,
-            user_agent=USER_AGENT,
-        )
+        self._client = open_client(source)
         self._fetch = PatientFetch(
             self._fetch_and_learn,
             budget or RequestBudget(source.requests_per_minute, time.monotonic),
@@ -178,8 +170,7 @@ class SourceLoop:
             random.random,
             self._on_retry,
         )
-        scope = Query(source.page_size, workflow_id=source.workflow_id, user_id=source.user_id)
-        self._reader = Reader(self._fetch, scope)
+        self._reader = Reader(self._fetch, scope(source))
         self._converter = converter(settings)
         envelope = Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
         self._envelope = envelope

@@ -6,11 +6,21 @@ UTC), and epoch numbers (seconds up to 1e11, else milliseconds). Nothing here ma
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1  # backends keep times as signed 64-bit nanoseconds
+_HOUR_24 = re.compile(r"[\dW-]{7,10}[^\d-]24")
+
+
+def _moment(text: str) -> datetime:
+    """The moment of an ISO 8601 text. Raises ValueError, also for the hour 24: Python takes it for
+    midnight since 3.14, and a record has to give the same bytes on every Python."""
+    if _HOUR_24.match(text):
+        raise ValueError("there is no hour 24")
+    return datetime.fromisoformat(text)
 
 
 _SECOND_NS = {f":{second:02d}.": second * 10**9 for second in range(60)}
@@ -21,7 +31,7 @@ _MILLISECOND_NS = {f"{ms:03d}Z": ms * 10**6 for ms in range(1000)}
 def _minute_ns(prefix: str) -> int:
     """Unix ns of `YYYY-MM-DDTHH:MM`; executions of one minute share it. Raises ValueError also
     for the first and for the last minute that can be held, which need a closer look."""
-    seconds = int((datetime.fromisoformat(prefix + ":00+00:00") - _EPOCH).total_seconds())
+    seconds = int((_moment(prefix + ":00+00:00") - _EPOCH).total_seconds())
     if not 0 < seconds < _MAX_NS // 10**9 - 60:
         raise ValueError(prefix)
     return seconds * 10**9
@@ -54,7 +64,7 @@ def _from_text(text: str) -> int | None:
         except ValueError:
             pass
     try:
-        moment = datetime.fromisoformat(text)
+        moment = _moment(text)
     except ValueError:
         return None
     if moment.tzinfo is None:

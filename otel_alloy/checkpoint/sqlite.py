@@ -51,7 +51,11 @@ class SqliteStore:
             if exclusive:
                 self._owner = self._lock()
             self._db = self._connect(path)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except CheckpointError:
             self._release()
             raise
@@ -70,8 +74,12 @@ class SqliteStore:
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
     def _lock(self) -> sqlite3.Connection:

@@ -341,7 +341,7 @@ class World:
         patches = (
             patch.object(receiver, "time", self.clock),
             patch.object(receiver, "_Ahead", lambda items: _Ahead(self, items)),
-            patch.object(receiver, "AlloyClient", lambda *_, **__: _Api(self)),
+            patch.object(receiver, "open_client", lambda source: _Api(self)),
             patch.object(receiver, "open_senders", lambda *_: (self.traces, self.logs)),
             patch.object(delivery, "threading", _Threading),
         )
