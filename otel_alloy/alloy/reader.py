@@ -212,7 +212,12 @@ class Reader:
             if begins and ordered and full and times and position < times[0] == times[-1]:
                 # A page of one millisecond shows no order: is anything before it?
                 earlier = self._get(replace(query, limit=1, before=times[0], skip=0))
-                ordered = not self._times_within(earlier, position, times[0])
+                if self._times_within(earlier, position, times[0]):
+                    # It may have become visible since: then the same request begins with it now.
+                    again = self._times_within(self._get(query), position, window.before)
+                    if again and again[0] < times[0]:
+                        continue
+                    ordered = False
             if not ordered:
                 self.ordered = False
                 raise Misbehaved(self.filter, False)

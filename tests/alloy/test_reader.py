@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from otel_alloy.alloy.models import Page, Record, read_page
@@ -256,6 +256,18 @@ def test_a_limit_that_sinks_in_the_middle_does_not_end_the_window(
     ),
     slow=st.integers(0, 3),
 )
+@example(  # a record becomes visible while the order is looked at
+    records=[
+        *[(0, 20)] * 4,
+        *[(4, 0), (15, 0), (15, 0), (15, 0), (15, 20), (15, 50), (15, 50), (17, 50), (15, 20)],
+        *[(21, 60), (23, 60), (137, 50), (15, 60), (11, 60), (37, 59), (82, 0), (37, 59)],
+        *[(15, 20), (134, 60), (104, 60), (67, 0), (130, 60)],
+    ],
+    pauses=[3, 8, 34, 52, 3, 3, 5, 11, 3, 6, 12, 55, 23, 3],
+    size=2,
+    knobs={},
+    slow=3,
+)
 @settings(max_examples=400, deadline=None)
 def test_late_records_within_the_overlap_are_found(
     records: list[tuple[int, int]],
@@ -301,6 +313,7 @@ def test_late_records_within_the_overlap_are_found(
         final = begun - grew > overlap
         log.now += pause
     assert found == {f"r{index}" for index in range(len(created))}
+    assert reader.ordered, "an API that sorts is not accused of the opposite"
 
 
 def test_when_nothing_can_come_any_more_the_overlap_ends() -> None:
