@@ -345,9 +345,9 @@ class SourceLoop:
         changed in place), then gives up those that never ended."""
         now = self._clock.now(_now_ms())
         batch = self._joiner.batch()
-        found = asks = not self._reader.newest_first
         asked: set[str] = set()
-        while found:
+        found = True
+        while found and self._reader.finds_executions:
             found = False
             for execution in self._joiner.due(now)[:_CHECKS_AT_ONCE]:
                 records = [
@@ -362,6 +362,7 @@ class SourceLoop:
                     self._joiner.asked(batch, execution)
                 else:
                     found = True
+        asks = self._reader.finds_executions
         unasked = frozenset(self._joiner.due(now)) - asked if asks else frozenset()
         self._joiner.give_up(batch, now, unasked)
         if batch.executions or batch.settlement.opened or batch.settlement.closed:

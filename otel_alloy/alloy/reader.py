@@ -122,6 +122,7 @@ class Reader:
         self._scope = scope
         self.filter = Filter.UNKNOWN
         self.ordered = True
+        self.finds_executions = True
         self._largest = 0
 
     @property
@@ -157,10 +158,12 @@ class Reader:
         return self._descend(window) if self.newest_first else self._ascend(window)
 
     def execution(self, execution_id: str) -> list[Record]:
-        """All notifications of one execution that the API still has (one request); empty where it
-        ignores filters."""
+        """All notifications of one execution that the API still has (one request). Where the
+        answer has others', the API does not filter by executionId (`finds_executions`)."""
         page = self._get(replace(self._scope, execution_id=execution_id))
-        return [r for r in page.records if r.notification.execution == execution_id]
+        records = [r for r in page.records if r.notification.execution == execution_id]
+        self.finds_executions = len(records) == page.received
+        return records
 
     def oldest_beyond(self, moment: int) -> int | None:
         """The oldest createdAt that the whole account still has, where all of it is newer than

@@ -453,7 +453,7 @@ def test_pages_of_unreadable_records_are_passed() -> None:
 
 def test_asking_for_one_execution() -> None:
     """One request brings all notifications of an execution; where the API ignores the filter,
-    others' records are not taken for its own."""
+    others' records are not taken for its own, and that is known from then on."""
 
     def log_of(**knobs: Any) -> Log:
         log = Log([], **knobs)
@@ -464,8 +464,10 @@ def test_asking_for_one_execution() -> None:
 
     for knobs in ({}, {"ignore_filters": True}):
         log = log_of(**knobs)
-        records: list[Record] = log.reader(10).execution("e1")
+        reader = log.reader(10)
+        records: list[Record] = reader.execution("e1")
         assert {r.identity[0] for r in records} == {"x0", "x2"} and len(log.queries) == 1
+        assert reader.finds_executions == ("ignore_filters" not in knobs)
     assert log_of().reader(10).execution("nobody") == []
 
 
