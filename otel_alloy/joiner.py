@@ -181,9 +181,11 @@ class Joiner:
         if grew:
             progress.high = high
         state.progress = replace(progress)
-        if progress.high is None or not grew:
+        if progress.high is None:
             return
         horizon = progress.high - self._overlap
+        if not grew and all(s.created >= horizon for s in settlement.seen.values()):
+            return
         settlement.forget_before = horizon
         settlement.forget_ended_before = horizon
         # Not worth writing what the same transaction would delete.
