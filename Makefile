@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench audit wheel docs screenshots servers clean
+.PHONY: demo test test-pythons lint format bench audit wheel docs screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -24,13 +24,16 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev  ## cost per execution, beside a plain SDK script
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-servers: $(VENV)/.dev  ## builds the Collector and Jaeger that the e2e tests talk to
+servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e2e tests talk to
 	$(BIN)/python tests/e2e/servers/build.py
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
 	$(BIN)/python .ci/audit
 
-wheel: $(VENV)/.dev
+test-pythons: $(VENV)/.dev  ## the tests that need no servers, on every supported Python there is
+	$(BIN)/python .ci/pythons $(ARGS)
+
+wheel: $(VENV)/.dev  ## wheel and sdist, in dist
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 
@@ -53,4 +56,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,6 +14,8 @@ def main() -> None:
     """Arguments: Alloy endpoint, OTLP endpoint, page size, `gzip` or `none`."""
     begun = time.process_time()
     wall = time.monotonic()
+    import httpcore  # noqa: F401  as in the script
+
     from otel_alloy.config import Settings
     from otel_alloy.receiver import Receiver, Settled, tune_garbage_collector
 

@@ -1,8 +1,9 @@
 """The comparison: what a team would write in an afternoon with the SDK. Not part of otel-alloy.
 
-Pages `GET /logs` oldest first with httpx, makes one span and one log record per terminal
-notification with Tracer and Logger, and exports them through the SDK's batch processors and
-OTLP/HTTP exporters. No checkpoint, no retries, random ids: less than otel-alloy does.
+Pages `GET /logs` oldest first with httpx, reads the answer into pydantic models, makes one span
+and one log record per terminal notification with Tracer and Logger, and exports them through the
+SDK's batch processors and OTLP/HTTP exporters. No checkpoint, no retries, no overlap, random ids:
+less than otel-alloy does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from datetime import datetime
 from typing import Any
 
+import httpcore  # noqa: F401  httpx loads it with its first client; imports are not counted
 import httpx
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -24,6 +26,61 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from pydantic import BaseModel, Field
+
+
+class Reference(BaseModel):
+    """`data`."""
+
+    executionId: str
+    executionUuid: str
+
+
+class User(BaseModel):
+    """`user`."""
+
+    email: str
+    fullName: str
+
+
+class Integration(BaseModel):
+    """`integrationId`."""
+
+    id: str = Field(alias="_id")
+    name: str
+    blockId: str
+
+
+class Workflow(BaseModel):
+    """`forgeWorkflow`."""
+
+    name: str
+    integrationId: Integration
+
+
+class Notification(BaseModel):
+    """One of `notifications`."""
+
+    id: str = Field(alias="_id")
+    message: str
+    data: Reference
+    startedAt: str
+    completedAt: str | None
+    createdAt: str
+    customVersion: bool
+    workflowVersion: int
+    teamId: str
+    forgeWorkflowId: str
+    workflowId: str
+    userId: str
+    user: User
+    forgeWorkflow: Workflow
+
+
+class Answer(BaseModel):
+    """The answer of `GET /logs`."""
+
+    notifications: list[Notification]
 
 
 def nanoseconds(text: str) -> int:
@@ -50,38 +107,39 @@ def run(alloy: str, otlp: str, page_size: int, gzip: bool) -> int:
             filters = [{**column, "userinput": {"value": after}, "condition": {"value": "and"}}]
             parameters: dict[str, Any] = {"limit": page_size, "sortBy": "createdAt"}
             parameters |= {"sortOrder": "asc", "filters": json.dumps(filters)}
-            page = http.get(f"{alloy}/logs", params=parameters).json()["notifications"]
+            answer = http.get(f"{alloy}/logs", params=parameters)
+            page = Answer.model_validate_json(answer.content).notifications
             if not page:
                 break
-            after = page[-1]["createdAt"]
+            after = page[-1].createdAt
             for n in page:
-                if n["message"] == "executionStarted":
+                if n.message == "executionStarted" or n.completedAt is None:
                     continue
                 sent += 1
-                failed = n["message"] == "executionError"
-                workflow, user = n["forgeWorkflow"], n["user"]
-                integration = workflow["integrationId"]
+                failed = n.message == "executionError"
+                workflow, user = n.forgeWorkflow, n.user
+                integration = workflow.integrationId
                 attributes: dict[str, Any] = {
-                    "runalloy.workflow.name": workflow["name"],
-                    "runalloy.workflow.id": n["forgeWorkflowId"],
-                    "runalloy.workflow.installation.id": n["workflowId"],
-                    "runalloy.workflow.version": n["workflowVersion"],
-                    "runalloy.workflow.custom_version": n["customVersion"],
-                    "runalloy.integration.id": integration["_id"],
-                    "runalloy.integration.name": integration["name"],
-                    "runalloy.block.id": integration["blockId"],
-                    "user.id": n["userId"],
-                    "user.email": user["email"],
-                    "user.full_name": user["fullName"],
-                    "runalloy.team.id": n["teamId"],
-                    "runalloy.execution.id": n["data"]["executionId"],
-                    "runalloy.execution.uuid": n["data"]["executionUuid"],
-                    "runalloy.notification.id": n["_id"],
+                    "runalloy.workflow.name": workflow.name,
+                    "runalloy.workflow.id": n.forgeWorkflowId,
+                    "runalloy.workflow.installation.id": n.workflowId,
+                    "runalloy.workflow.version": n.workflowVersion,
+                    "runalloy.workflow.custom_version": n.customVersion,
+                    "runalloy.integration.id": integration.id,
+                    "runalloy.integration.name": integration.name,
+                    "runalloy.block.id": integration.blockId,
+                    "user.id": n.userId,
+                    "user.email": user.email,
+                    "user.full_name": user.fullName,
+                    "runalloy.team.id": n.teamId,
+                    "runalloy.execution.id": n.data.executionId,
+                    "runalloy.execution.uuid": n.data.executionUuid,
+                    "runalloy.notification.id": n.id,
                     "runalloy.execution.outcome": "error" if failed else "success",
                 }
-                start, end = nanoseconds(n["startedAt"]), nanoseconds(n["completedAt"])
+                start, end = nanoseconds(n.startedAt), nanoseconds(n.completedAt)
                 span = tracer.start_span(
-                    workflow["name"], kind=SpanKind.SERVER, attributes=attributes, start_time=start
+                    workflow.name, kind=SpanKind.SERVER, attributes=attributes, start_time=start
                 )
                 if failed:
                     span.set_status(Status(StatusCode.ERROR))
@@ -89,11 +147,11 @@ def run(alloy: str, otlp: str, page_size: int, gzip: bool) -> int:
                 logger.emit(
                     LogRecord(
                         timestamp=end,
-                        observed_timestamp=nanoseconds(n["createdAt"]),
+                        observed_timestamp=nanoseconds(n.createdAt),
                         context=set_span_in_context(span),
                         severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
                         severity_text="ERROR" if failed else "INFO",
-                        body=f"{workflow['name']} {'failed' if failed else 'finished'}",
+                        body=f"{workflow.name} {'failed' if failed else 'finished'}",
                         attributes=attributes,
                         event_name="runalloy.workflow.execution.finished",
                     )

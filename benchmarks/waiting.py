@@ -16,12 +16,12 @@ import time
 
 from common import far_ends
 
-from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader, Window
 from otel_alloy.backfill import Backfill, Range
 from otel_alloy.config import Settings
-from otel_alloy.receiver import USER_AGENT, Receiver
+from otel_alloy.receiver import Receiver
+from otel_alloy.source import open_client
 
 END_MS = 1_760_000_000_000
 
@@ -67,14 +67,7 @@ def main() -> None:
             )
 
         source = settings("none").sources[0]
-        client = AlloyClient(
-            alloy,
-            "bench",
-            api_version=source.api_version,
-            timeout=source.timeout,
-            max_response_bytes=source.max_response_bytes,
-            user_agent=USER_AGENT,
-        )
+        client = open_client(source)
         reader = Reader(client.fetch, Query(options.page))
         alone = seconds(lambda: sum(1 for _ in reader.read(Window(begin, end))))
         client.close()

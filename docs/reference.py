@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -214,13 +215,12 @@ def _command(command: click.Command, path: str) -> str:
     """A command: usage, what it does, its arguments and options; below it those of a group."""
     path = f"{path} {command.name}"
     if isinstance(command, click.Group):
-        parts = [f"## {path}", command.help or ""]
+        parts = [f"## {path}", _help(command)]
         return "\n\n".join([*parts, *(_command(c, path) for c in command.commands.values())])
     context = click.Context(command, info_name=path)
     usage = " ".join(command.collect_usage_pieces(context))
     level = "#" * path.count(" ")
-    text = "\n\n".join(" ".join(p.split()) for p in (command.help or "").split("\n\n"))
-    parts = [f"#{level} {path}", f"```text\n{path} {usage}\n```", text]
+    parts = [f"#{level} {path}", f"```text\n{path} {usage}\n```", _help(command)]
     settings = {s.key for s in (*source_settings(), *process_settings())}
     options = [o for o in command.params if isinstance(o, click.Option) and not o.hidden]
     all_settings = "batch_size" in {o.name for o in options}
@@ -232,13 +232,29 @@ def _command(command: click.Command, path: str) -> str:
     return "\n\n".join(parts)
 
 
+def _help(command: click.Command) -> str:
+    """What `--help` says, its examples as a block. A paragraph that click may not fill begins with
+    a backspace; the only such ones are examples."""
+    paragraphs = []
+    for paragraph in cleandoc(command.help or "").split("\n\n"):
+        if paragraph.startswith("\b\nExamples:\n"):
+            lines = paragraph.partition("Examples:\n")[2]
+            paragraphs.append(f"```sh\n{cleandoc(lines)}\n```")
+        else:
+            paragraphs.append(" ".join(paragraph.split()))
+    return "\n\n".join(paragraphs)
+
+
 def _option(option: click.Option, context: click.Context) -> tuple[str, str, str]:
     names = "/".join((*option.opts, *option.secondary_opts))
     if not option.is_flag:
         names += " " + option.make_metavar(context)
-    shown = option.default if option.show_default and option.default is not None else ""
-    words = (option.help or "") + (" (required)" if option.required else "")
-    return _code(names.replace("|", "\\|")), words, _code(str(shown))
+    words, _, told = (option.help or "").partition("  [default: ")
+    shown = told.removesuffix("]")
+    if option.show_default and option.default is not None:
+        shown = str(option.default)
+    words += " (required)" if option.required else ""
+    return _code(names.replace("|", "\\|")), words, _code(shown)
 
 
 def alerts() -> dict[str, dict[str, Any]]:

@@ -1,4 +1,16 @@
-"""otel-alloy: executions of Alloy (runalloy.com) as OpenTelemetry spans and log records."""
+"""otel-alloy: executions of Alloy (runalloy.com) as OpenTelemetry spans and log records.
+
+What a program of your own may rely on:
+
+- `Receiver`, which runs in it; `Settings`, or `load_settings` for those of flags, environment and
+  file together; `AlloyReceiverError`, the base of all that they raise (`otel_alloy.errors`).
+- `AlloyPropagator`, `AlloySpanProcessor` and `execution_context`, with which a service joins an
+  execution's trace or links to it.
+- `Correlation`, what a `Hook` answers when it is given a `Notification`.
+
+These names, `otel_alloy.errors` and `otel_alloy.events` follow Semantic Versioning; other modules
+may change at any time.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +19,39 @@ from typing import TYPE_CHECKING, Any
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
-    from otel_alloy.config import Settings
-    from otel_alloy.correlate import Correlation, execution_context
+    from otel_alloy.alloy.models import Notification
+    from otel_alloy.config import Settings, load_settings
+    from otel_alloy.correlate import Correlation, Hook, execution_context
+    from otel_alloy.errors import AlloyReceiverError
     from otel_alloy.propagator import AlloyPropagator
     from otel_alloy.receiver import Receiver
     from otel_alloy.span_processor import AlloySpanProcessor
 
 __all__ = [
     "AlloyPropagator",
+    "AlloyReceiverError",
     "AlloySpanProcessor",
     "Correlation",
+    "Hook",
+    "Notification",
     "Receiver",
     "Settings",
     "__version__",
     "execution_context",
+    "load_settings",
 ]
 
 _HOMES = {
     "AlloyPropagator": "otel_alloy.propagator",
+    "AlloyReceiverError": "otel_alloy.errors",
     "AlloySpanProcessor": "otel_alloy.span_processor",
     "Correlation": "otel_alloy.correlate",
+    "Hook": "otel_alloy.correlate",
+    "Notification": "otel_alloy.alloy.models",
     "Receiver": "otel_alloy.receiver",
     "Settings": "otel_alloy.config",
     "execution_context": "otel_alloy.correlate",
+    "load_settings": "otel_alloy.config",
 }
 
 

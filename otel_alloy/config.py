@@ -179,6 +179,10 @@ class Settings(_Model):
     log_format: Literal["console", "json"] = Field(
         "console", description="console for people, json for machines (one object per line)"
     )
+    own_traces: bool = Field(
+        False,
+        description="also spans of its own work (cycles and their requests), by `run`",
+    )
     privacy: Privacy = Field(
         default_factory=lambda: Privacy.model_validate({}), description="personal data"
     )

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -78,40 +78,42 @@ class Totals:
         return words
 
 
-class RunView:
-    """Shows what is settled on `console`: a line per cycle that brought something, and meanwhile
-    a bar on a terminal (unless not `bar`), else a line every 30 s."""
+class _View:
+    """A bar on a terminal (unless not `bar`), with `words` behind the share done."""
 
-    def __init__(self, console: Console, *, bar: bool = True) -> None:
-        self.totals = Totals()
+    def __init__(self, console: Console, bar: bool, words: str) -> None:
         self._log = logging.getLogger("otel_alloy")
-        self._cycle: dict[str, Totals] = {}
-        self._said = time.monotonic()
         self._bar: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
         if bar and console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %  {task.fields[spans]} spans"),
+                TextColumn("{task.percentage:>3.0f} %  " + words),
                 TimeRemainingColumn(),
                 console=console,
                 transient=True,
             )
 
-    def __enter__(self) -> RunView:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class RunView(_View):
+    """Shows what is settled on `console`: a line per cycle that brought something, and meanwhile
+    a bar on a terminal (unless not `bar`), else a line every 30 s."""
+
+    def __init__(self, console: Console, *, bar: bool = True) -> None:
+        super().__init__(console, bar, "{task.fields[spans]} spans")
+        self.totals = Totals()
+        self._cycle: dict[str, Totals] = {}
+        self._said = time.monotonic()
+        self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: object) -> None:
         """Takes the receiver's events; shows `Settled` and `CycleEnded`."""
@@ -150,7 +152,7 @@ class RunView:
             self._bar.remove_task(self._tasks.pop(source))
 
 
-class BackfillView:
+class BackfillView(_View):
     """Shows how far a backfill is: a bar on a terminal (unless not `bar`), else a line every 30 s.
 
     The share done is of the records, where the API can tell how many there are, else of the time.
@@ -160,39 +162,15 @@ class BackfillView:
     def __init__(
         self, console: Console, *, bar: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(console, bar, "{task.fields[words]}")
         self.totals = Totals()
         self._clock = clock
-        self._log = logging.getLogger("otel_alloy")
         self._lock = threading.Lock()
         self._plan = Planned("", 0, None)
         self._done = Totals()
         self._ms = 0
         self._begun = self._said = clock()
-        self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if bar and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %  {task.fields[words]}"),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            )
-
-    def __enter__(self) -> BackfillView:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def __call__(self, event: object) -> None:
         """Takes the workers' events; shows `Planned`, `Settled` and `Advanced`."""

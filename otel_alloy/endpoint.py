@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import gzip
 import socket
-import socketserver
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -31,8 +29,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from otel_alloy.simulator.sockets import Server
+
 if TYPE_CHECKING:
-    from grpc import Server, ServicerContext
+    from grpc import Server as GrpcServer
+    from grpc import ServicerContext
 
 Signal = Literal["traces", "logs"]
 
@@ -144,7 +145,7 @@ class OtlpEndpoint:
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._http = _HttpServer(("127.0.0.1", http_port), self)
-        self._grpc: Server | None = None
+        self._grpc: GrpcServer | None = None
         self._grpc_port = 0
         try:
             if grpc:
@@ -266,37 +267,10 @@ def _response(signal: Signal, answer: Answer) -> bytes:
     return logs.SerializeToString()
 
 
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
+class _HttpServer(Server):
     def __init__(self, address: tuple[str, int], endpoint: OtlpEndpoint) -> None:
         self.endpoint = endpoint
-        self._open: set[socket.socket] = set()
         super().__init__(address, _HttpHandler)
-
-    def server_bind(self) -> None:
-        # The inherited one looks up the host's name, which takes seconds on some machines.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A sender that goes away is no error of the endpoint."""
-
-    def stop(self) -> None:
-        """Stop listening and break the connections that senders keep open."""
-        self.shutdown()
-        self.server_close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _HttpHandler(BaseHTTPRequestHandler):
@@ -353,7 +327,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         """Nothing on standard error: `OtlpEndpoint.requests` is the log."""
 
 
-def _grpc_server(endpoint: OtlpEndpoint, port: int) -> tuple[Server, int]:
+def _grpc_server(endpoint: OtlpEndpoint, port: int) -> tuple[GrpcServer, int]:
     """A gRPC server, not started yet, and its port."""
     import grpc
 

@@ -1,7 +1,7 @@
 """What the receiver tells those who watch it: values only, no clock, no I/O.
 
-Of one source, in this order: `CycleBegan`; `Requested`, `Fetching`, `Received`, `Delivering`,
-`Blocked` and `Settled` as often as it takes; `CycleEnded`; at the very end perhaps
+Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `Fetching`, `Received`,
+`Delivering`, `Blocked` and `Settled` as often as it takes; `CycleEnded`; at the very end perhaps
 `SourceStopped`. Events of one source come from several threads, and watchers must neither block
 nor keep what an event lets them read.
 
@@ -43,6 +43,17 @@ class Requested:
     source: str
     status: int | None
     error: str | None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GapFound:
+    """Records created between `after`, up to where all was read, and `oldest`, the oldest that
+    Alloy shows, may be lost: Alloy has removed what is older (`otel_alloy.gap`)."""
+
+    source: str
+    after: int
+    oldest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
-from otel_alloy.checkpoint import Open, Seen, SetAside, Settlement, State
+from otel_alloy.checkpoint import HasText, Open, Seen, SetAside, Settlement, State
 from otel_alloy.mapping.convert import Execution, Role
 
 _INCOMPLETE_MEMORY_MS = 60 * 86_400_000
@@ -30,7 +29,7 @@ class Batch:
 
     settlement: Settlement
     executions: list[Execution] = field(default_factory=list)
-    originals: list[Any] = field(default_factory=list)
+    originals: list[HasText] = field(default_factory=list)
     received: int = 0
     repeated: int = 0
     newest: int = 0  # createdAt (ms) up to here; stands in where a record has none
@@ -38,10 +37,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.executions)
 
+    def add(self, execution: Execution, original: HasText) -> None:
+        """Takes one more to deliver."""
+        self.executions.append(execution)
+        self.originals.append(original)
+
     def original(self, index: int) -> str:
         """The JSON of the notification behind `executions[index]`."""
-        source = self.originals[index]
-        return source if isinstance(source, str) else str(source.text())
+        return self.originals[index].text()
 
 
 class Joiner:
@@ -86,7 +89,7 @@ class Joiner:
             if n.message is None:
                 reason = "the record has no `message`"
                 aside = SetAside(
-                    self._source, "source", reason, Role.OTHER.value, record.original.text(), at=now
+                    self._source, "source", reason, Role.OTHER.value, record.text(), at=now
                 )
                 settlement.set_aside.append(aside)
                 seen[identity] = state.seen[identity] = Seen(created)
@@ -106,17 +109,17 @@ class Joiner:
                         until = created + self._incomplete_after
                         settlement.ended[execution] = state.ended[execution] = until
                 role = Role.ENDED_AGAIN if again else Role.ENDED
-                self._add(batch, Execution(n, role, started), record.original)
+                batch.add(Execution(n, role, started), record)
             elif n.message == STARTED and execution:
                 if execution not in self._has_span and execution not in state.open:
                     began = None if n.startedAt is None else str(n.startedAt)
-                    opened = Open(record.original, created, self._overlap, began)
+                    opened = Open(record, created, self._overlap, began)
                     settlement.opened[execution] = state.open[execution] = opened
                     settlement.closed.discard(execution)
                 if self._started_logs:
-                    self._add(batch, Execution(n, Role.STARTED), record.original)
+                    batch.add(Execution(n, Role.STARTED), record)
             else:
-                self._add(batch, Execution(n, Role.OTHER), record.original)
+                batch.add(Execution(n, Role.OTHER), record)
             seen[identity] = state.seen[identity] = Seen(created, ended)
         for entry in bad:
             if entry.identity in state.seen:
@@ -128,7 +131,7 @@ class Joiner:
                     "source",
                     f"the record cannot be read: {entry.reason}",
                     Role.OTHER.value,
-                    entry.original.text(),
+                    entry.text(),
                     at=now,
                 )
             )
@@ -167,7 +170,7 @@ class Joiner:
             until = now + _INCOMPLETE_MEMORY_MS
             batch.settlement.ended[execution] = self._state.ended[execution] = until
             n = read_notification(start.text())
-            self._add(batch, Execution(n, Role.INCOMPLETE), start.text())
+            batch.add(Execution(n, Role.INCOMPLETE), start)
 
     def advance(self, batch: Batch, high: int | None) -> None:
         """Everything up to `high` (createdAt, ms) is settled with this batch: forgets what no
@@ -178,9 +181,11 @@ class Joiner:
         if grew:
             progress.high = high
         state.progress = replace(progress)
-        if progress.high is None or not grew:
+        if progress.high is None:
             return
         horizon = progress.high - self._overlap
+        if not grew and all(s.created >= horizon for s in settlement.seen.values()):
+            return
         settlement.forget_before = horizon
         settlement.forget_ended_before = horizon
         # Not worth writing what the same transaction would delete.
@@ -201,8 +206,3 @@ class Joiner:
         batch.settlement.opened.pop(execution, None)
         batch.settlement.closed.add(execution)
         return start.started_at
-
-    @staticmethod
-    def _add(batch: Batch, execution: Execution, original: Any) -> None:
-        batch.executions.append(execution)
-        batch.originals.append(original)

@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from types import TracebackType
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.models import TERMINAL, Page
 from otel_alloy.alloy.pacing import PatientFetch, RequestBudget, Retrying
 from otel_alloy.alloy.query import Query
@@ -34,7 +32,8 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.joiner import Batch, Joiner
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Role, Unconvertible
-from otel_alloy.receiver import USER_AGENT, converter
+from otel_alloy.receiver import converter
+from otel_alloy.source import open_client, scope
 from otel_alloy.table import Execution
 
 Report = Callable[[str, Retrying], None]
@@ -87,14 +86,7 @@ class Look:
         """Records that are no notification, or have neither identity nor time."""
         self._overlap = int(overlap * 1000)
         self._clock = ServerClock()
-        self._client = AlloyClient(
-            source.endpoint,
-            source.api_key.get_secret_value(),
-            api_version=source.api_version,
-            timeout=source.timeout,
-            max_response_bytes=source.max_response_bytes,
-            user_agent=USER_AGENT,
-        )
+        self._client = open_client(source)
         self._fetch = PatientFetch(
             self._fetch_and_learn,
             RequestBudget(source.requests_per_minute, time.monotonic),
@@ -102,8 +94,7 @@ class Look:
             random.random,
             lambda event: report(source.name, event),
         )
-        scope = Query(source.page_size, workflow_id=source.workflow_id, user_id=source.user_id)
-        self._reader = Reader(self._fetch, scope)
+        self._reader = Reader(self._fetch, scope(source))
         self._converter = converter(settings)
         self._state = State()
         self._joiner = Joiner(
@@ -117,12 +108,7 @@ class Look:
     def __enter__(self) -> Look:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._client.close()
 
     @property

@@ -37,6 +37,13 @@ class Operated:
         watchers: list[Observe] = [status, self._systemd]
         if self._telemetry is not None:
             watchers.append(self._telemetry)
+        self._own_traces = None
+        if settings.own_traces:
+            from otel_alloy.own_traces import open_own_traces
+
+            self._own_traces = open_own_traces(settings)
+            if self._own_traces is not None:
+                watchers.append(self._own_traces)
         self.observe = tell_all(*watchers)
 
     def stopping(self) -> None:
@@ -52,6 +59,8 @@ class Operated:
             self._health.close()
         if self._telemetry is not None:
             self._telemetry.close()
+        if self._own_traces is not None:
+            self._own_traces.close()
 
 
 def _health(endpoint: str, status: Status) -> HealthServer | None:

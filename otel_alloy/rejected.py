@@ -19,8 +19,8 @@ from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.otlp.senders import open_senders
-from otel_alloy.receiver import USER_AGENT, converter
-from otel_alloy.version import __version__
+from otel_alloy.receiver import converter
+from otel_alloy.version import USER_AGENT, __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,7 @@ class _Source:
     rest: float = 0.0
     quiet_until: float = 0.0
     stopped: str | None = None
+    gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Gauges:
     lag: float | None
     cursor_age: float | None
     open: int | None
+    failing: Mapping[str, int]
+    """Failed attempts in a row, by stage; only of what fails at the moment."""
 
 
 class Status:
@@ -107,6 +110,8 @@ class Status:
                     source.settled_to = event.settled_to
                 source.high = event.high
                 self._learn(source, event.now)
+            case events.GapFound():
+                source.gap = self._now(), event.after, event.oldest
             case events.Requested(error=None):
                 source.trouble.pop("alloy", None)
             case events.Fetching(retrying=retrying):
@@ -169,7 +174,13 @@ class Status:
         """What is measured, source by source."""
         with self._lock:
             return [
-                Gauges(name, self._lag(s), self._behind(s, s.high), s.open)
+                Gauges(
+                    name,
+                    self._lag(s),
+                    self._behind(s, s.high),
+                    s.open,
+                    {stage: trouble.attempt for stage, trouble in s.trouble.items()},
+                )
                 for name, s in self._sources.items()
             ]
 
@@ -250,6 +261,14 @@ class Status:
         if source.error is not None:
             at, what, reason = source.error
             error = {"at": to_text(int(at * 1000)), "stage": what, "reason": reason}
+        gap = None
+        if source.gap is not None:
+            at, after, oldest = source.gap
+            gap = {
+                "found_at": to_text(int(at * 1000)),
+                "from": to_text(after),
+                "to": to_text(oldest),
+            }
         waits = self._waits(source)
         if source.stopped is not None:
             waits = ["a person: it has stopped"]
@@ -266,5 +285,6 @@ class Status:
             "cycle": source.cycle,
             "last_success": None if source.success is None else to_text(int(source.success * 1000)),
             "last_error": error,
+            "gap": gap,
             "waits_for": waits,
         }

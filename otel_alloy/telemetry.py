@@ -14,20 +14,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 from otel_alloy import events
 from otel_alloy.mapping import semconv
-from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import clean
+from otel_alloy.otlp.sdk import sdk_exporter
 from otel_alloy.otlp.senders import metrics_exporters, metrics_mistakes
-from otel_alloy.otlp.settings import otlp_settings
 from otel_alloy.status import Gauges, Status
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
+    from opentelemetry.sdk.metrics.export import MetricReader
 
     from otel_alloy.config import Settings
     from otel_alloy.mapping.convert import Ended
@@ -44,6 +43,8 @@ OUTCOME = "runalloy.receiver.delivery.outcome"
 STAGE = "runalloy.receiver.stage"
 STATUS_CODE = "http.response.status_code"
 
+STAGES = ("alloy", "traces", "logs", "checkpoint")
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BYTES = (1e3, 1e4, 1e5, 5e5, 1e6, 2e6, 3e6, 4e6, 1.6e7, 6.4e7)
 _EXECUTION_SECONDS = (
@@ -54,7 +55,8 @@ _EXECUTION_SECONDS = (
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `attributes`: all that its points may have; `read`: of a gauge."""
+    """One metric. `attributes`: all that its points may have; `read`: the values of a gauge by its
+    second attribute, "" where it has only the source."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -62,7 +64,7 @@ class Metric:
     description: str
     attributes: tuple[str, ...] = (SOURCE,)
     buckets: tuple[float, ...] = ()
-    read: Callable[[Gauges], float | None] | None = None
+    read: Callable[[Gauges], Mapping[str, float | None]] | None = None
 
 
 LAG = Metric(
@@ -70,21 +72,29 @@ LAG = Metric(
     "gauge",
     "s",
     "How far behind Alloy's clock: everything older is settled",
-    read=lambda source: source.lag,
+    read=lambda source: {"": source.lag},
 )
 CURSOR_AGE = Metric(
     "runalloy.receiver.cursor.age",
     "gauge",
     "s",
     "Age of the newest record that is settled; grows also while Alloy is silent",
-    read=lambda source: source.cursor_age,
+    read=lambda source: {"": source.cursor_age},
 )
 OPEN = Metric(
     "runalloy.receiver.executions.open",
     "gauge",
     "{execution}",
     "Executions that started and have not ended",
-    read=lambda source: source.open,
+    read=lambda source: {"": source.open},
+)
+FAILING = Metric(
+    "runalloy.receiver.attempts.failed",
+    "gauge",
+    "{attempt}",
+    "Attempts that failed in a row, by stage as in `retries`; 0 where it works",
+    (SOURCE, STAGE),
+    read=lambda source: {stage: source.failing.get(stage, 0) for stage in STAGES},
 )
 RECEIVED = Metric(
     "runalloy.receiver.records.received",
@@ -109,6 +119,12 @@ REJECTED = Metric(
     "counter",
     "{record}",
     "Records set aside; see `otel-alloy rejected list`",
+)
+GAP = Metric(
+    "runalloy.receiver.gap",
+    "counter",
+    "s",
+    "Span of createdAt whose records Alloy may have removed before they were read",
 )
 REQUESTS = Metric(
     "runalloy.receiver.requests",
@@ -165,10 +181,12 @@ METRICS = (
     LAG,
     CURSOR_AGE,
     OPEN,
+    FAILING,
     RECEIVED,
     SETTLED,
     REPEATED,
     REJECTED,
+    GAP,
     REQUESTS,
     RETRIES,
     HOOK_FAILURES,
@@ -219,7 +237,7 @@ class Telemetry:
                     m.name, [_observations(m, status)], m.unit, m.description
                 )
         for source in sources:  # a counter that begins above zero shows no rise
-            for m in (RECEIVED, SETTLED, REPEATED, REJECTED):
+            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP):
                 self._count[m](0, {SOURCE: source})
 
     def __call__(self, event: object) -> None:
@@ -235,6 +253,8 @@ class Telemetry:
                 if event.error is not None:
                     attributes[semconv.ERROR_TYPE] = event.error
                 count[REQUESTS](1, attributes)
+            case events.GapFound():
+                count[GAP]((event.oldest - event.after) / 1000, {SOURCE: event.source})
             case events.Fetching():
                 count[RETRIES](1, {SOURCE: event.source, STAGE: "alloy"})
             case events.Blocked():
@@ -303,8 +323,12 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
 
     def observe(options: object) -> list[Any]:
         assert metric.read is not None
-        values = [(s.source, metric.read(s)) for s in status.gauges()]
-        return [Observation(v, {SOURCE: name}) for name, v in values if v is not None]
+        return [
+            Observation(value, dict(zip(metric.attributes, (source.source, key), strict=False)))
+            for source in status.gauges()
+            for key, value in metric.read(source).items()
+            if value is not None
+        ]
 
     return observe
 
@@ -329,7 +353,7 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
 
     readers = [
         PeriodicExportingMetricReader(
-            _exporter(name, settings.environment),
+            sdk_exporter(name, "metrics", settings.environment),
             _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_INTERVAL"),
             _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_TIMEOUT"),
         )
@@ -356,40 +380,3 @@ def _milliseconds(environment: Mapping[str, str], variable: str) -> float | None
         return float(environment.get(variable, "")) or None
     except ValueError:
         return None
-
-
-def _exporter(name: str, environment: Mapping[str, str]) -> MetricExporter:
-    """The exporter; `otlp` is set up as the two other signals are."""
-    if name != "otlp":
-        from importlib.metadata import entry_points
-
-        (entry,) = entry_points(group="opentelemetry_metrics_exporter", name=name)
-        return cast("MetricExporter", entry.load()())
-    settings, _ = otlp_settings(environment, cast(Signal, "metrics"))
-    gzip = settings.compression == "gzip"
-    if settings.protocol == "grpc":
-        import grpc
-        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as over_grpc
-
-        from otel_alloy.otlp.grpc import credentials
-
-        return over_grpc.OTLPMetricExporter(
-            settings.endpoint,
-            settings.insecure,
-            None if settings.insecure else credentials(settings),
-            settings.headers,
-            settings.timeout,
-            grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
-        )
-    from opentelemetry.exporter.otlp.proto.http import Compression
-    from opentelemetry.exporter.otlp.proto.http import metric_exporter as over_http
-
-    return over_http.OTLPMetricExporter(
-        settings.endpoint,
-        settings.certificate,
-        settings.client_key,
-        settings.client_certificate,
-        dict(settings.headers),
-        settings.timeout,
-        Compression.Gzip if gzip else Compression.NoCompression,
-    )

@@ -199,6 +199,9 @@ def test_one_story(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         assert 3600 <= running.values(telemetry.LAG)[""] < 3700
         assert running.values(telemetry.RECEIVED)[""] > running.values(telemetry.SETTLED)[""]
         assert running.values(telemetry.SETTLED)[""] == before
+        failing = running.values(telemetry.FAILING)
+        assert failing["traces"] >= 4
+        assert (failing["alloy"], failing["checkpoint"]) == (0, 0)
 
         place.judge = lambda received: None
         running.forget()
@@ -207,6 +210,7 @@ def test_one_story(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         assert running.source()["lag_seconds"] < 60
         assert running.source()["waits_for"][0].startswith("the next cycle")
         assert running.values(telemetry.LAG)[""] < 60
+        assert set(running.values(telemetry.FAILING).values()) == {0}
         assert running.values(telemetry.SETTLED)[""] == before + 1
         received = running.values(telemetry.RECEIVED)[""]
         repeated = running.values(telemetry.REPEATED)[""]

@@ -95,6 +95,7 @@ def everything(measured: Measured) -> None:
         tell(events.Delivering("one", report))
     tell(events.Blocked("one", "the disk is full", 2.0))
     tell(settled(fact(), fact("error")))
+    tell(events.GapFound("one", NOW - 9000, NOW - 8000))
     tell(events.CycleEnded("one", "c", NOW, NOW, 30.0))
 
 
@@ -164,7 +165,9 @@ def test_values(measured: Measured) -> None:
     assert value(telemetry.REQUESTS, http_response_status_code=429, error_type="Throttled") == 1
     for stage in ("alloy", "traces", "checkpoint"):
         assert value(telemetry.RETRIES, runalloy_receiver_stage=stage) == 1
+    assert value(telemetry.FAILING, runalloy_receiver_stage="alloy") == 0
     assert value(telemetry.LAG) < 60
+    assert value(telemetry.GAP) == 1
     assert sum(p.count for p in points[telemetry.DELIVERY_SIZE.name]) == 2
     assert sum(p.sum for p in points[telemetry.DELIVERY_DURATION.name]) == pytest.approx(0.04)
 
@@ -347,6 +350,20 @@ def test_the_command_sends_its_metrics(place: Place, sink: Sink) -> None:
     found = {m.name: m for scope in of_resource.scope_metrics for m in scope.metrics}
     assert found[telemetry.SETTLED.name].sum.data_points[0].as_int == len(records)
     assert telemetry.LAG.name in found
+
+
+def test_a_backfill_sends_no_metrics(place: Place, sink: Sink) -> None:
+    """A backfill runs beside `run` on the same state: its counts would be taken for those of
+    `run`, and its executions are of another day."""
+    records = place.fill(30)
+    done = place.command(
+        *("backfill", "--from", "60d", "--own-traces"),
+        OTEL_METRICS_EXPORTER="otlp",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=sink.endpoint + "/v1/metrics",
+    )
+    assert done.code == 0, done.err
+    place.assert_exactly_once(place.ended(records))
+    assert sink.requests == []
 
 
 def test_a_metrics_endpoint_that_is_away(place: Place) -> None:

@@ -10,6 +10,7 @@ import ssl
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from time import time
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -68,7 +69,8 @@ class AlloyClient:
         or Stop (a person has to act).
         """
         try:
-            with self._http.stream("GET", self._url, params=query.parameters()) as response:
+            url = f"{self._url}?{urlencode(query.parameters(), quote_via=quote)}"
+            with self._http.stream("GET", url) as response:
                 body = self._body(response)
         except httpx.HTTPError as error:
             raise self._network_error(error) from None

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from otel_alloy.alloy.timestamps import object_id_ns, to_ms
+from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 
 STARTED, FINISHED, ERROR = "executionStarted", "executionFinished", "executionError"
 TERMINAL = frozenset((FINISHED, ERROR))
@@ -59,7 +59,6 @@ class Integration:
     id: Annotated[str | None, Field(alias="_id")] = None
     name: str | None = None
     blockId: str | None = None
-    icon: str | None = None
 
 
 @_model()
@@ -122,16 +121,6 @@ class Unreadable(ValueError):
     """The body is not JSON, or not the documented shape; the message says which."""
 
 
-@plain_dataclass(slots=True)
-class Record:
-    """A notification with what reading needs: its identity and createdAt (Unix ms)."""
-
-    notification: Notification
-    identity: tuple[str, str]
-    created: int | None
-    original: Original
-
-
 class _Body:
     """An answer's bytes, parsed a second time only when somebody wants a record's own JSON."""
 
@@ -148,14 +137,15 @@ class _Body:
 
 
 @plain_dataclass(slots=True)
-class Original:
-    """Where the record's own JSON is: entry `index` of an answer."""
+class Entry:
+    """Entry `index` of an answer's `notifications`; `identity` tells whether it is known."""
 
     body: _Body
     index: int
+    identity: tuple[str, str]
 
     def text(self) -> str:
-        """The record as the API sent it (parsed and written again); of one that is nested too
+        """The entry as the API sent it (parsed and written again); of one that is nested too
         deeply to be written, what is not nested."""
         entry = self.body.entry(self.index)
         try:
@@ -165,13 +155,19 @@ class Original:
             return json.dumps({k: v for k, v in flat if not isinstance(v, dict | list)})
 
 
-@plain_dataclass(frozen=True, slots=True)
-class BadRecord:
-    """An entry of `notifications` that is no notification, and why. `identity`: of its JSON."""
+@plain_dataclass(slots=True)
+class Record(Entry):
+    """A notification. `created`: its createdAt, Unix ms. Its identity is `_id` and `message`."""
+
+    notification: Notification
+    created: int | None
+
+
+@plain_dataclass(slots=True)
+class BadRecord(Entry):
+    """An entry that is no notification, and why. Its identity is a digest of its JSON."""
 
     reason: str
-    original: Original
-    identity: tuple[str, str]
 
 
 @plain_dataclass(slots=True)
@@ -223,25 +219,23 @@ def read_page(body: bytes) -> Page:
             return _read_leniently(body)
         kept = _Body(body)
         return Page(
-            [_record(n, Original(kept, i)) for i, n in enumerate(answer.notifications)],
+            [_record(kept, i, n) for i, n in enumerate(answer.notifications)],
             last_fetched=answer.lastFetched,
             pagination=answer.pagination,
         )
 
 
-def _record(notification: Notification, original: Original) -> Record:
+def _record(body: _Body, index: int, notification: Notification) -> Record:
     identity = notification.id
-    created = to_ms(notification.createdAt)
     if identity is None:
-        identity = _digest(original)
-    if created is None:
-        born = object_id_ns(identity)
-        created = born // 1_000_000 if born is not None else None
-    return Record(notification, (identity, notification.message or ""), created, original)
+        identity = _digest(body, index)
+    born = to_ns(notification.createdAt) or object_id_ns(identity)
+    created = None if born is None else born // 1_000_000
+    return Record(body, index, (identity, notification.message or ""), notification, created)
 
 
-def _digest(original: Original) -> str:
-    return sha256(original.text().encode()).hexdigest()
+def _digest(body: _Body, index: int) -> str:
+    return sha256(Entry(body, index, ("", "")).text().encode()).hexdigest()
 
 
 def _loads(body: bytes) -> Any:
@@ -310,11 +304,10 @@ def _read_leniently(body: bytes) -> Page:
     except ValidationError:
         page.pagination = None
     for index, entry in enumerate(entries):
-        original = Original(kept, index)
         try:
-            page.records.append(_record(_notification(entry), original))
+            page.records.append(_record(kept, index, _notification(entry)))
         except Unreadable as error:
-            page.bad.append(BadRecord(str(error), original, (_digest(original), "")))
+            page.bad.append(BadRecord(kept, index, (_digest(kept, index), ""), str(error)))
     return page
 
 

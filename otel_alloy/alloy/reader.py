@@ -122,6 +122,7 @@ class Reader:
         self._scope = scope
         self.filter = Filter.UNKNOWN
         self.ordered = True
+        self.finds_executions = True
         self._largest = 0
 
     @property
@@ -157,10 +158,33 @@ class Reader:
         return self._descend(window) if self.newest_first else self._ascend(window)
 
     def execution(self, execution_id: str) -> list[Record]:
-        """All notifications of one execution that the API still has (one request); empty where it
-        ignores filters."""
+        """All notifications of one execution that the API still has (one request). Where the
+        answer has others', the API does not filter by executionId (`finds_executions`)."""
         page = self._get(replace(self._scope, execution_id=execution_id))
-        return [r for r in page.records if r.notification.execution == execution_id]
+        records = [r for r in page.records if r.notification.execution == execution_id]
+        self.finds_executions = len(records) == page.received
+        return records
+
+    def oldest_beyond(self, moment: int) -> int | None:
+        """The oldest createdAt that the whole account still has, where all of it is newer than
+        `moment` (Unix ms); None where something as old is left, where there is nothing at all, or
+        where this API does not let it be told. One request, or two where nothing as old is left.
+
+        Workflow and user filters are left out: a source may be silent for longer than Alloy keeps
+        records, an account hardly ever. An answer is believed for what it shows, not for what was
+        asked: a record as old proves that nothing older than it was removed in order of age.
+        """
+        whole = Query(self._scope.limit)
+        page = self._get(replace(whole, before=moment + 1))
+        times = _created(page)
+        if any(t <= moment for t in times):
+            return None
+        if not page.received and not self.newest_first:
+            return min(_created(self._get(replace(whole, after=moment))), default=None)
+        times = _created(self._get(whole))
+        if not times or times != sorted(times) or times[0] == times[-1]:
+            return None  # it does not sort as asked, so the oldest may be anywhere
+        return times[0] if times[0] > moment else None
 
     def _get(self, query: Query) -> Page:
         page = self._fetch(query)
@@ -170,7 +194,7 @@ class Reader:
     def _times_within(self, page: Page, start: int, before: int) -> list[int]:
         """The page's createdAt. Raises Misbehaved where the filter did not keep to the bounds."""
         times = [r.created for r in page.records if r.created is not None]
-        if any(not start <= t < before for t in times):
+        if times and not start <= min(times) <= max(times) < before:
             self.filter = Filter.IGNORED
             raise Misbehaved(Filter.IGNORED, True)
         return times
@@ -191,7 +215,12 @@ class Reader:
             if begins and ordered and full and times and position < times[0] == times[-1]:
                 # A page of one millisecond shows no order: is anything before it?
                 earlier = self._get(replace(query, limit=1, before=times[0], skip=0))
-                ordered = not self._times_within(earlier, position, times[0])
+                if self._times_within(earlier, position, times[0]):
+                    # It may have become visible since: then the same request begins with it now.
+                    again = self._times_within(self._get(query), position, window.before)
+                    if again and again[0] < times[0]:
+                        continue
+                    ordered = False
             if not ordered:
                 self.ordered = False
                 raise Misbehaved(self.filter, False)
@@ -252,6 +281,10 @@ class Reader:
             step = page.received if page.received == 1 else page.received - 1
             skip += step
             previous = here
+
+
+def _created(page: Page) -> list[int]:
+    return [r.created for r in page.records if r.created is not None]
 
 
 def window_start(high: int, overlap_ms: int, final: bool) -> int:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from otel_alloy.errors import CheckpointError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Identity = tuple[str, str]
 """(`_id`, `message`): the same `_id` with a new message is news."""
@@ -59,13 +59,15 @@ class Progress:
 
     `high`: newest createdAt with everything before it settled. `window`: (start, before) of a
     window that is being read; `position`: where to go on in it. `begin`: where the source began,
-    nothing before it is read.
+    nothing before it is read. `read_to`: upper bound of a window that was read to its end, noted
+    now and then; it shows that the source was read also where there was nothing.
     """
 
     high: int | None = None
     window: tuple[int, int] | None = None
     position: int | None = None
     begin: int | None = None
+    read_to: int | None = None
 
 
 @dataclass(slots=True)

@@ -51,7 +51,11 @@ class SqliteStore:
             if exclusive:
                 self._owner = self._lock()
             self._db = self._connect(path)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except CheckpointError:
             self._release()
             raise
@@ -70,8 +74,12 @@ class SqliteStore:
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
     def _lock(self) -> sqlite3.Connection:
@@ -159,7 +167,7 @@ class SqliteStore:
         """See `Store.load`."""
         with self.transaction() as db:
             row = db.execute(
-                "SELECT fingerprint, begin_at, high, window_start, window_before, position"
+                "SELECT fingerprint, begin_at, high, window_start, window_before, position, read_to"
                 " FROM source WHERE name=?",
                 (source,),
             ).fetchone()
@@ -186,9 +194,9 @@ class SqliteStore:
         start, before = p.window or (None, None)
         with self.transaction() as db:
             db.execute(
-                "UPDATE source SET begin_at=?, high=?, window_start=?, window_before=?, position=?"
-                " WHERE name=?",
-                (p.begin, p.high, start, before, p.position, source),
+                "UPDATE source SET begin_at=?, high=?, window_start=?, window_before=?, position=?,"
+                " read_to=? WHERE name=?",
+                (p.begin, p.high, start, before, p.position, p.read_to, source),
             )
             write_memory(db, source, settlement)
 
@@ -196,7 +204,7 @@ class SqliteStore:
         """See `Store.sources`."""
         with self.transaction() as db:
             rows = db.execute(
-                "SELECT name, begin_at, high, window_start, window_before, position"
+                "SELECT name, begin_at, high, window_start, window_before, position, read_to"
                 " FROM source ORDER BY 1"
             )
             return {row[0]: _progress(row[1:]) for row in rows}
@@ -207,7 +215,7 @@ class SqliteStore:
             db.execute("INSERT OR IGNORE INTO source (name, fingerprint) VALUES (?,'')", (source,))
             db.execute(
                 "UPDATE source SET begin_at=?, high=?, window_start=NULL, window_before=NULL,"
-                " position=NULL WHERE name=?",
+                " position=NULL, read_to=NULL WHERE name=?",
                 (high, high, source),
             )
             forget_memory(db, source)
@@ -320,6 +328,6 @@ def _base_name(error: Exception) -> str:
 
 
 def _progress(row: tuple[int | None, ...]) -> Progress:
-    begin, high, start, before, position = row
+    begin, high, start, before, position, read_to = row
     window = (start, before) if start is not None and before is not None else None
-    return Progress(high, window, position, begin)
+    return Progress(high, window, position, begin, read_to)

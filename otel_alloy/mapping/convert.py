@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
-from otel_alloy.alloy.models import Integration, Notification, User, Workflow
+from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.mapping import encode, semconv
 from otel_alloy.mapping.ids import execution_ids
@@ -34,6 +34,9 @@ class Role(enum.Enum):
     STARTED = "started"  # log record only
     INCOMPLETE = "incomplete"  # a start whose end did not come: span and log record
     OTHER = "other"  # a message this version does not know: log record only
+
+
+_ENDED, _ENDED_AGAIN = Role.ENDED, Role.ENDED_AGAIN  # for speed: an enum finds its members slowly
 
 
 @dataclass(slots=True)
@@ -88,39 +91,45 @@ class Unconvertible(ValueError):
     """The notification cannot become telemetry; the message says what is missing."""
 
 
-def _log_kind(severity: int, text: str, event: str, *extra: tuple[str, str]) -> _LogKind:
-    pairs = (*extra, (semconv.EVENT_NAME, event))
-    fixed = encode.log_attributes([encode.attribute(k, v) for k, v in pairs])
-    return _LogKind(encode.log_head(severity, text), encode.log_event(event), fixed)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """What executions of one outcome have in common, serialized. `words`: how the body goes on
+    after the workflow's name."""
+
+    words: bytes
+    log_head: bytes
+    log_event: bytes
+    log_attributes: bytes
+    span_attributes: bytes
+    span_status: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _LogKind:
-    head: bytes
-    event: bytes
-    attributes: bytes
+def _kind(
+    words: str, severity: int, severity_text: str, event: str, outcome: str = "", error: str = ""
+) -> _Kind:
+    pairs = ((semconv.EXECUTION_OUTCOME, outcome), (semconv.ERROR_TYPE, error))
+    attributes = [encode.attribute(k, v) for k, v in pairs if v]
+    return _Kind(
+        words.encode(),
+        encode.log_head(severity, severity_text),
+        encode.log_event(event),
+        encode.log_attributes([*attributes, encode.attribute(semconv.EVENT_NAME, event)]),
+        encode.span_attributes(attributes),
+        encode.STATUS_ERROR if error else encode.STATUS_UNSET,
+    )
 
 
-_OUTCOME, _ERROR_TYPE = semconv.EXECUTION_OUTCOME, (semconv.ERROR_TYPE, "executionError")
-_FINISHED = _log_kind(9, "INFO", semconv.EVENT_FINISHED, (_OUTCOME, "success"))
-_FAILED = _log_kind(17, "ERROR", semconv.EVENT_FAILED, (_OUTCOME, "error"), _ERROR_TYPE)
-_INCOMPLETE = _log_kind(13, "WARN", semconv.EVENT_INCOMPLETE, (_OUTCOME, "incomplete"))
-_STARTED = _log_kind(9, "INFO", semconv.EVENT_STARTED)
-_OTHER = _log_kind(9, "INFO", semconv.EVENT_OTHER)
+_FINISHED = _kind(" finished after ", 9, "INFO", semconv.EVENT_FINISHED, "success")
+_FAILED = _kind(" failed after ", 17, "ERROR", semconv.EVENT_FAILED, "error", "executionError")
+_INCOMPLETE = _kind(" has not reported its end", 13, "WARN", semconv.EVENT_INCOMPLETE, "incomplete")
+_STARTED = _kind(" started", 9, "INFO", semconv.EVENT_STARTED)
+_OTHER = _kind(" reported something this version does not know", 9, "INFO", semconv.EVENT_OTHER)
+
+_KINDS = {Role.INCOMPLETE: _INCOMPLETE, Role.STARTED: _STARTED, Role.OTHER: _OTHER}
 
 _ADJUSTED = encode.attribute(semconv.TIME_ADJUSTED, True)
 _SPAN_ADJUSTED = encode.span_attributes([_ADJUSTED])
 _LOG_ADJUSTED = encode.log_attributes([_ADJUSTED])
-
-
-def _span_kind(outcome: str, *extra: tuple[str, str]) -> bytes:
-    pairs = ((_OUTCOME, outcome), *extra)
-    return encode.span_attributes([encode.attribute(k, v) for k, v in pairs])
-
-
-_SPAN_SUCCESS = _span_kind("success")
-_SPAN_ERROR = _span_kind("error", _ERROR_TYPE)
-_SPAN_INCOMPLETE = _span_kind("incomplete")
 
 
 def _text(key: str) -> tuple[Callable[[int], bytes], Callable[[int], bytes]]:
@@ -136,40 +145,73 @@ _, _log_record_uid = _text(semconv.LOG_RECORD_UID)
 _, _log_message = _text(semconv.MESSAGE)
 
 
-class _Heads(NamedTuple):
-    """What stands before the ids of an execution, for ids of certain lengths (bytes)."""
+def _span_form(
+    kind: _Kind,
+    adjusted: bool,
+    execution: int,
+    uuid: int,
+    notification: int,
+    attached: Attached = _NOT_ATTACHED,
+) -> encode.SpanForm:
+    """For ids of these lengths (bytes); one that is missing has length 0, and no head."""
+    return encode.SpanForm(
+        (
+            _span_execution_id(execution) if execution else b"",
+            _span_execution_uuid(uuid) if uuid else b"",
+            _span_notification_id(notification) if notification else b"",
+        ),
+        execution + uuid + notification,
+        kind.span_attributes + (_SPAN_ADJUSTED if adjusted else b""),
+        kind.span_status,
+        attached.parent,
+        attached.links,
+    )
 
-    span_execution: bytes
-    span_uuid: bytes
-    span_notification: bytes
-    log_execution: bytes
-    log_uuid: bytes
-    log_notification: bytes
-    log_uid: bytes
+
+def _log_form(
+    kind: _Kind,
+    adjusted: bool,
+    execution: int,
+    uuid: int,
+    notification: int,
+    uid: int,
+    message: bytes,
+) -> encode.LogForm:
+    """As `_span_form`. `message`: the serialized attribute, for a message that is not known."""
+    return encode.LogForm(
+        kind.log_head,
+        (
+            _log_execution_id(execution) if execution else b"",
+            _log_execution_uuid(uuid) if uuid else b"",
+            _log_notification_id(notification) if notification else b"",
+            message + (_log_record_uid(uid) if uid else b""),
+        ),
+        execution + uuid + notification + uid,
+        kind.log_attributes + (_LOG_ADJUSTED if adjusted else b""),
+        kind.log_event,
+    )
 
 
 @lru_cache(maxsize=1024)
-def _heads(execution: int, uuid: int, notification: int) -> _Heads:
-    """An id that is missing has length 0, and no head."""
-    return _Heads(
-        _span_execution_id(execution) if execution else b"",
-        _span_execution_uuid(uuid) if uuid else b"",
-        _span_notification_id(notification) if notification else b"",
-        _log_execution_id(execution) if execution else b"",
-        _log_execution_uuid(uuid) if uuid else b"",
-        _log_notification_id(notification) if notification else b"",
-        _log_record_uid(notification) if notification else b"",
+def _forms(
+    kind: _Kind, adjusted: bool, execution: int, uuid: int, notification: int
+) -> tuple[encode.SpanForm, encode.LogForm]:
+    """The forms of an execution that ended, as nearly all do."""
+    return (
+        _span_form(kind, adjusted, execution, uuid, notification),
+        _log_form(kind, adjusted, execution, uuid, notification, notification, b""),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Repeating:
-    """What executions of one workflow, version and user have in common, serialized."""
+    """What executions of one workflow, version and user have in common, serialized; `label` is
+    how the log's body begins."""
 
     name: bytes
     span: bytes
     log: bytes
-    label: str
+    label: bytes
 
 
 class Converter:
@@ -209,96 +251,49 @@ class Converter:
         Raises Unconvertible when the notification has no identity or no usable time.
         """
         n, role = execution.notification, execution.role
-        if role is Role.STARTED and not self._started_logs:
+        if not self._started_logs and role is Role.STARTED:
             return None, None
         data = n.data
-        uuid = data.executionUuid if data else None
-        execution_id = data.executionId if data else None
-        key = uuid or execution_id or n.id
+        uuid = data.executionUuid or "" if data else ""
+        execution_id = data.executionId or "" if data else ""
+        notification_id = n.id or ""
+        key = uuid or execution_id or notification_id
         if not key:
             raise Unconvertible("it has neither executionUuid, executionId nor _id")
         trace_id, span_id = execution_ids(key)
         start, end, observed, adjusted = _times(execution)
         common = self._repeating(n)
+        texts = self._texts(execution_id, uuid, notification_id)
+        sizes = len(texts[0]), len(texts[1]), len(texts[2])
+        uid = texts[2]
 
-        texts = self._texts(execution_id or "", uuid or "", n.id or "")
-        execution_bytes, uuid_bytes, notification_bytes = texts
-        heads = _heads(len(execution_bytes), len(uuid_bytes), len(notification_bytes))
-
-        error = n.message == "executionError"
         attached = _NOT_ATTACHED
         if self._attach is not None:
             attached = self._attach(n, span_id, self._clean)
             execution.trace_id = attached.trace_id
             trace_id = attached.trace_id or trace_id
-        span = None
-        if role is Role.ENDED or role is Role.INCOMPLETE:
-            kind = _SPAN_ERROR if error else _SPAN_SUCCESS
-            if role is Role.INCOMPLETE:
-                kind = _SPAN_INCOMPLETE
-            span = encode.span(
-                trace_id,
-                span_id,
-                common.name,
-                start,
-                end,
-                (
-                    common.span,
-                    heads.span_execution,
-                    execution_bytes,
-                    heads.span_uuid,
-                    uuid_bytes,
-                    heads.span_notification,
-                    notification_bytes,
-                    kind,
-                    _SPAN_ADJUSTED if adjusted else b"",
-                ),
-                encode.STATUS_ERROR if error else encode.STATUS_UNSET,
-                attached.parent,
-                attached.links,
-            )
-
-        message = b""
-        uid_head, uid = heads.log_uid, notification_bytes
-        if role is Role.INCOMPLETE:
-            log, words = _INCOMPLETE, "has not reported its end"
-            if uid:
+        if role is _ENDED or role is _ENDED_AGAIN:
+            kind = _FAILED if n.message == ERROR else _FINISHED
+            body = common.label + kind.words + duration_text(end - start).encode()
+            span_form, log_form = _forms(kind, adjusted, *sizes)
+        else:
+            kind = _KINDS[role]
+            body = common.label + kind.words
+            message = b""
+            if role is Role.INCOMPLETE and uid:
                 # A start may be sent twice, as `started` and as this: two records, two uids.
                 uid += b":incomplete"
-                uid_head = _log_record_uid(len(uid))
-        elif role is Role.STARTED:
-            log, words, end = _STARTED, "started", start
-        elif role is Role.OTHER:
-            log, words = _OTHER, "reported something this version does not know"
-            text = self._clean(n.message or "").encode()
-            message = _log_message(len(text)) + text
-        elif error:
-            log, words = _FAILED, "failed after " + duration_text(end - start)
-        else:
-            log, words = _FINISHED, "finished after " + duration_text(end - start)
-        record = encode.log_record(
-            trace_id,
-            span_id,
-            log.head,
-            end,
-            observed,
-            f"{common.label} {words}".encode(),
-            (
-                common.log,
-                heads.log_execution,
-                execution_bytes,
-                heads.log_uuid,
-                uuid_bytes,
-                heads.log_notification,
-                notification_bytes,
-                message,
-                uid_head,
-                uid,
-                log.attributes,
-                _LOG_ADJUSTED if adjusted else b"",
-            ),
-            log.event,
-        )
+            elif role is Role.OTHER:
+                text = self._clean(n.message or "").encode()
+                message = _log_message(len(text)) + text
+            span_form = _span_form(kind, adjusted, *sizes)
+            log_form = _log_form(kind, adjusted, *sizes, len(uid), message)
+        if attached.parent or attached.links:
+            span_form = _span_form(kind, adjusted, *sizes, attached)
+        span = None
+        if role is _ENDED or role is Role.INCOMPLETE:
+            span = span_form.fill(trace_id, span_id, start, end, common.name, common.span, texts)
+        record = log_form.fill(trace_id, span_id, end, observed, body, common.log, (*texts, uid))
         return span, record
 
     def _repeating(self, n: Notification) -> _Repeating:
@@ -361,7 +356,7 @@ class Converter:
             encode.span_name(label),
             encode.span_attributes(attributes),
             encode.log_attributes(attributes),
-            label + version,
+            (label + version).encode(),
         )
 
     def _personal(self, n: Notification) -> tuple[str | None, str | None, str | None]:
@@ -393,12 +388,12 @@ class Converter:
         text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _texts(self, *texts: str) -> list[bytes]:
+    def _texts(self, one: str, two: str, three: str) -> tuple[bytes, bytes, bytes]:
         """The ids as cleaned UTF-8; they hardly ever need cleaning, which is seen at one look."""
-        together = "".join(texts)
-        if together.isascii() and together.isprintable() and len(together) <= self._limit:
-            return [text.encode() for text in texts]
-        return [self._clean(text).encode() for text in texts]
+        together = one + two + three
+        if not (together.isascii() and together.isprintable() and len(together) <= self._limit):
+            one, two, three = self._clean(one), self._clean(two), self._clean(three)
+        return one.encode(), two.encode(), three.encode()
 
 
 def _times(execution: Execution) -> tuple[int, int, int, bool]:
@@ -407,32 +402,24 @@ def _times(execution: Execution) -> tuple[int, int, int, bool]:
     A missing one falls back to the other, then to createdAt; an end before its start becomes the
     start, so that a duration is never negative.
     """
-    n = execution.notification
-    start = to_ns(n.startedAt)
-    if start is None and execution.started_at is not None:
-        start = to_ns(execution.started_at)
+    n, role = execution.notification, execution.role
+    start = to_ns(n.startedAt) or to_ns(execution.started_at)
     completed = to_ns(n.completedAt)
     created = completed if n.createdAt == n.completedAt else to_ns(n.createdAt)
-    if execution.role is Role.INCOMPLETE:
-        last_seen = created if created is not None else start
-        end, known = last_seen, True
-    elif execution.role is Role.STARTED:
-        end, known = start, True
-    else:
-        end = completed
-        known = end is not None
-    fallback = created if created is not None else object_id_ns(n.id)
-    adjusted = start is None or not known
-    if start is None:
-        start = end if end is not None else fallback
+    fallback = created or object_id_ns(n.id)
+    if role is _ENDED or role is _ENDED_AGAIN or role is Role.OTHER:
+        end, adjusted = completed, start is None or completed is None
+    else:  # there is no end to be known
+        end = start if role is Role.STARTED else created or start
+        adjusted = start is None
+    start = start or end or fallback
     if start is None:
         raise Unconvertible("it has no usable startedAt, completedAt or createdAt")
     if end is None:
         end = start
-    if end < start:
+    elif end < start:
         end, adjusted = start, True
-    observed = fallback if fallback is not None else end
-    return start, end, observed, adjusted
+    return start, end, fallback or end, adjusted
 
 
 def ended(execution: Execution) -> Ended | None:
@@ -454,7 +441,7 @@ def ended(execution: Execution) -> Ended | None:
     outcome: Literal["success", "error", "incomplete"] = "success"
     if execution.role is Role.INCOMPLETE:
         outcome = "incomplete"
-    elif n.message == "executionError":
+    elif n.message == ERROR:
         outcome = "error"
     return Ended(
         workflow.name if workflow is not None else None,

@@ -14,6 +14,7 @@ No mapping decision may be taken here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from struct import Struct
 
 from opentelemetry.proto.common.v1.common_pb2 import (
@@ -65,6 +66,11 @@ def any_value(value: Value) -> AnyValue:
 
 def attribute(key: str, value: Value) -> bytes:
     """A serialized KeyValue, for what is encoded once and reused."""
+    if isinstance(value, str):
+        name, text = key.encode(), value.encode()
+        text = b"\x0a" + length(len(text)) + text  # AnyValue.string_value
+        # KeyValue.key and KeyValue.value
+        return b"\x0a" + length(len(name)) + name + b"\x12" + length(len(text)) + text
     return KeyValue(key=key, value=any_value(value)).SerializeToString(deterministic=True)
 
 
@@ -96,11 +102,13 @@ class TextAttribute:
         return found
 
 
+_ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
+_SPAN_TRACE_ID, _SPAN_SPAN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN_NAME = b"\x2a"
+_KIND_SERVER = b"\x30\x02"
 _SPAN_TIMES = Struct("<cQcQ").pack
 _LOG_TIME = Struct("<cQ").pack
-_KIND_SERVER = b"\x30\x02"
-_ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
+_LOG_TRACE_ID, _LOG_SPAN_ID = b"\x4a\x10", b"\x52\x08"
 
 STATUS_UNSET = b"\x7a\x00"
 STATUS_ERROR = b"\x7a\x02\x18\x02"
@@ -151,36 +159,70 @@ def span_link(
     return Span(links=[link]).SerializeToString(deterministic=True)
 
 
-def span(
-    trace_id: bytes,
-    span_id: bytes,
-    name: bytes,
-    start: int,
-    end: int,
-    attributes: Sequence[bytes],
-    status: bytes,
-    parent: bytes = b"",
-    links: bytes = b"",
-) -> bytes:
-    """One framed `ScopeSpans.spans` item. `name`, `attributes`, `status`, `parent` (empty: a root)
-    and `links` are serialized fields; times are Unix nanoseconds."""
-    payload = b"".join(
-        (
-            b"\x0a\x10",
-            trace_id,
-            b"\x12\x08",
-            span_id,
-            parent,
-            name,
-            _KIND_SERVER,
-            _SPAN_TIMES(b"\x39", start, b"\x41", end),
-            *attributes,
-            links,
-            status,
-            _SPAN_FLAGS_PARENT if parent else _SPAN_FLAGS,
+class SpanForm:
+    """A span that is ready but for its ids, times, name, what repeats, and three texts.
+
+    `heads`: what stands before each text (TextAttribute.head), `size`: how many bytes the texts
+    have together. `attributes`, `status`, `parent` (empty: a root) and `links` are serialized
+    fields.
+    """
+
+    __slots__ = ("_heads", "_parent", "_size", "_tail")
+
+    def __init__(
+        self,
+        heads: tuple[bytes, bytes, bytes],
+        size: int,
+        attributes: bytes,
+        status: bytes,
+        parent: bytes = b"",
+        links: bytes = b"",
+    ) -> None:
+        flags = _SPAN_FLAGS_PARENT if parent else _SPAN_FLAGS
+        self._heads = heads
+        self._parent = parent
+        self._tail = attributes + links + status + flags
+        ids_kind_and_times = 18 + 10 + 2 + 18
+        self._size = (
+            ids_kind_and_times + len(parent) + sum(map(len, heads)) + size + len(self._tail)
         )
-    )
-    return _ITEM + length(len(payload)) + payload
+
+    def fill(
+        self,
+        trace_id: bytes,
+        span_id: bytes,
+        start: int,
+        end: int,
+        name: bytes,
+        repeating: bytes,
+        texts: tuple[bytes, bytes, bytes],
+    ) -> bytes:
+        """The framed `ScopeSpans.spans` item. `name` and `repeating` (attributes) are serialized
+        fields; times are Unix nanoseconds; the texts have the length that was told."""
+        first, second, third = self._heads
+        one, two, three = texts
+        return b"".join(
+            (
+                _ITEM,
+                length(self._size + len(name) + len(repeating)),
+                _SPAN_TRACE_ID,
+                trace_id,
+                _SPAN_SPAN_ID,
+                span_id,
+                self._parent,
+                name,
+                _KIND_SERVER,
+                _SPAN_TIMES(b"\x39", start, b"\x41", end),
+                repeating,
+                first,
+                one,
+                second,
+                two,
+                third,
+                three,
+                self._tail,
+            )
+        )
 
 
 def log_head(severity_number: int, severity_text: str) -> bytes:
@@ -195,37 +237,76 @@ def log_event(event_name: str) -> bytes:
     return b"\x62" + length(len(text)) + text
 
 
-def log_record(
-    trace_id: bytes,
-    span_id: bytes,
-    head: bytes,
-    time: int,
-    observed: int,
-    body: bytes,
-    attributes: Sequence[bytes],
-    event: bytes,
-) -> bytes:
-    """One framed `ScopeLogs.log_records` item. `head`, `attributes` and `event` are serialized
-    fields, `body` is UTF-8 text; times are Unix nanoseconds."""
-    text = b"\x0a" + length(len(body)) + body
-    payload = b"".join(
-        (
-            _LOG_TIME(b"\x09", time),
-            head,
-            b"\x2a",
-            length(len(text)),
-            text,
-            *attributes,
-            _LOG_FLAGS_SAMPLED,
-            b"\x4a\x10",
-            trace_id,
-            b"\x52\x08",
-            span_id,
-            _LOG_TIME(b"\x59", observed),
-            event,
+@lru_cache(maxsize=4096)
+def _body_head(size: int) -> bytes:
+    """The tag of LogRecord.body and all that stands before `size` bytes of UTF-8 text."""
+    text = b"\x0a" + length(size)  # AnyValue.string_value
+    return b"\x2a" + length(len(text) + size) + text
+
+
+class LogForm:
+    """A log record that is ready but for its ids, times, body, what repeats, and four texts; as
+    `SpanForm`. `head`, `attributes` and `event` are serialized fields."""
+
+    __slots__ = ("_event", "_head", "_heads", "_size", "_tail")
+
+    def __init__(
+        self,
+        head: bytes,
+        heads: tuple[bytes, bytes, bytes, bytes],
+        size: int,
+        attributes: bytes,
+        event: bytes,
+    ) -> None:
+        self._head = head
+        self._heads = heads
+        self._tail = attributes + _LOG_FLAGS_SAMPLED + _LOG_TRACE_ID
+        self._event = event
+        times_and_ids = 9 + 9 + 16 + 10
+        constants = (self._head, *heads, self._tail, event)
+        self._size = times_and_ids + sum(map(len, constants)) + size
+
+    def fill(
+        self,
+        trace_id: bytes,
+        span_id: bytes,
+        time: int,
+        observed: int,
+        body: bytes,
+        repeating: bytes,
+        texts: tuple[bytes, bytes, bytes, bytes],
+    ) -> bytes:
+        """The framed `ScopeLogs.log_records` item. `repeating` (attributes) is serialized fields,
+        `body` UTF-8 text; times are Unix nanoseconds; the texts have the length that was told."""
+        first, second, third, fourth = self._heads
+        one, two, three, four = texts
+        body_head = _body_head(len(body))
+        size = self._size + len(body_head) + len(body) + len(repeating)
+        return b"".join(
+            (
+                _ITEM,
+                length(size),
+                _LOG_TIME(b"\x09", time),
+                self._head,
+                body_head,
+                body,
+                repeating,
+                first,
+                one,
+                second,
+                two,
+                third,
+                three,
+                fourth,
+                four,
+                self._tail,
+                trace_id,
+                _LOG_SPAN_ID,
+                span_id,
+                _LOG_TIME(b"\x59", observed),
+                self._event,
+            )
         )
-    )
-    return _ITEM + length(len(payload)) + payload
 
 
 class Envelope:

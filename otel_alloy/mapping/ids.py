@@ -14,10 +14,12 @@ from __future__ import annotations
 from hashlib import sha256
 
 PREFIX = "runalloy.execution:"
-_PREFIX = PREFIX.encode()
+_BEGUN = sha256(PREFIX.encode())
 
 
 def execution_ids(uuid: str) -> tuple[bytes, bytes]:
     """The 16-byte trace id and the 8-byte span id of the execution `uuid` (an opaque text)."""
-    digest = sha256(_PREFIX + uuid.encode("utf-8", "replace")).digest()
+    hashed = _BEGUN.copy()  # a new one costs half as much again
+    hashed.update(uuid.encode("utf-8", "replace"))
+    digest = hashed.digest()
     return digest[:16], digest[16:24]

@@ -175,6 +175,9 @@ class Delivery:
     def _requests(self, load: _Load) -> Iterator[list[int]]:
         """The items cut into requests of at most `max_request_bytes`, in order."""
         room = self._max_request_bytes - load.envelope.overhead
+        if load.items and sum(map(len, load.items.values())) <= room:
+            yield list(load.items)
+            return
         cut: list[int] = []
         size = 0
         for index, item in load.items.items():

@@ -76,8 +76,14 @@ class HttpSender:
         deadline = time.monotonic() + self._settings.timeout
         with suppressed_instrumentation():
             try:
-                endpoint = self._settings.endpoint
-                with self._client.stream("POST", endpoint, content=request) as response:
+                with self._client.stream(
+                    "POST",
+                    self._settings.endpoint,
+                    # httpx's answers are cycles that hold the request. An iterator lets go of the
+                    # megabyte once it is sent, so memory does not wait for the cycle collector.
+                    content=iter((request,)),
+                    headers={"content-length": str(len(request))},
+                ) as response:
                     body = _bounded(response, deadline)
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 return self._broken(error)

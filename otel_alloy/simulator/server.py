@@ -4,29 +4,27 @@ What is answered is decided by ``store`` and spoiled by ``faults``; only what ne
 thread or real time is here.
 """
 
-import contextlib
 import json
 import math
-import socket
-import socketserver
 import threading
 import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from email.message import Message
 from email.utils import formatdate
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from otel_alloy.simulator.config import Config
 from otel_alloy.simulator.faults import Answer, Fault, Wire, choose, wire
 from otel_alloy.simulator.records import Record
+from otel_alloy.simulator.sockets import Server
 from otel_alloy.simulator.store import LogStore
 
 _PATH = "/logs"
@@ -107,9 +105,7 @@ class Simulator:
         if self._server is None:
             return
         self._stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.break_connections()
+        self._server.stop()
         for thread in self._threads:
             thread.join()
         self._server = None
@@ -118,12 +114,7 @@ class Simulator:
     def __enter__(self) -> "Simulator":
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def configure(self, **changes: Any) -> None:
@@ -232,7 +223,7 @@ def _call(url: str, call: Record) -> None:
     )
     # Alloy would record the failure of a block; the simulator's records are written beforehand.
     with (
-        contextlib.suppress(OSError),
+        suppress(OSError),
         urllib.request.urlopen(request, timeout=_CALL_TIMEOUT) as got,
     ):
         got.read()
@@ -254,36 +245,10 @@ def _message(now: float, status: int, text: str, **headers: str) -> Answer:
     return Answer(status, common | headers, json.dumps({"message": text}).encode())
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
+class _Server(Server):
     def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
         self.simulator = simulator
-        self._open: set[socket.socket] = set()
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        # The inherited one looks the host's name up: seconds on some machines, and of no use here.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is the test's business, not an error of the simulator."""
-
-    def break_connections(self) -> None:
-        for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -58,7 +58,7 @@ def test_the_vendors_example_is_read_whole() -> None:
     assert n.forgeWorkflow.integrationId.blockId == "MuK2Kk9lu0v8N86brS3x"
     assert page.last_fetched == "2025-04-29T17:46:38.237Z"
     assert page.pagination is not None and page.pagination.totalItems == 4
-    assert json.loads(record.original.text()) == SAMPLE
+    assert json.loads(record.text()) == SAMPLE
 
 
 @pytest.mark.parametrize("name", [*SAMPLE, "data.executionId", "data.executionUuid"])
@@ -129,7 +129,7 @@ def test_a_wrong_field_costs_only_itself(change: dict[str, Any], stays: str) -> 
     odd = page.records[1].notification
     assert getattr(odd, stays) is None
     assert odd.userId == SAMPLE["userId"] and page.bad == []
-    assert json.loads(page.records[1].original.text()) == SAMPLE | change | {"_id": "odd"}
+    assert json.loads(page.records[1].text()) == SAMPLE | change | {"_id": "odd"}
 
 
 def test_numbers_where_ids_should_be_become_text() -> None:
@@ -157,7 +157,7 @@ def test_what_is_no_notification_is_set_aside_alone(entry: str) -> None:
     page, again = read_page(text), read_page(text)
     assert len(page.records) == 2 and page.received == 3 and page.last_fetched == "x"
     (bad,) = page.bad
-    assert bad.reason and json.loads(bad.original.text()) == json.loads(entry)
+    assert bad.reason and json.loads(bad.text()) == json.loads(entry)
     assert bad.identity == again.bad[0].identity
 
 
@@ -182,7 +182,7 @@ def test_one_hard_value_never_takes_its_page(name: str, value: str) -> None:
     page = read_page(f'{{"notifications":[{odd},{json.dumps(SAMPLE)}]}}'.encode())
     assert page.received == 2
     assert page.records[-1].identity == (SAMPLE["_id"], "executionError")
-    originals = [r.original for r in page.records] + [b.original for b in page.bad]
+    originals = [*page.records, *page.bad]
     assert [json.loads(o.text())["_id"] for o in originals] in (
         ["odd", SAMPLE["_id"]],
         [SAMPLE["_id"], "odd"],
@@ -213,7 +213,7 @@ def test_bytes_that_are_no_utf8() -> None:
         (b'{"notifications":null}', "notifications"),
         (b'{"data":[]}', "notifications"),
         (b'{"message":"Unauthorized"}', "notifications"),
-        (b"[" * 5000, "nested too deeply"),
+        (b"[" * 1_000_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_answer_says_so(text: bytes, word: str) -> None:
@@ -255,11 +255,11 @@ def test_any_json_is_a_record_or_a_bad_record(entries: list[Any], clock: Any) ->
     assert (
         page.records[0].identity == page.records[-1].identity == (SAMPLE["_id"], SAMPLE["message"])
     )
-    positions = [r.original.index for r in page.records]
+    positions = [r.index for r in page.records]
     assert positions == sorted(positions)
-    assert sorted(positions + [b.original.index for b in page.bad]) == list(range(page.received))
+    assert sorted(positions + [b.index for b in page.bad]) == list(range(page.received))
     for record in page.records:
-        again = read_notification(record.original.text())
+        again = read_notification(record.text())
         assert again == record.notification
 
 

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from otel_alloy.alloy.models import Page, Record, read_page
@@ -256,6 +256,18 @@ def test_a_limit_that_sinks_in_the_middle_does_not_end_the_window(
     ),
     slow=st.integers(0, 3),
 )
+@example(  # a record becomes visible while the order is looked at
+    records=[
+        *[(0, 20)] * 4,
+        *[(4, 0), (15, 0), (15, 0), (15, 0), (15, 20), (15, 50), (15, 50), (17, 50), (15, 20)],
+        *[(21, 60), (23, 60), (137, 50), (15, 60), (11, 60), (37, 59), (82, 0), (37, 59)],
+        *[(15, 20), (134, 60), (104, 60), (67, 0), (130, 60)],
+    ],
+    pauses=[3, 8, 34, 52, 3, 3, 5, 11, 3, 6, 12, 55, 23, 3],
+    size=2,
+    knobs={},
+    slow=3,
+)
 @settings(max_examples=400, deadline=None)
 def test_late_records_within_the_overlap_are_found(
     records: list[tuple[int, int]],
@@ -301,6 +313,7 @@ def test_late_records_within_the_overlap_are_found(
         final = begun - grew > overlap
         log.now += pause
     assert found == {f"r{index}" for index in range(len(created))}
+    assert reader.ordered, "an API that sorts is not accused of the opposite"
 
 
 def test_when_nothing_can_come_any_more_the_overlap_ends() -> None:
@@ -440,7 +453,7 @@ def test_pages_of_unreadable_records_are_passed() -> None:
 
 def test_asking_for_one_execution() -> None:
     """One request brings all notifications of an execution; where the API ignores the filter,
-    others' records are not taken for its own."""
+    others' records are not taken for its own, and that is known from then on."""
 
     def log_of(**knobs: Any) -> Log:
         log = Log([], **knobs)
@@ -451,8 +464,10 @@ def test_asking_for_one_execution() -> None:
 
     for knobs in ({}, {"ignore_filters": True}):
         log = log_of(**knobs)
-        records: list[Record] = log.reader(10).execution("e1")
+        reader = log.reader(10)
+        records: list[Record] = reader.execution("e1")
         assert {r.identity[0] for r in records} == {"x0", "x2"} and len(log.queries) == 1
+        assert reader.finds_executions == ("ignore_filters" not in knobs)
     assert log_of().reader(10).execution("nobody") == []
 
 

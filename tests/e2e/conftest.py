@@ -1,4 +1,5 @@
-"""Real servers for the end-to-end tests: a Collector and Jaeger, on ports of this host's loopback.
+"""Real servers for the end-to-end tests: a Collector, Jaeger and Prometheus, on ports of this
+host's loopback.
 
 `servers/build.py` gets the programs; nothing is built here. Where one is missing, the tests that
 need it are skipped with the command that brings it. With `CI` in the environment and Go at hand
@@ -147,6 +148,34 @@ class Collector(Server):
 
 
 @dataclass
+class Prometheus(Server):
+    """Prometheus, and the questions that tests ask it."""
+
+    url: str = ""
+    """Base URL of its API, and of OTLP below `/api/v1/otlp`."""
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """The `data` of an answer of its API."""
+        url = f"{self.url}/api/v1/{path}"
+        answer = httpx.get(url, params=parameters, timeout=10, trust_env=False)
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+    def value(self, query: str) -> float | None:
+        """The value that a query with one series has now; None where it has none."""
+        found = self.ask("query", query=query)["result"]
+        assert len(found) <= 1, found
+        return float(found[0]["value"][1]) if found else None
+
+    def alerts(self) -> dict[str, set[str]]:
+        """The names of the alerts by state: pending, firing."""
+        states: dict[str, set[str]] = {"pending": set(), "firing": set()}
+        for alert in self.ask("alerts")["alerts"]:
+            states[alert["state"]].add(alert["labels"]["alertname"])
+        return states
+
+
+@dataclass
 class Jaeger(Server):
     """Jaeger with our configuration, and the questions that tests ask it."""
 
@@ -258,6 +287,12 @@ class StartJaeger(Protocol):
     def __call__(self, *, otlp: str | None = None) -> Jaeger: ...
 
 
+class StartPrometheus(Protocol):
+    """Starts Prometheus with a configuration file; `arguments` are further flags."""
+
+    def __call__(self, configuration: Path, *arguments: str) -> Prometheus: ...
+
+
 def program(name: str) -> Path:
     """The program's path; skips the test, or fails it in CI, if build.py has none."""
     found = subprocess.run(
@@ -285,6 +320,18 @@ def otelcol_program() -> Path:
 def jaeger_program() -> Path:
     """Jaeger's program."""
     return program("jaeger")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """The program that checks and tests Prometheus's rules."""
+    return program("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> Path:
+    """Prometheus's program."""
+    return program("prometheus")
 
 
 def config_arguments(configurations: Sequence[str | Path]) -> list[str]:
@@ -385,6 +432,32 @@ def jaeger(jaeger_program: Path, running: Running, tmp_path: Path) -> StartJaege
                 log=tmp_path / "jaeger.log",
                 otlp=address,
                 query=f"http://127.0.0.1:{query}",
+            )
+
+        return running.start(make)
+
+    return start
+
+
+@pytest.fixture
+def prometheus(prometheus_program: Path, running: Running, tmp_path: Path) -> StartPrometheus:
+    """Starts Prometheus."""
+
+    def start(configuration: Path, *arguments: str) -> Prometheus:
+        def make() -> Prometheus:
+            address = f"127.0.0.1:{free_port()}"
+            return Prometheus(
+                command=[
+                    prometheus_program,
+                    f"--config.file={configuration}",
+                    f"--web.listen-address={address}",
+                    f"--storage.tsdb.path={tmp_path / 'prometheus'}",
+                    *arguments,
+                ],
+                environment={},
+                health=f"http://{address}/-/ready",
+                log=tmp_path / "prometheus.log",
+                url=f"http://{address}",
             )
 
         return running.start(make)

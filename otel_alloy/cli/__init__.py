@@ -1,0 +1,66 @@
+"""The command `otel-alloy`: words in, words and exit codes out.
+
+Exit codes: 0 fine, 1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy. Here
+the commands are put together and their errors told; what they share is in `options` and `terminal`.
+Only this package and what shows something (`console`, `demo`, `tail`, `summary`, `check`) print.
+Heavy imports wait until their command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from otel_alloy.cli.completion import completion
+from otel_alloy.cli.look import check, summary, tail
+from otel_alloy.cli.receive import backfill, run
+from otel_alloy.cli.store import checkpoint, rejected
+from otel_alloy.cli.terminal import exit_code, say
+from otel_alloy.cli.tryout import demo, id_, simulate
+from otel_alloy.errors import AlloyReceiverError, ConfigurationError
+from otel_alloy.version import __version__
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    try:
+        commands.main(prog_name="otel-alloy", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigurationError as error:
+        say("The configuration has to be corrected:")
+        for mistake in error.mistakes:
+            say(f"  - {mistake}")
+        sys.exit(2)
+    except AlloyReceiverError as error:
+        say(f"Error: {error}")
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+The settings are listed by `otel-alloy run --help`. Exit codes: 0 fine,
+1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy.""",
+)
+@click.version_option(__version__, prog_name="otel-alloy")
+def commands() -> None:
+    """Executions of Alloy (runalloy.com) as OpenTelemetry spans and log records."""
+
+
+for _command in (
+    *(run, backfill, check, tail, summary),
+    *(checkpoint, rejected),
+    *(demo, simulate, id_),
+    completion,
+):
+    commands.add_command(_command)

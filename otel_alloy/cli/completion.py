@@ -1,0 +1,68 @@
+"""Completion in the shell: the scripts, which are click's, and the values that only we know.
+
+A shell asks in the middle of a line, so what cannot be had is not said: no message, no traceback,
+and nothing is created.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from otel_alloy.cli.loading import load, opened_store
+from otel_alloy.errors import AlloyReceiverError
+
+_VARIABLE = "_OTEL_ALLOY_COMPLETE"
+"""How the script asks the command, as click derives it from the command's name."""
+
+
+def sources(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The names of the sources, from the settings."""
+    with suppress(AlloyReceiverError):
+        settings = load(context.params.get("config"), {}, key_needed=False)
+        return [
+            CompletionItem(source.name, help=source.endpoint)
+            for source in settings.sources
+            if source.name.startswith(incomplete)
+        ]
+    return []
+
+
+def rejected_numbers(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The numbers of the records set aside, from the checkpoint where there is one."""
+    config, storage = context.params.get("config"), context.params.get("storage")
+    with suppress(AlloyReceiverError):
+        settings = load(config, {"storage": storage}, key_needed=False)
+        if not Path(settings.storage.removeprefix("sqlite:///")).expanduser().exists():
+            return []  # opening would create it
+        with closing(opened_store(config, storage, exclusive=False)) as store:
+            return [
+                CompletionItem(str(record.number), help=f"{record.source}: {record.reason}")
+                for record in store.rejected()
+                if str(record.number).startswith(incomplete)
+            ]
+    return []
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that completes words in SHELL.
+
+    \b
+    Examples:
+      source <(otel-alloy completion bash)    # in ~/.bashrc; bash 4.4 or newer
+      source <(otel-alloy completion zsh)     # in ~/.zshrc, after compinit
+      otel-alloy completion fish | source     # in ~/.config/fish/config.fish
+    """
+    script = get_completion_class(shell)
+    assert script is not None
+    click.echo(script(context.find_root().command, {}, "otel-alloy", _VARIABLE).source())

@@ -1,0 +1,172 @@
+"""The commands that look and settle nothing: `check`, `tail` and `summary`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import click
+
+from otel_alloy.cli.loading import load
+from otel_alloy.cli.options import (
+    SETTINGS_NOTE,
+    F,
+    config_option,
+    json_option,
+    setting_option,
+    setting_options,
+    source_option,
+)
+from otel_alloy.cli.terminal import errors_console, interrupt_on_sigterm, say
+
+
+@click.command(epilog=SETTINGS_NOTE)
+@click.option("--send-test", is_flag=True, help="also send one marked span and log record")
+@json_option("one JSON document")
+@setting_options
+def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> None:
+    """Try configuration, API and collector.
+
+    Each line is what was tried, what came back and what to do. Nothing is stored.
+
+    \b
+    Examples:
+      otel-alloy check
+      otel-alloy check --send-test --config settings.yaml
+    """
+    from otel_alloy.check.show import run_check
+
+    raise SystemExit(run_check(load(config, flags), send_test=send_test, as_json=as_json))
+
+
+def _look_options(since: str) -> Callable[[F], F]:
+    """What `tail` and `summary` share; `since` is the default of --since."""
+    options = (
+        config_option,
+        setting_option("endpoint"),
+        source_option,
+        setting_option("page_size"),
+        setting_option("requests_per_minute"),
+        click.option(
+            "--since",
+            metavar="MOMENT",
+            default=since,
+            show_default=True,
+            help="how long ago to begin (24h), or a timestamp",
+        ),
+        click.option(
+            "--workflow",
+            metavar="NAME",
+            default=None,
+            help="a part of the workflow's name, or its id",
+        ),
+        click.option("--user", metavar="ID", default=None, help="only this user's executions"),
+    )
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command()
+@click.option("--errors", is_flag=True, help="only failed executions")
+@click.option(
+    "--interval", metavar="DURATION", default="5s", show_default=True, help="between two looks"
+)
+@json_option("one JSON object per line")
+@_look_options("5m")
+def tail(
+    config: str | None,
+    source: str | None,
+    workflow: str | None,
+    user: str | None,
+    errors: bool,
+    interval: str,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """See executions as they end.
+
+    Straight from the API: no checkpoint is touched and nothing is sent. Privacy settings apply.
+
+    \b
+    Examples:
+      otel-alloy tail --errors
+      otel-alloy tail --since 1h --workflow order --json
+    """
+    from rich.console import Console
+
+    from otel_alloy.config import parse_duration
+    from otel_alloy.look import Wanted
+    from otel_alloy.tail import run_tail
+
+    try:
+        seconds = parse_duration(interval)
+    except ValueError as error:
+        raise click.UsageError(f"--interval: {error}") from None
+    if not 1 <= seconds <= 3600:
+        raise click.UsageError("--interval: write a duration from 1s to 1h")
+    settings = load(config, flags | {"user_id": user})
+    interrupt_on_sigterm()
+    run_tail(
+        settings,
+        source=source,
+        wanted=Wanted(workflow, user, errors),
+        since=settings.since or 0.0,
+        interval=seconds,
+        as_json=as_json,
+        console=Console(highlight=False),
+        say=say,
+    )
+
+
+@click.command()
+@click.option("--by", type=click.Choice(["workflow", "customer"]), help="only this table")
+@click.option(
+    "--top", metavar="N", type=int, default=10, show_default=True, help="rows per table; 0 = all"
+)
+@json_option("one JSON document")
+@_look_options("24h")
+def summary(
+    config: str | None,
+    source: str | None,
+    workflow: str | None,
+    user: str | None,
+    by: Literal["workflow", "customer"] | None,
+    top: int,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Add up what ended, by workflow and customer.
+
+    Straight from the API: no checkpoint is touched and nothing is sent. Privacy settings apply.
+    Ctrl-C shows what was read until then.
+
+    \b
+    Examples:
+      otel-alloy summary --since 7d
+      otel-alloy summary --by customer --top 0 --json
+    """
+    from rich.console import Console
+
+    from otel_alloy.look import Wanted
+    from otel_alloy.summary import run_summary
+
+    settings = load(config, flags | {"user_id": user})
+    interrupt_on_sigterm()
+    complete = run_summary(
+        settings,
+        source=source,
+        wanted=Wanted(workflow, user),
+        since=settings.since or 0.0,
+        by=by,
+        top=top,
+        as_json=as_json,
+        console=Console(highlight=False),
+        errors=errors_console(),
+        say=say,
+    )
+    raise SystemExit(0 if complete else 130)

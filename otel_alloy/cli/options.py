@@ -1,0 +1,93 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from otel_alloy.cli.completion import sources
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_OPTION = {"api_key", "name", "privacy_key", "sources", "environment", "privacy", "resource"}
+"""Secrets are not taken from the command line, where other users of the machine can see them; the
+others are no plain values."""
+_METAVARS = {"endpoint": "URL", "health_endpoint": "HOST:PORT", "since": "MOMENT", "storage": "URL"}
+_UNITS = (("h", 3600), ("m", 60), ("s", 1))
+
+SETTINGS_NOTE = """Each setting is also a variable, OTEL_ALLOY_ and its name (ALLOY_ENDPOINT for the
+endpoint), and a line of the settings file. The key is taken from ALLOY_API_KEY or the file. A
+MOMENT is a timestamp, or how long ago: 60d, 12h. A DURATION is such as 90s or 1h30m."""
+
+
+def setting_option(name: str) -> Callable[[F], F]:
+    """The option for the setting `name`. Its value goes to the settings as it was written, so that
+    all mistakes are told at once."""
+    from otel_alloy.config import Settings, SourceSettings
+
+    field = {**SourceSettings.model_fields, **Settings.model_fields}[name]
+    flag = f"--{name.replace('_', '-')}"
+    words = field.description
+    if field.annotation is bool:
+        return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, help=words)
+    if field.default is not None:
+        words = f"{words}  [default: {_written(field.default, field.annotation)}]"
+    complete = None
+    metavar = _METAVARS.get(name, "TEXT")
+    if field.annotation is int:
+        metavar = "N"
+    elif field.annotation is float:
+        metavar = "DURATION"
+    elif get_origin(field.annotation) is Literal:
+        choices = get_args(field.annotation)
+        metavar = f"[{'|'.join(choices)}]"
+
+        def complete(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
+            return [choice for choice in choices if choice.startswith(begun)]
+
+    return click.option(
+        flag, name, metavar=metavar, default=None, help=words, shell_complete=complete
+    )
+
+
+def _written(value: object, kind: object) -> str:
+    """A default as people write it."""
+    if kind is float and isinstance(value, float):
+        unit, seconds = next(u for u in _UNITS if value % u[1] == 0)
+        return f"{value / seconds:g}{unit}"
+    return str(value)
+
+
+def setting_options(command: F) -> F:
+    """An option for every setting that is a plain value."""
+    from otel_alloy.config import Settings, SourceSettings
+
+    for name in sorted({*SourceSettings.model_fields, *Settings.model_fields}, reverse=True):
+        if name not in _NO_OPTION:
+            command = setting_option(name)(command)
+    return config_option(command)
+
+
+def config_option(command: F) -> F:
+    """The settings file."""
+    words = "YAML file with settings; else OTEL_ALLOY_CONFIG"
+    return click.option("--config", metavar="FILE", type=click.Path(), help=words)(command)
+
+
+def source_option(command: F) -> F:
+    """One of several sources."""
+    return click.option(
+        "--source", metavar="NAME", default=None, help="only this source", shell_complete=sources
+    )(command)
+
+
+def storage_options(command: F) -> F:
+    """The checkpoint, for commands that open nothing else."""
+    return config_option(setting_option("storage")(command))
+
+
+def json_option(words: str) -> Callable[[F], F]:
+    """The same for programs."""
+    return click.option("--json", "as_json", is_flag=True, help=words)

@@ -1,0 +1,176 @@
+"""The commands that deliver executions: `run`, and `backfill` for a past time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_alloy.cli.loading import load
+from otel_alloy.cli.options import SETTINGS_NOTE, setting_options, source_option
+from otel_alloy.cli.terminal import (
+    errors_console,
+    exit_code,
+    interrupt_on_sigterm,
+    say,
+    stop_on_signals,
+)
+from otel_alloy.errors import AlloyReceiverError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from otel_alloy.config import Settings
+
+
+def _log_to(console: Console, settings: Settings) -> None:
+    """Logs as `log_format` says: lines above what `console` shows, or JSON."""
+    from otel_alloy.console import ConsoleHandler
+    from otel_alloy.logs import JsonLines, Lines, masked, set_up
+
+    mask = masked(settings)
+    as_json = settings.log_format == "json"
+    set_up(ConsoleHandler(console), JsonLines(mask) if as_json else Lines(mask))
+
+
+@contextmanager
+def _errors_logged(settings: Settings) -> Iterator[None]:
+    """Where the log is JSON, so is the error that ends the command."""
+    try:
+        yield
+    except AlloyReceiverError as error:
+        if settings.log_format != "json":
+            raise
+        logging.getLogger("otel_alloy").error("%s", error)
+        sys.exit(exit_code(error))
+
+
+@click.command(epilog=SETTINGS_NOTE)
+@click.option("--once", is_flag=True, help="settle what there is now, then end")
+@setting_options
+def run(config: str | None, once: bool, **flags: Any) -> None:
+    """Receive executions and deliver them over OTLP.
+
+    Ctrl-C or SIGTERM ends it in order: what is in flight is settled.
+
+    \b
+    Examples:
+      otel-alloy run
+      otel-alloy run --once --since 60d
+      otel-alloy run --config settings.yaml --log-format json
+    """
+    from otel_alloy.console import RunView
+    from otel_alloy.events import tell_all
+    from otel_alloy.operate import Operated
+    from otel_alloy.receiver import Receiver, tune_garbage_collector
+
+    settings = load(config, flags)
+    console = errors_console()
+    _log_to(console, settings)
+    asked_to_end = threading.Event()
+    stop_on_signals(asked_to_end.set)  # before anything can be seen to be up
+    with (
+        _errors_logged(settings),
+        RunView(console, bar=settings.log_format != "json") as view,
+        Operated(settings, os.environ, serve=not once) as operated,
+    ):
+        tune_garbage_collector()
+        receiver = Receiver(settings, observe=tell_all(view, operated.observe))
+
+        def stop() -> None:
+            operated.stopping()
+            receiver.stop()
+
+        stop_on_signals(stop)
+        if asked_to_end.is_set():
+            stop()
+        receiver.run(once=once)
+    if once:
+        click.echo(view.totals.sentence())
+
+
+@click.command(epilog=SETTINGS_NOTE)
+@click.option("--from", "begin", metavar="MOMENT", required=True, help="from here on")
+@click.option(
+    "--to",
+    "end",
+    metavar="MOMENT",
+    default=None,
+    help="up to here; default: where `run` began, else now",
+)
+@source_option
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="time slices read at once",
+)
+@click.option("--dry-run", is_flag=True, help="say how many requests and how long, then end")
+@click.option("--restart", is_flag=True, help="forget an earlier backfill, finished or not")
+@setting_options
+def backfill(
+    config: str | None,
+    begin: str,
+    end: str | None,
+    source: str | None,
+    workers: int,
+    dry_run: bool,
+    restart: bool,
+    **flags: Any,
+) -> None:
+    """Deliver the executions of a past time.
+
+    The time is that of createdAt. It may work beside a running `run`. The same command goes on
+    where an earlier one was ended, however that was.
+
+    \b
+    Examples:
+      otel-alloy backfill --from 60d --dry-run
+      otel-alloy backfill --from 2026-01-01 --to 2026-02-01 --workers 4
+    """
+    from otel_alloy.backfill import Backfill, Range
+    from otel_alloy.config import parse_moment
+    from otel_alloy.console import BackfillView
+    from otel_alloy.look import chosen_sources
+    from otel_alloy.receiver import tune_garbage_collector
+
+    moments: dict[str, int | float | None] = {}
+    for option, text in (("--from", begin), ("--to", end)):
+        try:
+            moments[option] = None if text is None else parse_moment(text)
+        except ValueError as error:
+            raise click.UsageError(f"{option}: {error}") from None
+    words = f"--from {begin}" + ("" if end is None else f" --to {end}")
+    wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
+    settings = load(config, flags)
+    console = errors_console()
+    _log_to(console, settings)
+    with BackfillView(console, bar=settings.log_format != "json" and not dry_run) as view:
+        work = Backfill(
+            settings,
+            chosen_sources(settings, source),
+            wanted,
+            workers=workers,
+            restart=restart,
+            observe=view,
+        )
+        if dry_run:
+            interrupt_on_sigterm()
+            for estimate in work.estimate():
+                click.echo(estimate.sentence())
+            return
+        stop_on_signals(work.stop)
+        tune_garbage_collector()
+        with _errors_logged(settings):
+            finished = work.run()
+    click.echo(view.sentence())
+    if not finished:
+        say("stopped before the end; the same command goes on from here")

@@ -1,0 +1,47 @@
+"""What the commands share towards whoever runs them: words, exit codes and signals."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from otel_alloy.errors import AccessRefused, AlloyReceiverError, ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(words: str) -> None:
+    """A line on standard error."""
+    click.echo(words, err=True)
+
+
+def exit_code(error: AlloyReceiverError) -> int:
+    """With which the error ends a command."""
+    return {AccessRefused: 3, ConfigurationError: 2}.get(type(error), 1)
+
+
+def errors_console() -> Console:
+    """Standard error, for what is more than a line."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """First SIGTERM or SIGINT: an orderly end. A second SIGINT ends at once."""
+
+    def handle(number: int, frame: object) -> None:
+        stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def interrupt_on_sigterm() -> None:
+    """SIGTERM ends a command that settles nothing as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,155 @@
+"""The commands that need no account and no configuration: `demo`, `simulate` and `id`."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import click
+
+from otel_alloy.cli.options import json_option
+from otel_alloy.cli.terminal import stop_on_signals
+
+
+@click.command()
+@click.option(
+    "--seconds", metavar="N", type=float, default=20.0, show_default=True, help="how long it runs"
+)
+@click.option(
+    "--otlp-endpoint", metavar="URL", default=None, help="send to this OTLP endpoint instead"
+)
+def demo(seconds: float, otlp_endpoint: str | None) -> None:
+    """See it work, with all of it on this machine.
+
+    Simulated Alloy, receiver and OTLP endpoint; neither account nor collector is needed.
+
+    \b
+    Examples:
+      otel-alloy demo
+      otel-alloy demo --seconds 60 --otlp-endpoint http://localhost:4318
+    """
+    import tempfile
+
+    from rich.console import Console
+
+    from otel_alloy.config import load_settings
+    from otel_alloy.demo import run_demo
+    from otel_alloy.receiver import Receiver
+
+    kept = {k: v for k, v in os.environ.items() if k.startswith("OTEL_EXPORTER_OTLP_")}
+
+    def run_receiver(alloy: str, otlp: str, stop: threading.Event) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = dict(kept) if otlp_endpoint else {}
+            environment |= {"ALLOY_API_KEY": "demo", "ALLOY_ENDPOINT": alloy}
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = otlp
+            flags = {
+                "storage": f"sqlite:///{folder}/demo.db",
+                "collection_interval": 1,
+                "requests_per_minute": 0,
+            }
+            receiver = Receiver(load_settings(flags, environment))
+
+            def end() -> None:
+                stop.wait()
+                receiver.stop()
+
+            threading.Thread(target=end, daemon=True).start()
+            receiver.run()
+
+    raise SystemExit(
+        run_demo(
+            seconds=seconds,
+            otlp_endpoint=otlp_endpoint,
+            console=Console(),
+            run_receiver=run_receiver,
+        )
+    )
+
+
+@click.command()
+@click.option(
+    "--port", metavar="N", default=8080, show_default=True, help="port on 127.0.0.1; 0 = a free one"
+)
+@click.option(
+    "--executions", metavar="N", default=500, show_default=True, help="executions of the past day"
+)
+@click.option(
+    "--rate", metavar="N", default=1.0, show_default=True, help="new executions per second"
+)
+@click.option("--seed", metavar="N", default=1, show_default=True, help="same seed, same data")
+@click.option(
+    "--max-limit", metavar="N", type=int, default=None, help="clamp pages to this many records"
+)
+@click.option("--ignore-filters", is_flag=True, help="answer as if no filter was given")
+@click.option("--api-key", metavar="KEY", default=None, help="the only key to accept; default: any")
+def simulate(
+    port: int,
+    executions: int,
+    rate: float,
+    seed: int,
+    max_limit: int | None,
+    ignore_filters: bool,
+    api_key: str | None,
+) -> None:
+    """Serve a stand-in of Alloy's GET /logs.
+
+    For dry runs without an account. Ctrl-C ends it.
+
+    \b
+    Examples:
+      otel-alloy simulate
+      otel-alloy simulate --port 9000 --executions 5000 --max-limit 30
+    """
+    import time
+
+    from otel_alloy.simulator import Config, Simulator, Traffic, live, timeline
+
+    config = Config(api_key=api_key, max_limit=max_limit, ignore_filters=ignore_filters, seed=seed)
+    stop = threading.Event()
+    stop_on_signals(stop.set)
+    try:
+        simulator = Simulator(config, port=port)
+        now = time.time()
+        traffic = Traffic(seed=seed)
+        simulator.store.feed(timeline(executions, start=now - 86400, end=now, traffic=traffic))
+        if rate > 0:
+            simulator.store.feed(live(start=now, rate=rate, traffic=Traffic(seed=seed + 1)))
+        simulator.start()
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on port {port} ({error.strerror}); choose another with --port"
+        ) from None
+    try:
+        click.echo(f"Simulated Alloy at {simulator.endpoint}/logs, Ctrl-C ends it. Try:")
+        click.echo(
+            f"  ALLOY_API_KEY={api_key or 'any'} ALLOY_ENDPOINT={simulator.endpoint} "
+            "otel-alloy run --once --since 1d"
+        )
+        while not stop.wait(0.5):
+            pass
+    finally:
+        simulator.stop()
+
+
+@click.command("id")
+@click.argument("execution_uuid")
+@json_option("one JSON document")
+def id_(execution_uuid: str, as_json: bool) -> None:
+    """Tell the trace id and span id of an execution.
+
+    They are computed from its executionUuid, which Alloy sends to your services in the header
+    X-Alloy-ExecutionUuid.
+
+    \b
+    Example:
+      otel-alloy id 35SnGU0DUSNP5L26fsmnq
+    """
+    from otel_alloy.mapping.ids import execution_ids
+
+    trace_id, span_id = execution_ids(execution_uuid)
+    if as_json:
+        click.echo(json.dumps({"trace_id": trace_id.hex(), "span_id": span_id.hex()}))
+    else:
+        click.echo(f"trace_id {trace_id.hex()}\nspan_id  {span_id.hex()}")
