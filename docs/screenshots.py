@@ -131,14 +131,16 @@ def _played(shot: Shot, environment: dict[str, str]) -> pyte.Screen:
     os.close(side)
     decode = codecs.getincrementaldecoder("utf-8")().decode
     begun = time.monotonic()
-    while process.poll() is None or select.select([main_side], [], [], 0)[0]:
-        if shot.seconds is not None and time.monotonic() - begun > shot.seconds:
-            break
-        if select.select([main_side], [], [], 0.1)[0]:
+    while True:
+        over = shot.seconds is not None and time.monotonic() - begun > shot.seconds
+        over = over or process.poll() is not None
+        if select.select([main_side], [], [], 0.03 if over else 0.1)[0]:
             try:
                 stream.feed(decode(os.read(main_side, 65536)))
             except OSError:  # the other side is closed
                 break
+        elif over:  # and the last picture is whole
+            break
     process.send_signal(signal.SIGINT)
     os.close(main_side)
     process.wait(30)
