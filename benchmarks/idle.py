@@ -12,8 +12,8 @@ import threading
 from otel_alloy.checkpoint import open_store
 from otel_alloy.config import Settings
 from otel_alloy.endpoint import OtlpEndpoint
-from otel_alloy.receiver import SourceLoop
 from otel_alloy.simulator import Simulator, Traffic, iso, timeline
+from otel_alloy.source_loop import SourceLoop
 
 START = 1_760_000_000.0
 INTERVAL, HOUR = 30, 3600

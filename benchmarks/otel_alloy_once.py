@@ -17,7 +17,8 @@ def main() -> None:
     import httpcore  # noqa: F401  as in the script
 
     from otel_alloy.config import Settings
-    from otel_alloy.receiver import Receiver, Settled, tune_garbage_collector
+    from otel_alloy.events import Settled
+    from otel_alloy.receiver import Receiver, tune_garbage_collector
 
     tune_garbage_collector()
     imported = time.process_time() - begun

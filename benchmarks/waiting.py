@@ -21,7 +21,7 @@ from otel_alloy.alloy.reader import Reader, Window
 from otel_alloy.backfill import Backfill, Range
 from otel_alloy.config import Settings
 from otel_alloy.receiver import Receiver
-from otel_alloy.source import open_client
+from otel_alloy.stages import open_client
 
 END_MS = 1_760_000_000_000
 

@@ -48,7 +48,7 @@ from otel_alloy.joiner import Batch
 from otel_alloy.logs import Folding
 from otel_alloy.mapping.convert import duration_text
 from otel_alloy.otlp.outcome import Stopped
-from otel_alloy.receiver import SourceLoop
+from otel_alloy.source_loop import SourceLoop
 
 log = logging.getLogger("otel_alloy")
 

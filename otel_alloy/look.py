@@ -32,8 +32,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.joiner import Batch, Joiner
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Role, Unconvertible
-from otel_alloy.receiver import converter
-from otel_alloy.source import open_client, scope
+from otel_alloy.stages import converter, open_client, scope
 from otel_alloy.table import Execution
 
 Report = Callable[[str, Retrying], None]

@@ -19,7 +19,7 @@ from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.otlp.senders import open_senders
-from otel_alloy.receiver import converter
+from otel_alloy.stages import converter
 from otel_alloy.version import USER_AGENT, __version__
 
 

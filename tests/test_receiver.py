@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_alloy.endpoint import Received
+from otel_alloy.events import Settled
 from otel_alloy.mapping import semconv
-from otel_alloy.receiver import Receiver, Settled
+from otel_alloy.receiver import Receiver
 from otel_alloy.simulator import Record, iso
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from otel_alloy.check.finding import NOTHING_TO_DO, Finding
 from otel_alloy.check.records import fields_finding, life_finding
 from otel_alloy.config import SourceSettings
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused
-from otel_alloy.source import open_client, scope
+from otel_alloy.stages import open_client, scope
 
 _LARGE = 1000
 

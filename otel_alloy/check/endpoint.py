@@ -20,7 +20,7 @@ from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Kind, Outcome, Sender
 from otel_alloy.otlp.senders import SIGNALS, VARIABLES, exporter_name, open_senders
 from otel_alloy.otlp.settings import otlp_settings
-from otel_alloy.receiver import converter
+from otel_alloy.stages import converter
 from otel_alloy.version import USER_AGENT, __version__
 
 TEST_NAME = "otel-alloy test"

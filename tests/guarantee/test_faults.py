@@ -29,10 +29,11 @@ from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.config import Settings
 from otel_alloy.endpoint import Answer, OtlpEndpoint, Received, attributes
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Stop
+from otel_alloy.events import Settled
 from otel_alloy.otlp.outcome import Stopped
-from otel_alloy.receiver import Settled, SourceLoop
 from otel_alloy.simulator import LogStore, generate, iso
 from otel_alloy.simulator.faults import wire
+from otel_alloy.source_loop import SourceLoop
 
 from .world import World
 

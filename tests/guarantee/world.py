@@ -21,7 +21,7 @@ from unittest.mock import patch
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_alloy import receiver
+from otel_alloy import source_loop
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reading
@@ -84,7 +84,7 @@ class Clock:
 
 
 class _Ahead:
-    """`receiver._Ahead` without a thread, so that a run can be repeated: reads `world.ahead` pages
+    """`ahead.Ahead` without a thread, so that a run can be repeated: reads `world.ahead` pages
     before the first is taken, and now and then has nothing in time."""
 
     def __init__(self, world: World, items: Iterator[Reading]) -> None:
@@ -291,7 +291,7 @@ class World:
         self.wanted: dict[Key, int] = {}
         self._number = 0
         self._store: SqliteStore | None = None
-        self.loop: receiver.SourceLoop | None = None
+        self.loop: source_loop.SourceLoop | None = None
 
     # What the process does ------------------------------------------------------------------------
 
@@ -341,10 +341,10 @@ class World:
         self.dies_in, self.dead = dies_in, False
         self.cycles += 1
         patches = (
-            patch.object(receiver, "time", self.clock),
-            patch.object(receiver, "_Ahead", lambda items: _Ahead(self, items)),
-            patch.object(receiver, "open_client", lambda source: _Api(self)),
-            patch.object(receiver, "open_senders", lambda *_: (self.traces, self.logs)),
+            patch.object(source_loop, "time", self.clock),
+            patch.object(source_loop, "Ahead", lambda items: _Ahead(self, items)),
+            patch.object(source_loop, "open_client", lambda source: _Api(self)),
+            patch.object(source_loop, "open_senders", lambda *_: (self.traces, self.logs)),
             patch.object(delivery, "threading", _Threading),
         )
         for one in patches:
@@ -352,7 +352,7 @@ class World:
         try:
             if self.loop is None:
                 self._store = self._store or SqliteStore(self.path)
-                self.loop = receiver.SourceLoop(
+                self.loop = source_loop.SourceLoop(
                     self.settings,
                     self.settings.sources[0],
                     _Store(self, self._store),
