@@ -242,7 +242,7 @@ def test_executions_cost_nothing_unless_asked_for(
     def unwanted(execution: object) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr("otel_alloy.receiver.ended", unwanted)
+    monkeypatch.setattr("otel_alloy.source_loop.ended", unwanted)
     records = place.fill(20)
     place.receive()
     place.assert_exactly_once(place.ended(records))
