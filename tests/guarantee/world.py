@@ -488,6 +488,9 @@ class World:
             self.cycle()
             self.clock.wait(pause)
         self.cycle()
+        for _ in self.executions:  # a cycle asks for ten that are open; then they are incomplete
+            if self.loop is not None and self.loop._state.open:
+                self.cycle()
 
     def check_all_delivered(self) -> None:
         """Every terminal record that was there to be read was taken, or set aside by its own."""
