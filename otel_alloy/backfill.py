@@ -17,9 +17,10 @@ reported as incomplete: the end may lie in another slice, or be the business of 
 
 **Beside `run`.** The backfill has a lock of its own and never writes what `run` remembers. While a
 `run` is active on the same store, it keeps to half of requests_per_minute, looked at with every
-batch. It ends an overlap before now: what is younger may not be visible yet. Where it reaches into
-what `run` has read, executions are delivered twice, with the same bytes; `to` left out ends where
-`run` began.
+batch; and where Alloy throttles, all of its workers hold for twice as long as they were told, so
+that the live tail comes first. It ends an overlap before now: what is younger may not be visible
+yet. Where it reaches into what `run` has read, executions are delivered twice, with the same bytes;
+`to` left out ends where `run` began. The same words again deliver only what has come since.
 
 Where the API ignores the createdAt filter there is one slice and one worker, as every slice would
 be read from the newest record down. Nothing here prints.
@@ -36,13 +37,18 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.pacing import RequestBudget, ShutdownAsked
+from otel_alloy.alloy.pacing import RequestBudget, Retrying, ShutdownAsked
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Filter, Misbehaved, Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint import Plan, Settlement, Slice, Slices, State, open_slices
 from otel_alloy.config import Settings, SourceSettings
-from otel_alloy.errors import ConfigurationError
+from otel_alloy.errors import (
+    AlloyReceiverError,
+    CheckpointUnwritable,
+    ConfigurationError,
+    Throttled,
+)
 from otel_alloy.events import Advanced, Observe, Planned
 from otel_alloy.joiner import Batch
 from otel_alloy.logs import Folding
@@ -140,6 +146,11 @@ class _Shared:
         if limit:
             what = "a run is active beside this" if active else "no run is active any more"
             self.say(logging.INFO, f"{what}: the backfill keeps to {limit} requests a minute")
+
+    def throttled(self, wait: float) -> None:
+        """Alloy wants us to wait so many seconds: all workers do, as it counts by key."""
+        self.make_room()
+        self.budget.hold(wait * 2 if self._beside_run else wait)
 
     def first_fallback(self) -> bool:
         """Whether the fallback has not been told yet; true once."""
@@ -243,8 +254,8 @@ class _Worker(SourceLoop):
         self._take_up(self._memory.load(piece.source, ""))
         self._asked, self._uncut = self._fetch.requests, piece.position or piece.start
         self._cycle = str(piece.number)
-        if piece.position is None and piece.warm < piece.start and not self.newest_first:
-            self._warm_up(piece)
+        if piece.position is None and piece.warm < piece.start:
+            self._warm_up(Window(piece.warm, piece.start))
         while True:
             progress = self._state.progress
             start = piece.start if progress.window is None else progress.window[0]
@@ -267,20 +278,25 @@ class _Worker(SourceLoop):
         assert self._memory.piece is not None
         return self._memory.piece
 
-    def _warm_up(self, piece: Slice) -> None:
+    def _warm_up(self, window: Window) -> None:
         """Takes what lies before the slice into the joiner and delivers none of it."""
         batch = self._joiner.batch()
-        try:
-            for reading in self._reader.read(Window(piece.warm, piece.start)):
-                self._joiner.take(batch, reading.records, [], _now_ms())
-        except Misbehaved:
-            pass  # what was read is known, and the slice itself is read in the other way
-        batch.executions.clear()
+        while True:
+            try:
+                for reading in self._reader.read(window):
+                    self._joiner.take(batch, reading.records, [], _now_ms())
+                    batch.executions.clear()
+                    batch.originals.clear()
+                break
+            except Misbehaved:
+                continue  # in the other way, as it has to be from here on
         batch.settlement.set_aside.clear()
         self._write(batch)
 
     def _settle(self, batch: Batch, high: int | None, window: Window, *, last: bool) -> None:
         was = self._state.progress
+        if high is not None:
+            self._forget_open(batch, high - int(self._source.incomplete_after * 1000))
         super()._settle(batch, high, window, last=last)
         position = self._piece.before if last else self._state.progress.position
         if position is not None:
@@ -292,6 +308,15 @@ class _Worker(SourceLoop):
         if not last and position is not None:
             self._cut_if_dense(position)
 
+    def _forget_open(self, batch: Batch, horizon: int) -> None:
+        """Forgets starts from before `horizon` (ms): what never ended must not pile up."""
+        for execution, start in list(self._state.open.items()):
+            if start.created >= horizon:
+                return
+            del self._state.open[execution]
+            batch.settlement.opened.pop(execution, None)
+            batch.settlement.closed.add(execution)
+
     def _cut_if_dense(self, position: int) -> None:
         """Halves the rest of the slice where it is dense and somebody would have nothing to do."""
         piece, shared = self._piece, self._shared
@@ -302,11 +327,19 @@ class _Worker(SourceLoop):
             middle = (position + piece.before) // 2
             if piece.before - middle < _least(self._overlap) or shared.slices.waiting(piece.source):
                 return
-            shared.slices.cut(piece, middle, max(1, middle - self._overlap))
+            try:
+                shared.slices.cut(piece, middle, max(1, middle - self._overlap))
+            except CheckpointUnwritable:
+                return  # the next settlement tells, and waits
             self._memory.piece = replace(piece, before=middle)
             self._asked, self._uncut = self._fetch.requests, position
             shared.changed.notify_all()
         raise _Cut
+
+    def _on_retry(self, event: Retrying) -> None:
+        super()._on_retry(event)
+        if isinstance(event.error, Throttled):
+            self._shared.throttled(event.wait)
 
     def _say_fallback(self, why: str) -> None:
         if self._shared.first_fallback():
@@ -359,6 +392,10 @@ class Backfill:
             return True
         except ShutdownAsked:
             return False
+        except AlloyReceiverError as error:
+            if len(self._sources) > 1:
+                log.error("source %s: %s", source.name, error, extra={"source": source.name})
+            raise
         finally:
             if not any(thread.is_alive() for thread in self._threads):
                 slices.close()
@@ -377,17 +414,17 @@ class Backfill:
         try:
             shared.make_room()
             page = worker.probe()
-            begun = time.monotonic()
             plan, _ = self._plan(worker, shared)
-            pieces = [s for s in plan.slices if s.before > s.start]
-            records = worker.count([_rest(piece) for piece in pieces])
-            took = (time.monotonic() - begun) / max(1, len(pieces))
+            rests = _rests(plan.slices)
+            begun = time.monotonic()
+            records = worker.count(rests)
+            took = (time.monotonic() - begun) / max(1, len(rests))
         finally:
             worker.close()
         requests = seconds = None
         if records is not None:
             size = max(1, min(page, source.page_size) - 1)  # the last record of a page comes again
-            requests = math.ceil(records / size) + 2 * len(pieces)
+            requests = math.ceil(records / size) + 2 * len(plan.slices)
             seconds = requests * took / self._workers
             if limit := shared.per_minute():
                 seconds = max(seconds, requests * 60 / limit)
@@ -395,7 +432,7 @@ class Backfill:
             source.name,
             plan.start,
             plan.before,
-            len(pieces),
+            len(plan.slices),
             worker.newest_first,
             shared.per_minute(),
             records,
@@ -409,32 +446,27 @@ class Backfill:
     def _plan(self, worker: _Worker, shared: _Shared) -> tuple[Plan, bool]:
         """What there is to do, and whether it is an earlier backfill that goes on. Raises
         ConfigurationError where the range is none."""
-        source = shared.source
+        source, asked = shared.source, self._wanted.words
         found = None if self._restart else shared.slices.plan(source.name)
+        same = found is not None and (found.asked, found.fingerprint) == (asked, source.fingerprint)
         if found is not None and found.slices:
-            if (found.asked, found.fingerprint) != (self._wanted.words, source.fingerprint):
-                raise ConfigurationError(
-                    [
-                        f"source {source.name}: a backfill for `{found.asked}` "
-                        f"({to_text(found.start)} to {to_text(found.before)}) is not finished; "
-                        "repeat that, or forget it with --restart"
-                    ]
-                )
+            if not same:
+                raise _refusal(source, found)
             return found, True
-        start = worker.moment(self._wanted.start)
-        progress = shared.slices.progress(source.name)
-        begun = None if progress is None else progress.begin
-        if self._wanted.before is not None:
-            before = worker.moment(self._wanted.before)
-        else:
-            before = worker.latest() if begun is None else begun
-        if before > worker.latest():
-            before = worker.latest()
-            shared.say(
-                logging.WARNING,
-                f"ends at {to_text(before)}: what is younger than the overlap "
-                f"({source.overlap:g} s) may still appear",
-            )
+        start, before = self._bounds(worker, shared)
+        warm = start
+        if found is not None and found.fingerprint == source.fingerprint:
+            if same:
+                if before <= found.before:
+                    return found, True
+                start = max(start, found.before)
+                warm = start if start > found.before else start - int(source.overlap * 1000)
+            elif start < found.before and found.start < before:
+                shared.say(
+                    logging.WARNING,
+                    f"`{found.asked}` delivered {to_text(found.start)} to {to_text(found.before)}: "
+                    "what lies in both ranges is delivered again, with the same bytes",
+                )
         if start >= before:
             raise ConfigurationError(
                 [
@@ -442,17 +474,55 @@ class Backfill:
                     "empty; choose an earlier --from"
                 ]
             )
+        slices = self._slices(source, worker, start, before)
+        slices[0] = replace(slices[0], warm=max(1, warm))
+        return Plan(source.fingerprint, asked, start, before, slices), False
+
+    def _bounds(self, worker: _Worker, shared: _Shared) -> tuple[int, int]:
+        """The range that is asked for, Unix ms; what may still appear is left out."""
+        progress = shared.slices.progress(shared.source.name)
+        begun = None if progress is None else progress.begin
+        start, latest = worker.moment(self._wanted.start), worker.latest()
+        if self._wanted.before is not None:
+            before = worker.moment(self._wanted.before)
+        elif begun is not None:
+            before = begun
+        elif progress is not None and shared.slices.run_is_active():
+            raise ConfigurationError(
+                [
+                    f"source {shared.source.name}: a `run` is active and has settled nothing yet, "
+                    "so it is not known where it began; try again in a minute, or give --to"
+                ]
+            )
+        else:
+            before = latest
+        if before > latest:
+            before = latest
+            shared.say(
+                logging.WARNING,
+                f"ends at {to_text(before)}: what is younger than the overlap "
+                f"({shared.source.overlap:g} s) may still appear",
+            )
         if begun is not None and before > begun:
             shared.say(
                 logging.WARNING,
                 f"`run` began at {to_text(begun)}: what it delivered from there on is delivered "
                 "again, with the same bytes; leave out --to to end there",
             )
-        asked, fingerprint = self._wanted.words, source.fingerprint
-        plan = Plan(fingerprint, asked, start, before, [])
-        if found is not None and found == plan:
-            return found, True
-        return replace(plan, slices=self._slices(source, worker, start, before)), False
+        return start, before
+
+    def _wait_for_run(self, worker: _Worker, shared: _Shared) -> None:
+        """Where `run` began within the last overlap: what it leaves to us may still appear."""
+        progress = shared.slices.progress(shared.source.name)
+        if self._wanted.before is not None or progress is None or progress.begin is None:
+            return
+        seconds = (progress.begin - worker.latest()) / 1000
+        if 0 < seconds <= shared.source.overlap:
+            shared.say(
+                logging.INFO, f"waits {seconds:.0f} s: what lies before `run` may still appear"
+            )
+            if self._stop.wait(seconds + 0.001):
+                raise ShutdownAsked
 
     def _slices(
         self, source: SourceSettings, worker: _Worker, start: int, before: int
@@ -477,6 +547,7 @@ class Backfill:
         workers = [first]
         try:
             first.probe()
+            self._wait_for_run(first, shared)
             plan, goes_on = self._plan(first, shared)
             words = f"{to_text(plan.start)} to {to_text(plan.before)}"
             if goes_on and not plan.slices:
@@ -490,7 +561,7 @@ class Backfill:
                 shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
             for warning in age_warnings(plan.start, _now_ms()):
                 shared.say(logging.WARNING, warning)
-            rests = [_rest(piece) for piece in plan.slices]
+            rests = _rests(plan.slices)
             records = first.count(rests)
             self._observe(Planned(source.name, sum(w.before - w.start for w in rests), records))
             number = 1 if first.newest_first else self._workers
@@ -587,8 +658,30 @@ def _least(overlap: int) -> int:
     return max(_LEAST_MS, _OVERLAPS_PER_SLICE * overlap)
 
 
-def _rest(piece: Slice) -> Window:
-    return Window(piece.start if piece.position is None else piece.position, piece.before)
+def _rests(pieces: Sequence[Slice]) -> list[Window]:
+    """What is left of slices that are in order; neighbours as one."""
+    rests: list[Window] = []
+    for piece in pieces:
+        start = piece.start if piece.position is None else piece.position
+        if rests and rests[-1].before == start:
+            start = rests.pop().start
+        rests.append(Window(start, piece.before))
+    return rests
+
+
+def _refusal(source: SourceSettings, found: Plan) -> ConfigurationError:
+    remedy = "repeat that, or forget it with --restart"
+    if found.fingerprint != source.fingerprint:
+        remedy = (
+            "it belongs to another endpoint, workflow or user filter: go back to that, or forget "
+            "it with --restart"
+        )
+    return ConfigurationError(
+        [
+            f"source {source.name}: a backfill for `{found.asked}` ({to_text(found.start)} to "
+            f"{to_text(found.before)}) is not finished; {remedy}"
+        ]
+    )
 
 
 def _now_ms() -> int:

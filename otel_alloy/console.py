@@ -207,6 +207,7 @@ class BackfillView:
             elif isinstance(event, Settled):
                 self.totals.add(event)
                 self._done.add(event)
+                self._show()  # read newest first, a slice does not advance before its end
             elif isinstance(event, Advanced):
                 self._ms += event.ms
                 self._show()
