@@ -8,6 +8,7 @@ best of several alternating runs. Arguments: `--executions N`, `--rounds N`, `--
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from common import far_ends, measure
 
@@ -23,7 +24,8 @@ def main() -> None:
     with far_ends(options.executions) as (alloy, otlp):
         print(f"{options.executions} executions, span and log record each; CPU of the process")
         for page, compression in ((1000, "none"), (1000, "gzip"), (30, "none")):
-            ours, script = [], []
+            ours: list[dict[str, Any]] = []
+            script: list[dict[str, Any]] = []
             for _ in range(options.rounds):
                 for results, name in ((ours, "otel_alloy_once.py"), (script, "sdk_script.py")):
                     result = measure(name, alloy, otlp, str(page), compression)

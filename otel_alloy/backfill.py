@@ -65,6 +65,7 @@ _SLICES_PER_WORKER = 4
 _OVERLAPS_PER_SLICE = 10  # of which each slice reads one more
 _LEAST_MS = 60_000
 _DAY = 86_400.0
+_IDLE_SECONDS = 0.5
 _FAR_FUTURE_MS = 10 * 365 * 86_400_000
 
 
@@ -124,8 +125,7 @@ class _Shared:
         self.slices = slices
         self.budget = RequestBudget(source.requests_per_minute, time.monotonic)
         self.folding = Folding()
-        self.changed = threading.Condition()
-        self.working = 0
+        self._lock = threading.Lock()
         self._beside_run = False
         self._fallback_said = False
 
@@ -136,7 +136,7 @@ class _Shared:
 
     def make_room(self) -> None:
         """Looks whether a `run` is active, and keeps to the budget that is left."""
-        with self.changed:
+        with self._lock:
             active = self.slices.run_is_active()
             if active == self._beside_run:
                 return
@@ -154,7 +154,7 @@ class _Shared:
 
     def first_fallback(self) -> bool:
         """Whether the fallback has not been told yet; true once."""
-        with self.changed:
+        with self._lock:
             said, self._fallback_said = self._fallback_said, True
             return not said
 
@@ -318,22 +318,20 @@ class _Worker(SourceLoop):
             batch.settlement.closed.add(execution)
 
     def _cut_if_dense(self, position: int) -> None:
-        """Halves the rest of the slice where it is dense and somebody would have nothing to do."""
+        """Halves the rest of the slice where it is dense and no other is left to claim."""
         piece, shared = self._piece, self._shared
         dense = self._fetch.requests - self._asked >= self._dense_pages
-        if not dense or position <= self._uncut or shared.workers == 1:
+        middle = (position + piece.before) // 2
+        short = piece.before - middle < _least(self._overlap)
+        if not dense or short or position <= self._uncut or shared.workers == 1:
             return
-        with shared.changed:
-            middle = (position + piece.before) // 2
-            if piece.before - middle < _least(self._overlap) or shared.slices.waiting(piece.source):
+        try:
+            if not shared.slices.cut(piece, middle, max(1, middle - self._overlap)):
                 return
-            try:
-                shared.slices.cut(piece, middle, max(1, middle - self._overlap))
-            except CheckpointUnwritable:
-                return  # the next settlement tells, and waits
-            self._memory.piece = replace(piece, before=middle)
-            self._asked, self._uncut = self._fetch.requests, position
-            shared.changed.notify_all()
+        except CheckpointUnwritable:
+            return  # the next settlement tells, and waits
+        self._memory.piece = replace(piece, before=middle)
+        self._asked, self._uncut = self._fetch.requests, position
         raise _Cut
 
     def _on_retry(self, event: Retrying) -> None:
@@ -604,18 +602,12 @@ class Backfill:
         """Claims and reads slices until there is none, and nobody is at one that may be halved."""
         try:
             while True:
-                with shared.changed:
-                    while (piece := shared.slices.claim(shared.source.name)) is None:
-                        if not shared.working or self._stop.is_set():
-                            return
-                        shared.changed.wait(0.5)
-                    shared.working += 1
-                try:
-                    worker.read_slice(piece)
-                finally:
-                    with shared.changed:
-                        shared.working -= 1
-                        shared.changed.notify_all()
+                while (piece := shared.slices.claim(shared.source.name)) is None:
+                    if not shared.slices.claimed(shared.source.name):
+                        return
+                    if self._stop.wait(_IDLE_SECONDS):
+                        return
+                worker.read_slice(piece)
                 if self._stop.is_set():
                     return
         except (ShutdownAsked, Stopped):

@@ -211,8 +211,8 @@ class Slices(Protocol):
         """Gives back what was claimed and is not done."""
         ...
 
-    def waiting(self, source: str) -> int:
-        """How many slices nobody works at."""
+    def claimed(self, source: str) -> int:
+        """How many slices somebody works at."""
         ...
 
     def load(self, piece: Slice) -> State:
@@ -224,8 +224,9 @@ class Slices(Protocol):
         Raises CheckpointUnwritable where the same call may succeed later."""
         ...
 
-    def cut(self, piece: Slice, at: int, warm: int) -> None:
-        """Ends a claimed slice at `at`; the rest becomes a slice of its own."""
+    def cut(self, piece: Slice, at: int, warm: int) -> bool:
+        """Ends a claimed slice at `at`; the rest becomes a slice of its own. Not where there is a
+        slice that nobody works at: False then."""
         ...
 
     def close(self) -> None:
