@@ -234,13 +234,13 @@ class Slices(Protocol):
         ...
 
 
-def open_slices(url: str) -> Slices:
-    """The same store for a backfill, beside a `run`. Raises CheckpointError, also where another
-    backfill uses it."""
+def open_slices(url: str, *, held: bool = False) -> Slices:
+    """The same store for a backfill, beside a `run`. `held`: for a process that ends before its
+    parent, which holds it. Raises CheckpointError, also where another backfill uses it."""
     from otel_alloy.checkpoint.slices import SqliteSlices
 
     store = open_store(url, exclusive=False)
-    return SqliteSlices(store)
+    return SqliteSlices(store, held=held)
 
 
 def open_store(url: str, *, exclusive: bool = True) -> Store:

@@ -20,11 +20,14 @@ _COLUMNS = "number, source, warm, start, before, position, high"
 
 
 class SqliteSlices:
-    """`store`: opened without being exclusive; closed with this."""
+    """`store`: opened without being exclusive; closed with this. `held`: see `open_slices`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, held: bool = False) -> None:
         assert isinstance(store, SqliteStore)
         self._store = store
+        self._owner: sqlite3.Connection | None = None
+        if held:
+            return
         try:
             self._owner = store.hold(
                 ".backfill.lock",
@@ -147,7 +150,8 @@ class SqliteSlices:
 
     def close(self) -> None:
         """See `Slices.close`."""
-        self._owner.close()
+        if self._owner is not None:
+            self._owner.close()
         self._store.close()
 
 
