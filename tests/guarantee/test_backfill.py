@@ -169,6 +169,7 @@ class History(World):
         self.created: dict[Key, list[int]] = {}
         self.several: dict[Key, int] = {}
         self.breaks_at: int | None = None
+        self.slices_per_worker = 4
         self._random = random.Random(0)
         self._work: Backfill | None = None
 
@@ -242,6 +243,7 @@ class History(World):
                 (receiver, "open_senders", lambda *_: (self.traces, self.logs)),
                 (delivery, "threading", worlds._Threading),
                 (backfill, "time", self.clock),
+                (backfill, "_SLICES_PER_WORKER", self.slices_per_worker),
                 (backfill, "threading", _Threading(self)),
                 (backfill, "open_slices", lambda url: _Slices(self, inner)),
             ):
@@ -284,7 +286,7 @@ class History(World):
         return model
 
 
-EDGES = sorted({LENGTH * i // n for n in (8, 12, 16) for i in range(n + 1)})
+EDGES = sorted({LENGTH * i // n for n in (2, 3, 4, 8, 12, 16) for i in range(n + 1)})
 OFFSETS = st.integers(-7_000, LENGTH + 7_000) | st.builds(
     lambda edge, beside: edge + beside,
     st.sampled_from(EDGES),
@@ -306,8 +308,8 @@ ATTEMPTS = st.lists(
         Attempt,
         workers=st.integers(1, 4),
         seed=st.integers(0, 1000),
-        dies_in=st.none() | st.integers(0, 150),
-        stops_in=st.none() | st.integers(0, 150),
+        dies_in=st.none() | st.integers(0, 300),
+        stops_in=st.none() | st.integers(0, 300),
         faults=FAULTS,
         traces=st.just([]) | ANSWERS,
         logs=st.just([]) | ANSWERS,
@@ -329,7 +331,7 @@ APIS = st.sampled_from(
 )
 
 
-@settings(max_examples=scaled(100, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(80, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=EVENTS,
     attempts=ATTEMPTS,
@@ -337,7 +339,8 @@ APIS = st.sampled_from(
     config=APIS,
     page_size=st.integers(1, 6),
     batch_size=st.integers(1, 5),
-    breaks_at=st.none() | st.integers(3, 40),
+    breaks_at=st.none() | st.none() | st.integers(3, 40),
+    slices_per_worker=st.sampled_from([1, 4]),
 )
 def test_any_backfill(
     events: list[tuple[int, str, str, int]],
@@ -347,6 +350,7 @@ def test_any_backfill(
     page_size: int,
     batch_size: int,
     breaks_at: int | None,
+    slices_per_worker: int,
 ) -> None:
     """After any number of processes, each with its own number of workers, that died at any step,
     were stopped at any step, or met faults at both ends, one that comes to its end has delivered
@@ -356,8 +360,8 @@ def test_any_backfill(
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         history = History(Path(name), config, page_size=page_size, batch_size=batch_size)
         history.several = several = _fill(history, events)
-        note(repr((events, attempts, last, config, page_size, batch_size, breaks_at)))
-        history.breaks_at = breaks_at
+        note(repr((events, attempts, config)))
+        history.breaks_at, history.slices_per_worker = breaks_at, slices_per_worker
         for number, attempt in enumerate(attempts):
             done = history.backfill(attempt)
             assert done or number < len(attempts) - 1
