@@ -331,7 +331,7 @@ APIS = st.sampled_from(
 )
 
 
-@settings(max_examples=scaled(80, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(150, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=EVENTS,
     attempts=ATTEMPTS,
