@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+END_MS = 1_760_000_000_000
+"""The simulated Alloy's now, Unix ms: its newest execution ended just before."""
 
 
 def measure(script: str, *arguments: str) -> dict[str, Any]:

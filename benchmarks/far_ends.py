@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 import time
 
+from common import END_MS
+
 from otel_alloy.endpoint import OtlpEndpoint
 from otel_alloy.simulator import Config, Simulator, Traffic, timeline
 
-END = 1_760_000_000.0
+END = END_MS / 1000
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ where a ratio is more than a quarter worse than what `CASES` promises).
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from common import far_ends, measure
 
@@ -27,7 +28,8 @@ def main() -> None:
     with far_ends(options.executions) as (alloy, otlp):
         print(f"{options.executions} executions, span and log record each; CPU of the process")
         for page, compression, promised in CASES:
-            ours, script = [], []
+            ours: list[dict[str, Any]] = []
+            script: list[dict[str, Any]] = []
             for _ in range(options.rounds):
                 for results, name in ((ours, "otel_alloy_once.py"), (script, "sdk_script.py")):
                     result = measure(name, alloy, otlp, str(page), compression)

@@ -93,7 +93,7 @@ def run(alloy: str, otlp: str, page_size: int, gzip: bool) -> int:
     compression = Compression.Gzip if gzip else Compression.NoCompression
     resource = Resource({"service.name": "runalloy"})
     traces = TracerProvider(resource=resource)
-    queue = {"max_queue_size": 1_000_000, "max_export_batch_size": 1000}
+    queue: dict[str, Any] = {"max_queue_size": 1_000_000, "max_export_batch_size": 1000}
     span_exporter = OTLPSpanExporter(f"{otlp}/v1/traces", compression=compression)
     traces.add_span_processor(BatchSpanProcessor(span_exporter, **queue))
     logs = LoggerProvider(resource=resource)

@@ -14,7 +14,7 @@ import logging
 import tempfile
 import time
 
-from common import far_ends
+from common import END_MS, far_ends
 
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader, Window
@@ -22,8 +22,6 @@ from otel_alloy.backfill import Backfill, Range
 from otel_alloy.config import Settings
 from otel_alloy.receiver import Receiver
 from otel_alloy.stages import open_client
-
-END_MS = 1_760_000_000_000
 
 
 def seconds(what: object) -> float:

@@ -17,9 +17,14 @@ reported as incomplete: the end may lie in another slice, or be the business of 
 
 **Beside `run`.** The backfill has a lock of its own and never writes what `run` remembers. While a
 `run` is active on the same store, it keeps to half of requests_per_minute, looked at with every
-batch. It ends an overlap before now: what is younger may not be visible yet. Where it reaches into
-what `run` has read, executions are delivered twice, with the same bytes; `to` left out ends where
-`run` began.
+batch; and where Alloy throttles, all of its workers hold for twice as long as they were told, so
+that the live tail comes first. It ends an overlap before now: what is younger may not be visible
+yet. Where it reaches into what `run` has read, executions are delivered twice, with the same bytes;
+`to` left out ends where `run` began. The same words again deliver only what has come since.
+
+**Processes.** Threads overlap the waiting, but share one core: about 30,000 executions a second, a
+thousand times of what 60 requests a minute bring. So only where no requests_per_minute is kept to,
+and the caller allows it, the workers are spread over processes, which meet in the store.
 
 Where the API ignores the createdAt filter there is one slice and one worker, as every slice would
 be read from the newest record down. Nothing here prints.
@@ -36,18 +41,25 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.pacing import RequestBudget, ShutdownAsked
+from otel_alloy.alloy.pacing import RequestBudget, Retrying, ShutdownAsked
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Filter, Misbehaved, Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint import Plan, Settlement, Slice, Slices, State, open_slices
 from otel_alloy.config import Settings, SourceSettings
-from otel_alloy.errors import ConfigurationError
+from otel_alloy.errors import (
+    AlloyReceiverError,
+    CheckpointUnwritable,
+    ConfigurationError,
+    Throttled,
+)
 from otel_alloy.events import Advanced, Observe, Planned
 from otel_alloy.joiner import Batch
 from otel_alloy.logs import Folding
 from otel_alloy.mapping.convert import duration_text
 from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.processes import call
+from otel_alloy.receiver import tune_garbage_collector
 from otel_alloy.source_loop import SourceLoop
 
 log = logging.getLogger("otel_alloy")
@@ -59,6 +71,7 @@ _SLICES_PER_WORKER = 4
 _OVERLAPS_PER_SLICE = 10  # of which each slice reads one more
 _LEAST_MS = 60_000
 _DAY = 86_400.0
+_IDLE_SECONDS = 0.5
 _FAR_FUTURE_MS = 10 * 365 * 86_400_000
 
 
@@ -118,8 +131,7 @@ class _Shared:
         self.slices = slices
         self.budget = RequestBudget(source.requests_per_minute, time.monotonic)
         self.folding = Folding()
-        self.changed = threading.Condition()
-        self.working = 0
+        self._lock = threading.Lock()
         self._beside_run = False
         self._fallback_said = False
 
@@ -130,7 +142,7 @@ class _Shared:
 
     def make_room(self) -> None:
         """Looks whether a `run` is active, and keeps to the budget that is left."""
-        with self.changed:
+        with self._lock:
             active = self.slices.run_is_active()
             if active == self._beside_run:
                 return
@@ -141,9 +153,14 @@ class _Shared:
             what = "a run is active beside this" if active else "no run is active any more"
             self.say(logging.INFO, f"{what}: the backfill keeps to {limit} requests a minute")
 
+    def throttled(self, wait: float) -> None:
+        """Alloy wants us to wait so many seconds: all workers do, as it counts by key."""
+        self.make_room()
+        self.budget.hold(wait * 2 if self._beside_run else wait)
+
     def first_fallback(self) -> bool:
         """Whether the fallback has not been told yet; true once."""
-        with self.changed:
+        with self._lock:
             said, self._fallback_said = self._fallback_said, True
             return not said
 
@@ -208,9 +225,14 @@ class _Worker(SourceLoop):
             self._say_fallback(self._reader.filter.value)
         return page.received
 
-    def learn_from(self, other: _Worker) -> None:
+    @property
+    def verdict(self) -> Filter:
+        """What it found out."""
+        return self._reader.filter
+
+    def learn(self, verdict: Filter) -> None:
         """Takes over what another one found out."""
-        self._reader.filter = other._reader.filter
+        self._reader.filter = verdict
 
     def moment(self, when: int | float) -> int:
         """Unix ms of a moment, by the API's clock where it is told as so long ago."""
@@ -243,8 +265,8 @@ class _Worker(SourceLoop):
         self._take_up(self._memory.load(piece.source, ""))
         self._asked, self._uncut = self._fetch.requests, piece.position or piece.start
         self._cycle = str(piece.number)
-        if piece.position is None and piece.warm < piece.start and not self.newest_first:
-            self._warm_up(piece)
+        if piece.position is None and piece.warm < piece.start:
+            self._warm_up(Window(piece.warm, piece.start))
         while True:
             progress = self._state.progress
             start = piece.start if progress.window is None else progress.window[0]
@@ -267,20 +289,25 @@ class _Worker(SourceLoop):
         assert self._memory.piece is not None
         return self._memory.piece
 
-    def _warm_up(self, piece: Slice) -> None:
+    def _warm_up(self, window: Window) -> None:
         """Takes what lies before the slice into the joiner and delivers none of it."""
         batch = self._joiner.batch()
-        try:
-            for reading in self._reader.read(Window(piece.warm, piece.start)):
-                self._joiner.take(batch, reading.records, [], _now_ms())
-        except Misbehaved:
-            pass  # what was read is known, and the slice itself is read in the other way
-        batch.executions.clear()
+        while True:
+            try:
+                for reading in self._reader.read(window):
+                    self._joiner.take(batch, reading.records, [], _now_ms())
+                    batch.executions.clear()
+                    batch.originals.clear()
+                break
+            except Misbehaved:
+                continue  # in the other way, as it has to be from here on
         batch.settlement.set_aside.clear()
         self._write(batch)
 
     def _settle(self, batch: Batch, high: int | None, window: Window, *, last: bool) -> None:
         was = self._state.progress
+        if high is not None:
+            self._forget_open(batch, high - int(self._source.incomplete_after * 1000))
         super()._settle(batch, high, window, last=last)
         position = self._piece.before if last else self._state.progress.position
         if position is not None:
@@ -292,21 +319,36 @@ class _Worker(SourceLoop):
         if not last and position is not None:
             self._cut_if_dense(position)
 
+    def _forget_open(self, batch: Batch, horizon: int) -> None:
+        """Forgets starts from before `horizon` (ms): what never ended must not pile up."""
+        for execution, start in list(self._state.open.items()):
+            if start.created >= horizon:
+                return
+            del self._state.open[execution]
+            batch.settlement.opened.pop(execution, None)
+            batch.settlement.closed.add(execution)
+
     def _cut_if_dense(self, position: int) -> None:
-        """Halves the rest of the slice where it is dense and somebody would have nothing to do."""
+        """Halves the rest of the slice where it is dense and no other is left to claim."""
         piece, shared = self._piece, self._shared
         dense = self._fetch.requests - self._asked >= self._dense_pages
-        if not dense or position <= self._uncut or shared.workers == 1:
+        middle = (position + piece.before) // 2
+        short = piece.before - middle < _least(self._overlap)
+        if not dense or short or position <= self._uncut or shared.workers == 1:
             return
-        with shared.changed:
-            middle = (position + piece.before) // 2
-            if piece.before - middle < _least(self._overlap) or shared.slices.waiting(piece.source):
+        try:
+            if not shared.slices.cut(piece, middle, max(1, middle - self._overlap)):
                 return
-            shared.slices.cut(piece, middle, max(1, middle - self._overlap))
-            self._memory.piece = replace(piece, before=middle)
-            self._asked, self._uncut = self._fetch.requests, position
-            shared.changed.notify_all()
+        except CheckpointUnwritable:
+            return  # the next settlement tells, and waits
+        self._memory.piece = replace(piece, before=middle)
+        self._asked, self._uncut = self._fetch.requests, position
         raise _Cut
+
+    def _on_retry(self, event: Retrying) -> None:
+        super()._on_retry(event)
+        if isinstance(event.error, Throttled):
+            self._shared.throttled(event.wait)
 
     def _say_fallback(self, why: str) -> None:
         if self._shared.first_fallback():
@@ -317,7 +359,8 @@ class Backfill:
     """Delivers the executions of a range, source after source.
 
     `run` blocks; `stop` may be called from any thread or signal handler. `observe` is told what
-    happens (`otel_alloy.events`) from the workers' threads. `restart`: begin anew where an earlier
+    happens (`otel_alloy.events`) from the workers' threads. `processes`: over how many the workers
+    may be spread where no requests_per_minute is kept to. `restart`: begin anew where an earlier
     backfill of the source is unfinished or was the same.
     """
 
@@ -328,6 +371,7 @@ class Backfill:
         wanted: Range,
         *,
         workers: int = 2,
+        processes: int = 1,
         restart: bool = False,
         observe: Observe | None = None,
         dense_pages: int = DENSE_PAGES,
@@ -336,11 +380,12 @@ class Backfill:
         self._sources = sources
         self._wanted = wanted
         self._workers = workers
+        self._processes = processes
         self._restart = restart
         self._observe: Observe = observe or (lambda event: None)
         self._dense_pages = dense_pages
         self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._running: list[threading.Thread] = []
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
@@ -359,8 +404,12 @@ class Backfill:
             return True
         except ShutdownAsked:
             return False
+        except AlloyReceiverError as error:
+            if len(self._sources) > 1:
+                log.error("source %s: %s", source.name, error, extra={"source": source.name})
+            raise
         finally:
-            if not any(thread.is_alive() for thread in self._threads):
+            if not any(thread.is_alive() for thread in self._running):
                 slices.close()
 
     def estimate(self) -> list[Estimate]:
@@ -377,17 +426,17 @@ class Backfill:
         try:
             shared.make_room()
             page = worker.probe()
-            begun = time.monotonic()
             plan, _ = self._plan(worker, shared)
-            pieces = [s for s in plan.slices if s.before > s.start]
-            records = worker.count([_rest(piece) for piece in pieces])
-            took = (time.monotonic() - begun) / max(1, len(pieces))
+            rests = _rests(plan.slices)
+            begun = time.monotonic()
+            records = worker.count(rests)
+            took = (time.monotonic() - begun) / max(1, len(rests))
         finally:
             worker.close()
         requests = seconds = None
         if records is not None:
             size = max(1, min(page, source.page_size) - 1)  # the last record of a page comes again
-            requests = math.ceil(records / size) + 2 * len(pieces)
+            requests = math.ceil(records / size) + 2 * len(plan.slices)
             seconds = requests * took / self._workers
             if limit := shared.per_minute():
                 seconds = max(seconds, requests * 60 / limit)
@@ -395,7 +444,7 @@ class Backfill:
             source.name,
             plan.start,
             plan.before,
-            len(pieces),
+            len(plan.slices),
             worker.newest_first,
             shared.per_minute(),
             records,
@@ -409,32 +458,27 @@ class Backfill:
     def _plan(self, worker: _Worker, shared: _Shared) -> tuple[Plan, bool]:
         """What there is to do, and whether it is an earlier backfill that goes on. Raises
         ConfigurationError where the range is none."""
-        source = shared.source
+        source, asked = shared.source, self._wanted.words
         found = None if self._restart else shared.slices.plan(source.name)
+        same = found is not None and (found.asked, found.fingerprint) == (asked, source.fingerprint)
         if found is not None and found.slices:
-            if (found.asked, found.fingerprint) != (self._wanted.words, source.fingerprint):
-                raise ConfigurationError(
-                    [
-                        f"source {source.name}: a backfill for `{found.asked}` "
-                        f"({to_text(found.start)} to {to_text(found.before)}) is not finished; "
-                        "repeat that, or forget it with --restart"
-                    ]
-                )
+            if not same:
+                raise _refusal(source, found)
             return found, True
-        start = worker.moment(self._wanted.start)
-        progress = shared.slices.progress(source.name)
-        begun = None if progress is None else progress.begin
-        if self._wanted.before is not None:
-            before = worker.moment(self._wanted.before)
-        else:
-            before = worker.latest() if begun is None else begun
-        if before > worker.latest():
-            before = worker.latest()
-            shared.say(
-                logging.WARNING,
-                f"ends at {to_text(before)}: what is younger than the overlap "
-                f"({source.overlap:g} s) may still appear",
-            )
+        start, before = self._bounds(worker, shared)
+        warm = start
+        if found is not None and found.fingerprint == source.fingerprint:
+            if same:
+                if before <= found.before:
+                    return found, True
+                start = max(start, found.before)
+                warm = start if start > found.before else start - int(source.overlap * 1000)
+            elif start < found.before and found.start < before:
+                shared.say(
+                    logging.WARNING,
+                    f"`{found.asked}` delivered {to_text(found.start)} to {to_text(found.before)}: "
+                    "what lies in both ranges is delivered again, with the same bytes",
+                )
         if start >= before:
             raise ConfigurationError(
                 [
@@ -442,17 +486,55 @@ class Backfill:
                     "empty; choose an earlier --from"
                 ]
             )
+        slices = self._slices(source, worker, start, before)
+        slices[0] = replace(slices[0], warm=max(1, warm))
+        return Plan(source.fingerprint, asked, start, before, slices), False
+
+    def _bounds(self, worker: _Worker, shared: _Shared) -> tuple[int, int]:
+        """The range that is asked for, Unix ms; what may still appear is left out."""
+        progress = shared.slices.progress(shared.source.name)
+        begun = None if progress is None else progress.begin
+        start, latest = worker.moment(self._wanted.start), worker.latest()
+        if self._wanted.before is not None:
+            before = worker.moment(self._wanted.before)
+        elif begun is not None:
+            before = begun
+        elif progress is not None and shared.slices.run_is_active():
+            raise ConfigurationError(
+                [
+                    f"source {shared.source.name}: a `run` is active and has settled nothing yet, "
+                    "so it is not known where it began; try again in a minute, or give --to"
+                ]
+            )
+        else:
+            before = latest
+        if before > latest:
+            before = latest
+            shared.say(
+                logging.WARNING,
+                f"ends at {to_text(before)}: what is younger than the overlap "
+                f"({shared.source.overlap:g} s) may still appear",
+            )
         if begun is not None and before > begun:
             shared.say(
                 logging.WARNING,
                 f"`run` began at {to_text(begun)}: what it delivered from there on is delivered "
                 "again, with the same bytes; leave out --to to end there",
             )
-        asked, fingerprint = self._wanted.words, source.fingerprint
-        plan = Plan(fingerprint, asked, start, before, [])
-        if found is not None and found == plan:
-            return found, True
-        return replace(plan, slices=self._slices(source, worker, start, before)), False
+        return start, before
+
+    def _wait_for_run(self, worker: _Worker, shared: _Shared) -> None:
+        """Where `run` began within the last overlap: what it leaves to us may still appear."""
+        progress = shared.slices.progress(shared.source.name)
+        if self._wanted.before is not None or progress is None or progress.begin is None:
+            return
+        seconds = (progress.begin - worker.latest()) / 1000
+        if 0 < seconds <= shared.source.overlap:
+            shared.say(
+                logging.INFO, f"waits {seconds:.0f} s: what lies before `run` may still appear"
+            )
+            if self._stop.wait(seconds + 0.001):
+                raise ShutdownAsked
 
     def _slices(
         self, source: SourceSettings, worker: _Worker, start: int, before: int
@@ -477,6 +559,7 @@ class Backfill:
         workers = [first]
         try:
             first.probe()
+            self._wait_for_run(first, shared)
             plan, goes_on = self._plan(first, shared)
             words = f"{to_text(plan.start)} to {to_text(plan.before)}"
             if goes_on and not plan.slices:
@@ -490,27 +573,44 @@ class Backfill:
                 shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
             for warning in age_warnings(plan.start, _now_ms()):
                 shared.say(logging.WARNING, warning)
-            rests = [_rest(piece) for piece in plan.slices]
+            rests = _rests(plan.slices)
             records = first.count(rests)
             self._observe(Planned(source.name, sum(w.before - w.start for w in rests), records))
             number = 1 if first.newest_first else self._workers
-            workers += [self._worker(shared) for _ in range(number - 1)]
-            for worker in workers[1:]:
-                worker.learn_from(first)
+            processes = min(number, 1 if source.requests_per_minute else self._processes)
+            if processes == 1:
+                workers += [self._worker(shared) for _ in range(number - 1)]
+                for worker in workers[1:]:
+                    worker.learn(first.verdict)
         except BaseException:
             for worker in workers:
                 worker.close()
             raise
         failures: list[BaseException] = []
-        self._threads = threads = [
-            threading.Thread(
-                target=self._work,
-                args=(worker, shared, failures),
-                name=f"otel-alloy-{source.name}-{number}",
-                daemon=True,
-            )
-            for number, worker in enumerate(workers)
-        ]
+        if processes == 1:
+            threads = _threads(workers, shared, self._stop, failures)
+        else:
+            first.close()
+            threads = [
+                threading.Thread(
+                    target=self._call,
+                    args=(
+                        _Part(
+                            self._settings,
+                            source,
+                            self._workers,
+                            (number + at) // processes,
+                            self._dense_pages,
+                            first.verdict,
+                        ),
+                        failures,
+                    ),
+                    name=f"otel-alloy-{source.name}-{at}",
+                    daemon=True,
+                )
+                for at in range(processes)
+            ]
+        self._running = threads
         for thread in threads:
             thread.start()
         deadline: float | None = None
@@ -529,31 +629,83 @@ class Backfill:
         if failures:
             raise failures[0]
 
-    def _work(self, worker: _Worker, shared: _Shared, failures: list[BaseException]) -> None:
-        """Claims and reads slices until there is none, and nobody is at one that may be halved."""
+    def _call(self, part: _Part, failures: list[BaseException]) -> None:
+        """Lets a process do its part."""
         try:
-            while True:
-                with shared.changed:
-                    while (piece := shared.slices.claim(shared.source.name)) is None:
-                        if not shared.working or self._stop.is_set():
-                            return
-                        shared.changed.wait(0.5)
-                    shared.working += 1
-                try:
-                    worker.read_slice(piece)
-                finally:
-                    with shared.changed:
-                        shared.working -= 1
-                        shared.changed.notify_all()
-                if self._stop.is_set():
-                    return
-        except (ShutdownAsked, Stopped):
-            return
+            call(_do_part, part, self._stop, self._observe)
         except BaseException as error:
             failures.append(error)
             self._stop.set()  # the others settle what is in flight
-        finally:
-            worker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a process needs to work with: of `workers` in all it has so many `threads`."""
+
+    settings: Settings
+    source: SourceSettings
+    workers: int
+    threads: int
+    dense_pages: int
+    verdict: Filter
+
+
+def _do_part(part: _Part, stop: threading.Event, observe: Observe) -> None:
+    """The work of a process whose parent holds the backfill's lock. Raises what a worker raises."""
+    tune_garbage_collector()
+    slices = open_slices(part.settings.storage, held=True)
+    shared = _Shared(part.source, slices, part.workers)
+    workers = [
+        _Worker(part.settings, shared, stop, observe, part.dense_pages) for _ in range(part.threads)
+    ]
+    for worker in workers:
+        worker.learn(part.verdict)
+    failures: list[BaseException] = []
+    threads = _threads(workers, shared, stop, failures)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    slices.close()
+    if failures:
+        raise failures[0]
+
+
+def _threads(
+    workers: Sequence[_Worker],
+    shared: _Shared,
+    stop: threading.Event,
+    failures: list[BaseException],
+) -> list[threading.Thread]:
+    return [
+        threading.Thread(
+            target=_work,
+            args=(worker, shared, stop, failures),
+            name=f"otel-alloy-{shared.source.name}-{number}",
+            daemon=True,
+        )
+        for number, worker in enumerate(workers)
+    ]
+
+
+def _work(
+    worker: _Worker, shared: _Shared, stop: threading.Event, failures: list[BaseException]
+) -> None:
+    """Claims and reads slices until there is none, and nobody is at one that may be halved."""
+    try:
+        while not stop.is_set():
+            piece = shared.slices.claim(shared.source.name)
+            if piece is not None:
+                worker.read_slice(piece)
+            elif not shared.slices.claimed(shared.source.name) or stop.wait(_IDLE_SECONDS):
+                return
+    except (ShutdownAsked, Stopped):
+        return
+    except BaseException as error:
+        failures.append(error)
+        stop.set()  # the others settle what is in flight
+    finally:
+        worker.close()
 
 
 def age_warnings(start: int, now: int) -> list[str]:
@@ -587,8 +739,30 @@ def _least(overlap: int) -> int:
     return max(_LEAST_MS, _OVERLAPS_PER_SLICE * overlap)
 
 
-def _rest(piece: Slice) -> Window:
-    return Window(piece.start if piece.position is None else piece.position, piece.before)
+def _rests(pieces: Sequence[Slice]) -> list[Window]:
+    """What is left of slices that are in order; neighbours as one."""
+    rests: list[Window] = []
+    for piece in pieces:
+        start = piece.start if piece.position is None else piece.position
+        if rests and rests[-1].before == start:
+            start = rests.pop().start
+        rests.append(Window(start, piece.before))
+    return rests
+
+
+def _refusal(source: SourceSettings, found: Plan) -> ConfigurationError:
+    remedy = "repeat that, or forget it with --restart"
+    if found.fingerprint != source.fingerprint:
+        remedy = (
+            "it belongs to another endpoint, workflow or user filter: go back to that, or forget "
+            "it with --restart"
+        )
+    return ConfigurationError(
+        [
+            f"source {source.name}: a backfill for `{found.asked}` ({to_text(found.start)} to "
+            f"{to_text(found.before)}) is not finished; {remedy}"
+        ]
+    )
 
 
 def _now_ms() -> int:

@@ -185,6 +185,7 @@ class BackfillView(_View):
             elif isinstance(event, Settled):
                 self.totals.add(event)
                 self._done.add(event)
+                self._show()  # read newest first, a slice does not advance before its end
             elif isinstance(event, Advanced):
                 self._ms += event.ms
                 self._show()

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
 from otel_alloy.alloy.pacing import RequestBudget
-from otel_alloy.backfill import Backfill, Range, age_warnings
+from otel_alloy.backfill import Backfill, Range, _Shared, age_warnings
 from otel_alloy.checkpoint import Settlement, Slice, open_slices, open_store
 from otel_alloy.checkpoint.slices import SqliteSlices
 from otel_alloy.config import parse_moment
 from otel_alloy.console import BackfillView
 from otel_alloy.endpoint import Answer, Received
-from otel_alloy.errors import CheckpointError, ConfigurationError
+from otel_alloy.errors import (
+    AccessRefused,
+    AlloyReceiverError,
+    CheckpointError,
+    ConfigurationError,
+)
 from otel_alloy.events import Advanced, Planned, Settled
 from otel_alloy.mapping import semconv
 from otel_alloy.simulator import Record, iso
@@ -246,6 +255,68 @@ def test_beside_a_running_run(place: Place) -> None:
     place.assert_exactly_once([*place.ended(records), "live", "newer"])
 
 
+def test_processes(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Spread over processes, all arrives once; what the children tell is heard here: their events
+    and their log; and so is the error that ends one, by its type."""
+    records = place.fill(50) + place.fill(1000, days=0.5, seed=5)
+    place.now += HOUR
+    place.alloy.configure(max_limit=PAGE)
+    events: list[object] = []
+    busy = iter([Answer(status=503)] * 4)
+    place.judge = lambda received: next(busy, None)
+    assert backfill(
+        place,
+        workers=3,
+        processes=2,
+        dense_pages=10,
+        observe=events.append,
+        settings={"batch_size": 100},
+    )
+    place.assert_exactly_once(place.ended(records))
+    settled = [event for event in events if isinstance(event, Settled)]
+    assert sum(event.spans for event in settled) == len(place.ended(records))
+    assert any("trying again in" in message for message in caplog.messages)
+
+    def refuse(received: Received) -> None:
+        place.alloy.configure(api_key="another")
+
+    place.judge = refuse
+    with pytest.raises(AccessRefused):
+        backfill(place, workers=3, processes=2, restart=True, settings={"batch_size": 10})
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds children in /proc")
+def test_a_process_of_several_is_killed(place: Place) -> None:
+    """Where a child dies by itself the backfill ends with an error, the other child too, and the
+    next one goes on; at most one batch per worker comes twice."""
+    records = place.fill(1000)
+    place.alloy.configure(max_limit=PAGE)
+
+    def kill_a_child(received: Received) -> None:
+        for child in children()[:1]:
+            os.kill(child, signal.SIGKILL)
+
+    place.judge = kill_a_child
+    with pytest.raises(AlloyReceiverError, match="ended by itself"):
+        backfill(place, processes=2, settings={"batch_size": 100})
+    assert not children()
+    place.judge = lambda received: None
+    assert backfill(place, processes=2, settings={"batch_size": 100})
+    assert_no_more_than_a_batch_twice(place, records, 2)
+
+
+def children() -> list[int]:
+    """Processes that this one started for a backfill, and that still run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            ours = int(parent) == os.getpid() and state != "Z"
+            if ours and b"otel_alloy.processes" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
 def test_two_backfills_exclude_each_other(place: Place) -> None:
     """A second backfill on a store is refused, with exit code 1; `run` is not."""
     place.fill(10)
@@ -352,6 +423,83 @@ def test_the_same_and_another_range(place: Place) -> None:
     assert place.command(*words).code == 0
     assert set(place.sent("traces").values()) == {2}
     assert place.command("backfill", "--from", "1m").code == 2, "the overlap leaves nothing"
+
+
+def test_the_same_words_later(place: Place) -> None:
+    """The same command again delivers only what has come since, with what the overlap before it
+    tells; other words that reach into the same time deliver it again, and say so."""
+    place.alloy.store.add(record(place, "first", "executionFinished", 5 * DAY))
+    place.alloy.store.add(record(place, "again", "executionError", 90))
+    words = ("backfill", "--from", "60d")
+    assert place.command(*words, OTEL_ALLOY_OVERLAP="60s").code == 0
+    place.assert_exactly_once(["first", "again"])
+    place.now += 65
+    place.alloy.store.add(record(place, "again", "executionFinished", 63))
+    done = place.command(*words, OTEL_ALLOY_OVERLAP="60s")
+    assert done.out.startswith("1 executions: 0 spans and 1 log records"), done.out
+    assert place.sent("traces") == {"first": 1, "again": 1}
+    assert place.sent("logs") == {"first": 1, "again": 2}
+    done = place.command("backfill", "--from", "6d", OTEL_ALLOY_OVERLAP="60s")
+    assert "is delivered again, with the same bytes" in done.err
+    assert place.sent("traces") == {"first": 2, "again": 2}
+
+
+def test_where_run_has_just_begun(place: Place) -> None:
+    """What lies before a `run` that began within the last overlap is waited for, so that nothing
+    falls between the two; a `run` that has settled nothing yet is not guessed at."""
+    place.now = time.time()
+    place.alloy.clock = place.alloy.store._clock = time.time
+    storage = f"sqlite:///{place.storage}"
+    with contextlib.closing(open_store(storage)) as run:
+        run.load("default", place.settings().sources[0].fingerprint)
+        with pytest.raises(ConfigurationError, match="give --to"):
+            backfill(place, "1h", None)
+    place.receive(since="0s", overlap=1)
+    began = open_store(storage, exclusive=False)
+    begin = began.sources()["default"].begin
+    began.close()
+    assert begin is not None
+    created = iso(begin - 1)
+    place.alloy.store.add(record(place, "between", "executionFinished", 0) | {"createdAt": created})
+    assert backfill(place, "1h", None, settings={"overlap": 1})
+    place.assert_exactly_once(["between"])
+
+
+def test_starts_do_not_pile_up(place: Place) -> None:
+    """Executions that never ended are forgotten after incomplete_after, so that the checkpoint does
+    not grow with them."""
+    for hour in range(300, 0, -1):
+        place.alloy.store.add(record(place, f"open-{hour}", "executionStarted", hour * HOUR))
+        place.alloy.store.add(record(place, f"done-{hour}", "executionFinished", hour * HOUR))
+    most = 0
+    settle = SqliteSlices.settle
+
+    def look(slices: SqliteSlices, piece: Slice, settlement: Settlement) -> None:
+        nonlocal most
+        settle(slices, piece, settlement)
+        with slices._store.transaction() as db:
+            most = max(most, *db.execute("SELECT count(*) FROM open_execution").fetchone())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SqliteSlices, "settle", look)
+        assert backfill(place, workers=1, settings={"batch_size": 10, "page_size": 10})
+    place.assert_exactly_once(f"done-{hour}" for hour in range(1, 301))
+    assert 0 < most < 60
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_throttled(place: Place, active: bool) -> None:
+    """A 429 holds all workers for as long as Alloy says, and twice as long beside a `run`, which
+    so comes first."""
+    owner = open_store(f"sqlite:///{place.storage}") if active else None
+    shared = _Shared(place.settings().sources[0], open_slices(f"sqlite:///{place.storage}"), 2)
+    shared.budget = RequestBudget(0, lambda: 100.0)
+    shared.throttled(3.0)
+    waits = [shared.budget.take() for _ in range(2)]
+    shared.slices.close()
+    if owner is not None:
+        owner.close()
+    assert waits == [6.0 if active else 3.0] * 2
 
 
 def test_dry_run(place: Place) -> None:

@@ -48,6 +48,7 @@ class RequestBudget:
         self._tokens = self._burst
         self._clock = clock
         self._at = clock()
+        self._held_until = self._at
         self._lock = Lock()
 
     def change(self, per_minute: int) -> None:
@@ -56,16 +57,22 @@ class RequestBudget:
             self._rate = per_minute / 60
             self._burst = float(min(per_minute, _BURST))
 
+    def hold(self, seconds: float) -> None:
+        """Lets nobody send anything for so long."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock() + seconds)
+
     def take(self) -> float:
         """Takes one request and returns how many seconds to wait before sending it."""
-        if not self._rate:
-            return 0.0
         with self._lock:
             now = self._clock()
+            held = max(0.0, self._held_until - now)
+            if not self._rate:
+                return held
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
             self._at = now
             self._tokens -= 1
-            return max(0.0, -self._tokens / self._rate)
+            return max(held, -self._tokens / self._rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,8 +213,8 @@ class Slices(Protocol):
         """Gives back what was claimed and is not done."""
         ...
 
-    def waiting(self, source: str) -> int:
-        """How many slices nobody works at."""
+    def claimed(self, source: str) -> int:
+        """How many slices somebody works at."""
         ...
 
     def load(self, piece: Slice) -> State:
@@ -226,8 +226,9 @@ class Slices(Protocol):
         Raises CheckpointUnwritable where the same call may succeed later."""
         ...
 
-    def cut(self, piece: Slice, at: int, warm: int) -> None:
-        """Ends a claimed slice at `at`; the rest becomes a slice of its own."""
+    def cut(self, piece: Slice, at: int, warm: int) -> bool:
+        """Ends a claimed slice at `at`; the rest becomes a slice of its own. Not where there is a
+        slice that nobody works at: False then."""
         ...
 
     def close(self) -> None:
@@ -235,13 +236,13 @@ class Slices(Protocol):
         ...
 
 
-def open_slices(url: str) -> Slices:
-    """The same store for a backfill, beside a `run`. Raises CheckpointError, also where another
-    backfill uses it."""
+def open_slices(url: str, *, held: bool = False) -> Slices:
+    """The same store for a backfill, beside a `run`. `held`: for a process that ends before its
+    parent, which holds it. Raises CheckpointError, also where another backfill uses it."""
     from otel_alloy.checkpoint.slices import SqliteSlices
 
     store = open_store(url, exclusive=False)
-    return SqliteSlices(store)
+    return SqliteSlices(store, held=held)
 
 
 def open_store(url: str, *, exclusive: bool = True) -> Store:

@@ -20,11 +20,14 @@ _COLUMNS = "number, source, warm, start, before, position, high"
 
 
 class SqliteSlices:
-    """`store`: opened without being exclusive; closed with this."""
+    """`store`: opened without being exclusive; closed with this. `held`: see `open_slices`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, held: bool = False) -> None:
         assert isinstance(store, SqliteStore)
         self._store = store
+        self._owner: sqlite3.Connection | None = None
+        if held:
+            return
         try:
             self._owner = store.hold(
                 ".backfill.lock",
@@ -105,13 +108,10 @@ class SqliteSlices:
                 "UPDATE slice SET state='waiting' WHERE source=? AND state='claimed'", (source,)
             )
 
-    def waiting(self, source: str) -> int:
-        """See `Slices.waiting`."""
+    def claimed(self, source: str) -> int:
+        """See `Slices.claimed`."""
         with self._store.transaction() as db:
-            row = db.execute(
-                "SELECT count(*) FROM slice WHERE source=? AND state='waiting'", (source,)
-            ).fetchone()
-            return int(row[0])
+            return _count(db, source, "claimed")
 
     def load(self, piece: Slice) -> State:
         """See `Slices.load`."""
@@ -136,19 +136,30 @@ class SqliteSlices:
                     (start, start, progress.position, progress.high, piece.number),
                 )
 
-    def cut(self, piece: Slice, at: int, warm: int) -> None:
+    def cut(self, piece: Slice, at: int, warm: int) -> bool:
         """See `Slices.cut`."""
         with self._store.transaction() as db:
+            if _count(db, piece.source, "waiting"):
+                return False
             db.execute("UPDATE slice SET before=? WHERE number=?", (at, piece.number))
             db.execute(
                 "INSERT INTO slice (source, warm, start, before) VALUES (?,?,?,?)",
                 (piece.source, warm, at, piece.before),
             )
+            return True
 
     def close(self) -> None:
         """See `Slices.close`."""
-        self._owner.close()
+        if self._owner is not None:
+            self._owner.close()
         self._store.close()
+
+
+def _count(db: sqlite3.Connection, source: str, state: str) -> int:
+    row = db.execute(
+        "SELECT count(*) FROM slice WHERE source=? AND state=?", (source, state)
+    ).fetchone()
+    return int(row[0])
 
 
 def _name(source: str, number: int) -> str:

@@ -159,6 +159,7 @@ def backfill(
             chosen_sources(settings, source),
             wanted,
             workers=workers,
+            processes=os.cpu_count() or 1,
             restart=restart,
             observe=view,
         )

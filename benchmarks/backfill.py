@@ -1,0 +1,105 @@
+"""How fast a backfill is where nothing but CPU limits it: threads, and processes; and its limits.
+
+The API and the endpoint answer at once, and are on the same machine: on few cores they take from
+what the workers could have. So CPU per execution and peak memory are told beside the rate. The
+requests that a backfill needs more than one worker does show how much it reads beyond its slices.
+Arguments: `--executions`, `--page`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import END_MS, far_ends, measure
+
+
+def once(alloy: str, otlp: str, executions: int, page: int, workers: int, processes: int) -> None:
+    """Prints what one backfill in this process took."""
+    from otel_alloy.backfill import Backfill, Range
+    from otel_alloy.config import Settings
+    from otel_alloy.events import Settled
+    from otel_alloy.receiver import tune_garbage_collector
+
+    logging.getLogger("otel_alloy").setLevel(logging.ERROR)
+    tune_garbage_collector()
+    spans = requests = 0
+
+    def observe(event: object) -> None:
+        nonlocal spans, requests
+        if isinstance(event, Settled):
+            spans += event.spans
+            requests += event.requests
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.model_validate(
+            {
+                "api_key": "bench",
+                "endpoint": alloy,
+                "storage": f"sqlite:///{folder}/checkpoint.db",
+                "requests_per_minute": 0,
+                "page_size": page,
+                "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp},
+            }
+        )
+        length = min(59 * 86_400_000, executions * 5_000)
+        whole = Range(END_MS - length, END_MS - 120_000, "bench")
+        begun = time.monotonic(), time.process_time()
+        Backfill(
+            settings,
+            settings.sources,
+            whole,
+            workers=workers,
+            processes=processes,
+            observe=observe,
+        ).run()
+        checkpoint = sum(f.stat().st_size for f in Path(folder).iterdir())
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    result = {
+        "spans": spans,
+        "requests": requests,
+        "wall": time.monotonic() - begun[0],
+        "cpu": time.process_time() - begun[1] + children.ru_utime + children.ru_stime,
+        "peak_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
+        "checkpoint_mb": checkpoint / 1e6,
+    }
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """Prints a line per number of workers and processes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--executions", type=int, default=200_000)
+    parser.add_argument("--page", type=int, default=1000)
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    first = 0.0
+    with far_ends(options.executions) as (alloy, otlp):
+        for workers, processes in ((1, 1), (2, 1), (4, 1), (2, 2), (4, cores)):
+            words = map(str, (alloy, otlp, options.executions, options.page, workers, processes))
+            result = measure("backfill.py", *words)
+            rate = result["spans"] / result["wall"]
+            first = first or rate
+            print(
+                f"{workers} workers in {processes} processes: {rate:6.0f} executions/s "
+                f"({rate / first:.2f} of one worker), "
+                f"{result['cpu'] / result['spans'] * 1e6:.1f} us each, "
+                f"{result['requests']} requests, peak {result['peak_mb']:.0f} MB each, "
+                f"checkpoint {result['checkpoint_mb']:.2f} MB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 7:
+        once(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    else:
+        main()

@@ -1,0 +1,60 @@
+"""The comparison with the SDK script in machine instructions, which do not depend on other load.
+
+Counted by valgrind, about fifty times slower than life; what a process costs before its first
+execution is taken out by running N and 3 N. Argument: `--executions N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+
+from common import HERE, far_ends
+
+
+def instructions(script: str, *arguments: str) -> int:
+    """How many instructions a script of this folder takes from its start to its end."""
+    done = subprocess.run(
+        [
+            *("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"),
+            *(sys.executable, str(HERE / script), *arguments),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
+    if found is None:
+        raise SystemExit(f"valgrind said something else:\n{done.stderr[-500:]}")
+    return int(found[1].replace(",", ""))
+
+
+def main() -> None:
+    """Prints thousands of instructions per execution, and the ratio."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--executions", type=int, default=2_000)
+    parser.add_argument("--page", type=int, default=1000)
+    options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        raise SystemExit("needs valgrind, which counts the instructions")
+    few, many = options.executions, 3 * options.executions
+    costs = {}
+    for script in ("otel_alloy_once.py", "sdk_script.py"):
+        counts = []
+        for number in (few, many):
+            with far_ends(number) as (alloy, otlp):
+                counts.append(instructions(script, alloy, otlp, str(options.page), "none"))
+        costs[script] = (counts[1] - counts[0]) / (many - few)
+        print(
+            f"{script:<18}: {costs[script] / 1000:7.1f} thousand instructions per execution, "
+            f"{counts[0] / 1e9:.2f} billion for {few}",
+            flush=True,
+        )
+    print(f"ratio 1/{costs['sdk_script.py'] / costs['otel_alloy_once.py']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
