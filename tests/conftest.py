@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,13 @@ from otel_alloy.endpoint import Answer, OtlpEndpoint, Received, Signal, attribut
 from otel_alloy.mapping import semconv
 from otel_alloy.receiver import Receiver
 from otel_alloy.simulator import Record, Simulator, Traffic, generate
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell lets what it starts in the background ignore SIGINT, as would what we start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 COMMAND = Path(sys.executable).with_name("otel-alloy")
 PATIENCE = 120.0
@@ -154,11 +162,11 @@ class Place:
     def assert_exactly_once(self, executions: Iterable[str]) -> None:
         """Fails unless each of the executions, and no other, arrived once as span and as log."""
         wanted = Counter(executions)
-        for signal in ("traces", "logs"):
-            sent = self.sent(signal)
+        for kind in ("traces", "logs"):
+            sent = self.sent(kind)
             lost, more = wanted - sent, sent - wanted
-            assert not lost, f"{signal}: {len(lost)} of {len(wanted)} lost, e.g. {list(lost)[:3]}"
-            assert not more, f"{signal}: {len(more)} sent too often, e.g. {list(more)[:3]}"
+            assert not lost, f"{kind}: {len(lost)} of {len(wanted)} lost, e.g. {list(lost)[:3]}"
+            assert not more, f"{kind}: {len(more)} sent too often, e.g. {list(more)[:3]}"
 
     def rejected(self) -> list[dict[str, Any]]:
         """What `otel-alloy rejected list --json` shows."""
