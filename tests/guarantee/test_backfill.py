@@ -333,7 +333,7 @@ APIS = st.sampled_from(
 
 
 @pytest.mark.timeout(scaled(300, 7200))
-@settings(max_examples=scaled(150, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(100, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=EVENTS,
     attempts=ATTEMPTS,
