@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons lint format bench audit wheel docs screenshots servers clean
+.PHONY: demo test test-pythons lint format bench bench-all audit wheel docs screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -23,6 +23,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## cost per execution, beside a plain SDK script
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, latency, backfill, instructions
+	@for name in run waiting depth idle latency backfill instructions; do \
+	  echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e2e tests talk to
 	$(BIN)/python tests/e2e/servers/build.py

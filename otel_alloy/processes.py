@@ -28,7 +28,10 @@ from otel_alloy.events import Observe, Settled
 Call = Callable[[Any, threading.Event, Observe], None]
 """A function of a module: its argument, the event that asks for its end, and whom to tell."""
 
-_CHILD = "import sys; from otel_alloy.processes import serve; serve(int(sys.argv[1]))"
+_CHILD = """import sys
+sys.path[:] = sys.argv[2:]
+from otel_alloy.processes import serve
+serve(int(sys.argv[1]))"""
 _LOOK_SECONDS = 0.2
 
 
@@ -44,7 +47,7 @@ def call(function: Call, argument: Any, stop: threading.Event, observe: Observe)
     with mine:
         with theirs:
             child = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CHILD, str(theirs.fileno())],
+                [sys.executable, "-P", "-c", _CHILD, str(theirs.fileno()), *sys.path],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -331,7 +332,8 @@ APIS = st.sampled_from(
 )
 
 
-@settings(max_examples=scaled(150, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(scaled(300, 7200))
+@settings(max_examples=scaled(100, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=EVENTS,
     attempts=ATTEMPTS,
