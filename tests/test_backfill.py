@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from otel_alloy.alloy.pacing import RequestBudget
-from otel_alloy.backfill import Backfill, Range, _Shared, age_warnings
+from otel_alloy.backfill import Backfill, Range, age_warnings
 from otel_alloy.checkpoint import Settlement, Slice, open_slices, open_store
 from otel_alloy.checkpoint.slices import SqliteSlices
 from otel_alloy.config import parse_moment
@@ -33,6 +33,7 @@ from otel_alloy.errors import (
 from otel_alloy.events import Advanced, Planned, Settled
 from otel_alloy.mapping import semconv
 from otel_alloy.simulator import Record, iso
+from otel_alloy.slice_worker import Shared
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -492,7 +493,7 @@ def test_throttled(place: Place, active: bool) -> None:
     """A 429 holds all workers for as long as Alloy says, and twice as long beside a `run`, which
     so comes first."""
     owner = open_store(f"sqlite:///{place.storage}") if active else None
-    shared = _Shared(place.settings().sources[0], open_slices(f"sqlite:///{place.storage}"), 2)
+    shared = Shared(place.settings().sources[0], open_slices(f"sqlite:///{place.storage}"), 2)
     shared.budget = RequestBudget(0, lambda: 100.0)
     shared.throttled(3.0)
     waits = [shared.budget.take() for _ in range(2)]

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from otel_alloy import backfill, source_loop
+from otel_alloy import backfill, slice_worker, source_loop
 from otel_alloy.backfill import Backfill, Range
 from otel_alloy.checkpoint import Settlement, Slice, open_slices
 from otel_alloy.checkpoint.slices import SqliteSlices
@@ -101,7 +101,7 @@ class _Event:
 
 
 class _Threading:
-    """Takes the place of the module `threading` in `backfill`."""
+    """Takes the place of the module `threading` in `backfill` and `slice_worker`."""
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -244,8 +244,10 @@ class History(World):
                 (source_loop, "open_senders", lambda *_: (self.traces, self.logs)),
                 (delivery, "threading", worlds._Threading),
                 (backfill, "time", self.clock),
+                (slice_worker, "time", self.clock),
                 (backfill, "_SLICES_PER_WORKER", self.slices_per_worker),
                 (backfill, "threading", _Threading(self)),
+                (slice_worker, "threading", _Threading(self)),
                 (backfill, "open_slices", lambda url: _Slices(self, inner)),
             ):
                 patches.enter_context(patch.object(module, name, other))
