@@ -23,8 +23,8 @@ yet. Where it reaches into what `run` has read, executions are delivered twice, 
 `to` left out ends where `run` began. The same words again deliver only what has come since.
 
 **Processes.** Threads overlap the waiting, but share one core: some 20,000 executions a second,
-where 60 requests a minute of 1,000 records bring 1,000. So only where no requests_per_minute is kept
-to, and the caller allows it, the workers are spread over processes, which meet in the store alone;
+where 60 requests a minute of 1,000 records bring 1,000. So only without a requests_per_minute,
+and where the caller allows it, the workers are spread over processes, which meet in the store only;
 figures are in benchmarks/README.md.
 
 Where the API ignores the createdAt filter there is one slice and one worker, as every slice would
