@@ -1,7 +1,8 @@
 """The comparison with the SDK script in machine instructions, which do not depend on other load.
 
 Counted by valgrind, about fifty times slower than life; what a process costs before its first
-execution is taken out by running N and 3 N. Argument: `--executions N`.
+execution is taken out by running N and 3 N. Arguments:
+`--executions N`, `--check` (exit code 1 where the ratio is a quarter worse than `RATIO`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import subprocess
 import sys
 
 from common import HERE, far_ends
+
+
+RATIO = 8.9
+"""How many times otel-alloy's instructions the script takes."""
+TOLERANCE = 1.25
 
 
 def instructions(script: str, *arguments: str) -> int:
@@ -37,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--executions", type=int, default=2_000)
     parser.add_argument("--page", type=int, default=1000)
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("needs valgrind, which counts the instructions")
@@ -53,7 +60,10 @@ def main() -> None:
             f"{counts[0] / 1e9:.2f} billion for {few}",
             flush=True,
         )
-    print(f"ratio 1/{costs['sdk_script.py'] / costs['otel_alloy_once.py']:.1f}")
+    ratio = costs["sdk_script.py"] / costs["otel_alloy_once.py"]
+    print(f"ratio 1/{ratio:.1f}")
+    if options.check and ratio * TOLERANCE < RATIO:
+        raise SystemExit(f"otel-alloy has become more expensive: it was 1/{RATIO} of the script")
 
 
 if __name__ == "__main__":
