@@ -15,7 +15,6 @@ import sys
 
 from common import HERE, far_ends
 
-
 RATIO = 8.9
 """How many times otel-alloy's instructions the script takes."""
 TOLERANCE = 1.25
