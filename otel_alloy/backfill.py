@@ -50,6 +50,7 @@ from otel_alloy.errors import AlloyReceiverError, ConfigurationError
 from otel_alloy.events import Observe, Planned
 from otel_alloy.mapping.convert import duration_text
 from otel_alloy.processes import call
+from otel_alloy.receiver import run_to_end
 from otel_alloy.slice_worker import (
     DENSE_PAGES,
     Part,
@@ -369,21 +370,13 @@ class Backfill:
                 for at in range(processes)
             ]
         self._running = threads
-        for thread in threads:
-            thread.start()
-        deadline: float | None = None
-        while any(t.is_alive() for t in threads):
-            for thread in threads:
-                thread.join(timeout=0.2)
-            if self._stop.is_set():
-                deadline = deadline or time.monotonic() + self._settings.shutdown_timeout
-                if time.monotonic() > deadline:
-                    shared.say(
-                        logging.WARNING,
-                        "gave up waiting for the last batches after "
-                        f"{self._settings.shutdown_timeout:g} s; they will be sent again",
-                    )
-                    break
+        patience = self._settings.shutdown_timeout
+        if not run_to_end(threads, self._stop, patience, time.monotonic):
+            shared.say(
+                logging.WARNING,
+                f"gave up waiting for the last batches after {patience:g} s; "
+                "they will be sent again",
+            )
         if failures:
             raise failures[0]
 

@@ -9,6 +9,7 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 from otel_alloy.alloy.pacing import ShutdownAsked
 from otel_alloy.checkpoint import Store, open_store
@@ -54,22 +55,13 @@ class Receiver:
             )
             for source in self._settings.sources
         ]
-        for thread in threads:
-            thread.start()
-        deadline: float | None = None
-        while any(t.is_alive() for t in threads):
-            for thread in threads:
-                thread.join(timeout=0.2)
-            if self._stop.is_set():
-                deadline = deadline or time.monotonic() + self._settings.shutdown_timeout
-                if time.monotonic() > deadline:
-                    log.warning(
-                        "gave up waiting for the last batch after %g s; it will be sent again",
-                        self._settings.shutdown_timeout,
-                    )
-                    break
-        else:
+        if run_to_end(threads, self._stop, self._settings.shutdown_timeout, time.monotonic):
             store.close()
+        else:
+            log.warning(
+                "gave up waiting for the last batch after %g s; it will be sent again",
+                self._settings.shutdown_timeout,
+            )
         if failures:
             raise failures[0]
 
@@ -94,6 +86,27 @@ class Receiver:
         except BaseException as error:
             failures.append(error)
             self._observe(SourceStopped(source.name, f"a defect ({type(error).__name__})"))
+
+
+def run_to_end(
+    threads: Sequence[threading.Thread],
+    stop: threading.Event,
+    patience: float,
+    clock: Callable[[], float],
+) -> bool:
+    """Starts the threads and waits for the end of all; False where they were still at work
+    `patience` seconds after `stop`."""
+    for thread in threads:
+        thread.start()
+    deadline: float | None = None
+    while any(thread.is_alive() for thread in threads):
+        for thread in threads:
+            thread.join(timeout=0.2)
+        if stop.is_set():
+            deadline = deadline or clock() + patience
+            if clock() > deadline:
+                return False
+    return True
 
 
 def tune_garbage_collector() -> None:

@@ -214,10 +214,7 @@ INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
 @contextmanager
 def run_order_service(otlp: str) -> Iterator[str]:
     """The order service as its README starts it, on a free port; its URL."""
-    pytest.importorskip("fastapi", reason="needs fastapi, of the extra `dev`")
-    pytest.importorskip("uvicorn", reason="needs uvicorn, of the extra `dev`")
-    if not INSTRUMENT.exists():
-        pytest.skip("needs opentelemetry-instrument, of the extra `dev`")
+    assert INSTRUMENT.exists(), "install the extra `dev`: `make test` does"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         process = subprocess.Popen(
             [INSTRUMENT, "uvicorn", "orders:app", "--fd", str(listening.fileno())],
