@@ -23,10 +23,10 @@ from common import END_MS, far_ends, measure
 
 def once(alloy: str, otlp: str, executions: int, page: int, workers: int, processes: int) -> None:
     """Prints what one backfill in this process took."""
-    from otel_alloy.backfill import Backfill, Range
-    from otel_alloy.config import Settings
-    from otel_alloy.events import Settled
-    from otel_alloy.receiver import tune_garbage_collector
+    from otel_alloy.pipeline.backfill import Backfill, Range
+    from otel_alloy.pipeline.events import Settled
+    from otel_alloy.pipeline.receiver import tune_garbage_collector
+    from otel_alloy.settings.models import Settings
 
     logging.getLogger("otel_alloy").setLevel(logging.ERROR)
     tune_garbage_collector()

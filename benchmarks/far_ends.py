@@ -11,8 +11,8 @@ import time
 
 from common import END_MS
 
-from otel_alloy.endpoint import OtlpEndpoint
-from otel_alloy.simulator import Config, Simulator, Traffic, timeline
+from otel_alloy.testing.otlp_endpoint import OtlpEndpoint
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, timeline
 
 END = END_MS / 1000
 

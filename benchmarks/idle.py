@@ -9,11 +9,11 @@ from __future__ import annotations
 import tempfile
 import threading
 
-from otel_alloy.checkpoint import open_store
-from otel_alloy.config import Settings
-from otel_alloy.endpoint import OtlpEndpoint
-from otel_alloy.simulator import Simulator, Traffic, iso, timeline
-from otel_alloy.source_loop import SourceLoop
+from otel_alloy.checkpoint.store import open_store
+from otel_alloy.pipeline.poller import Poller
+from otel_alloy.settings.models import Settings
+from otel_alloy.testing.otlp_endpoint import OtlpEndpoint
+from otel_alloy.testing.simulator import Simulator, Traffic, iso, timeline
 
 START = 1_760_000_000.0
 INTERVAL, HOUR = 30, 3600
@@ -55,9 +55,7 @@ def requests(*, per_hour: int, open_executions: int) -> tuple[int, int]:
                 }
             )
         store = open_store(settings.storage)
-        loop = SourceLoop(
-            settings, settings.sources[0], store, threading.Event(), lambda event: None
-        )
+        loop = Poller(settings, settings.sources[0], store, threading.Event(), lambda event: None)
         loop.cycle()
         before, spans = len(alloy.requests), otlp.span_count
         for _ in range(HOUR // INTERVAL):

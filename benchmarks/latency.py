@@ -18,8 +18,8 @@ import threading
 import time
 from contextlib import ExitStack
 
-from otel_alloy.endpoint import OtlpEndpoint, Received
-from otel_alloy.simulator import Simulator, Traffic, live
+from otel_alloy.testing.otlp_endpoint import OtlpEndpoint, Received
+from otel_alloy.testing.simulator import Simulator, Traffic, live
 
 
 class Command:

@@ -16,9 +16,9 @@ def main() -> None:
     wall = time.monotonic()
     import httpcore  # noqa: F401  as in the script
 
-    from otel_alloy.config import Settings
-    from otel_alloy.events import Settled
-    from otel_alloy.receiver import Receiver, tune_garbage_collector
+    from otel_alloy.pipeline.events import Settled
+    from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
+    from otel_alloy.settings.models import Settings
 
     tune_garbage_collector()
     imported = time.process_time() - begun

@@ -18,10 +18,10 @@ from common import END_MS, far_ends
 
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader, Window
-from otel_alloy.backfill import Backfill, Range
-from otel_alloy.config import Settings
-from otel_alloy.receiver import Receiver
-from otel_alloy.stages import open_client
+from otel_alloy.pipeline.backfill import Backfill, Range
+from otel_alloy.pipeline.factory import open_client
+from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.settings.models import Settings
 
 
 def seconds(what: object) -> float:

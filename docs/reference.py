@@ -21,9 +21,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from otel_alloy.cli import commands
-from otel_alloy.config import Settings, SourceSettings
 from otel_alloy.mapping import semconv
-from otel_alloy.telemetry import METRICS, metrics_table
+from otel_alloy.observability.metrics import METRICS, metrics_table
+from otel_alloy.settings.models import Settings, SourceSettings
 
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"

@@ -31,7 +31,7 @@ from pathlib import Path
 import pyte
 from pyte.screens import Char
 
-from otel_alloy.simulator import Config, Simulator, Traffic, live, timeline
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
 
 IMAGES = Path(__file__).with_name("images")
 COMMAND = Path(sys.executable).with_name("otel-alloy")

@@ -8,8 +8,8 @@ What a program of your own may rely on:
   execution's trace or links to it.
 - `Correlation`, what a `Hook` answers when it is given a `Notification`.
 
-These names, `otel_alloy.errors` and `otel_alloy.events` follow Semantic Versioning; other modules
-may change at any time.
+These names, `otel_alloy.errors` and `otel_alloy.pipeline.events` follow Semantic Versioning; other
+modules may change at any time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
     from otel_alloy.alloy.models import Notification
-    from otel_alloy.config import Settings, load_settings
-    from otel_alloy.correlate import Correlation, Hook, execution_context
     from otel_alloy.errors import AlloyReceiverError
-    from otel_alloy.propagator import AlloyPropagator
-    from otel_alloy.receiver import Receiver
-    from otel_alloy.span_processor import AlloySpanProcessor
+    from otel_alloy.mapping.hook import Correlation, Hook
+    from otel_alloy.pipeline.receiver import Receiver
+    from otel_alloy.propagation.context import execution_context
+    from otel_alloy.propagation.propagator import AlloyPropagator
+    from otel_alloy.propagation.span_processor import AlloySpanProcessor
+    from otel_alloy.settings.loader import load_settings
+    from otel_alloy.settings.models import Settings
 
 __all__ = [
     "AlloyPropagator",
@@ -42,16 +44,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AlloyPropagator": "otel_alloy.propagator",
+    "AlloyPropagator": "otel_alloy.propagation.propagator",
     "AlloyReceiverError": "otel_alloy.errors",
-    "AlloySpanProcessor": "otel_alloy.span_processor",
-    "Correlation": "otel_alloy.correlate",
-    "Hook": "otel_alloy.correlate",
+    "AlloySpanProcessor": "otel_alloy.propagation.span_processor",
+    "Correlation": "otel_alloy.mapping.hook",
+    "Hook": "otel_alloy.mapping.hook",
     "Notification": "otel_alloy.alloy.models",
-    "Receiver": "otel_alloy.receiver",
-    "Settings": "otel_alloy.config",
-    "execution_context": "otel_alloy.correlate",
-    "load_settings": "otel_alloy.config",
+    "Receiver": "otel_alloy.pipeline.receiver",
+    "Settings": "otel_alloy.settings.models",
+    "execution_context": "otel_alloy.propagation.context",
+    "load_settings": "otel_alloy.settings.loader",
 }
 
 

@@ -23,11 +23,11 @@ from typing import Any
 
 import pytest
 
-from otel_alloy.config import Settings
-from otel_alloy.endpoint import Answer, OtlpEndpoint, Received, Signal, attributes
 from otel_alloy.mapping import semconv
-from otel_alloy.receiver import Receiver
-from otel_alloy.simulator import Record, Simulator, Traffic, generate
+from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.settings.models import Settings
+from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, Signal, attributes
+from otel_alloy.testing.simulator import Record, Simulator, Traffic, generate
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,12 +19,13 @@ import click
 import pytest
 import yaml
 
-from otel_alloy import cli, telemetry
-from otel_alloy.backfill import age_warnings
-from otel_alloy.config import load_settings
+from otel_alloy import cli
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping import semconv
-from otel_alloy.propagator import AlloyPropagator, call_attributes
+from otel_alloy.observability import metrics as telemetry
+from otel_alloy.pipeline.backfill import age_warnings
+from otel_alloy.propagation.propagator import AlloyPropagator, call_attributes
+from otel_alloy.settings.loader import load_settings
 
 pytest.importorskip("zensical", reason="the extra `docs` is not installed")
 
@@ -238,7 +239,7 @@ def test_otel_variables_are_those_of_the_code(staged: Path) -> None:
     code = "".join(p.read_text("utf-8") for p in (REPOSITORY / "otel_alloy").rglob("*.py"))
     read = set(re.findall(r"\bOTEL_(?!ALLOY|EXPORTER)[A-Z_]+[A-Z]\b", code))
     read.remove("OTEL_PROPAGATORS")  # is read in the services that Alloy calls
-    from otel_alloy.config import _OTLP_KEYS
+    from otel_alloy.settings.loader import _OTLP_KEYS
 
     read |= {f"OTEL_EXPORTER_OTLP_{key.upper()}" for key in _OTLP_KEYS}
     page = (staged / "settings.md").read_text("utf-8")

@@ -23,11 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import BadRecord, Page, Record
-from otel_alloy.alloy.pacing import Fetch
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.timestamps import to_ms
+from otel_alloy.alloy.retry import Fetch
 
-_DISTRUST_MS = 300_000
 _BARREN_PAGES = 3
 
 
@@ -40,7 +38,7 @@ class Filter(enum.Enum):
     UNKNOWN = "not known yet"
 
 
-class Misbehaved(Exception):
+class UnorderedApi(Exception):
     """The API did not do what ascending paging needs; `verdict` and `ordered` say what it does."""
 
     def __init__(self, verdict: Filter, ordered: bool) -> None:
@@ -68,47 +66,6 @@ class Reading:
     bad: list[BadRecord]
     position: int | None
     last: bool
-
-
-class ServerClock:
-    """The API's clock, from what its answers say, in Unix ms.
-
-    `lastFetched` is the application's own clock and comes first; where it lies more than five
-    minutes from the `Date` header it is something else, and `Date` is used. With neither, or with
-    only a `lastFetched` behind our clock, ours counts: a window that ends too late costs nothing,
-    one that always ends too early would never show a new record.
-    """
-
-    def __init__(self) -> None:
-        self._skew = 0
-        self._slowest = 0
-
-    def learn(self, page: Page, now: int) -> None:
-        """Takes the clock from an answer that was received at `now` (ours)."""
-        fetched, date = to_ms(page.last_fetched), page.server_date
-        told = [t for t in (fetched, date) if t is not None]
-        if not told:
-            return
-        if fetched is None or date is None:
-            best = date if date is not None else max(told[0], now)
-        else:
-            best = fetched if abs(fetched - date) <= _DISTRUST_MS else date
-        self._skew = best - now
-        self._slowest = min(told) - now
-
-    @property
-    def skew(self) -> int:
-        """Server minus ours, ms."""
-        return self._skew
-
-    def now(self, now: int) -> int:
-        """The server's time when ours is `now`."""
-        return now + self._skew
-
-    def earliest(self, now: int) -> int:
-        """The earliest that any of the server's clocks may show: for a lower bound that must not
-        be too late."""
-        return now + min(self._skew, self._slowest)
 
 
 class Reader:
@@ -153,8 +110,8 @@ class Reader:
         return newest
 
     def read(self, window: Window) -> Iterator[Reading]:
-        """The window's records, page by page. Raises what `fetch` raises, and Misbehaved once when
-        the API shows that it needs the fallback: read the window again then."""
+        """The window's records, page by page. Raises what `fetch` raises, and UnorderedApi once
+        when the API shows that it needs the fallback: read the window again then."""
         return self._descend(window) if self.newest_first else self._ascend(window)
 
     def execution(self, execution_id: str) -> list[Record]:
@@ -192,11 +149,11 @@ class Reader:
         return page
 
     def _times_within(self, page: Page, start: int, before: int) -> list[int]:
-        """The page's createdAt. Raises Misbehaved where the filter did not keep to the bounds."""
+        """The page's createdAt. Raises UnorderedApi where the filter did not keep to the bounds."""
         times = [r.created for r in page.records if r.created is not None]
         if times and not start <= min(times) <= max(times) < before:
             self.filter = Filter.IGNORED
-            raise Misbehaved(Filter.IGNORED, True)
+            raise UnorderedApi(Filter.IGNORED, True)
         return times
 
     def _ascend(self, window: Window) -> Iterator[Reading]:
@@ -223,7 +180,7 @@ class Reader:
                     ordered = False
             if not ordered:
                 self.ordered = False
-                raise Misbehaved(self.filter, False)
+                raise UnorderedApi(self.filter, False)
             last_time = times[-1] if times else position
             fresh = [r for r in page.records if r.identity not in at_position]
             bad = [b for b in page.bad if b.identity not in at_position]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from otel_alloy.check.alloy import Probe
 from otel_alloy.check.endpoint import endpoint_findings
 from otel_alloy.check.finding import Finding
-from otel_alloy.config import Settings
+from otel_alloy.settings.models import Settings
 
 
 def check(settings: Settings, *, send_test: bool = False) -> Iterator[Finding]:

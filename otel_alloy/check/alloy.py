@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from otel_alloy.alloy.clock import ServerClock
 from otel_alloy.alloy.models import Page, Record
-from otel_alloy.alloy.pacing import RequestBudget
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Filter, Reader, ServerClock
+from otel_alloy.alloy.reader import Filter, Reader
+from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
 from otel_alloy.check.records import fields_finding, life_finding
-from otel_alloy.config import SourceSettings
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused
-from otel_alloy.stages import open_client, scope
+from otel_alloy.pipeline.factory import open_client, scope
+from otel_alloy.settings.models import SourceSettings
 
 _LARGE = 1000
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from otel_alloy.alloy.models import read_notification
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import Finding
-from otel_alloy.config import Settings
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.encode import Envelope
@@ -19,8 +18,9 @@ from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Kind, Outcome, Sender
 from otel_alloy.otlp.senders import SIGNALS, VARIABLES, exporter_name, open_senders
-from otel_alloy.otlp.settings import otlp_settings
-from otel_alloy.stages import converter
+from otel_alloy.pipeline.factory import converter
+from otel_alloy.settings.models import Settings
+from otel_alloy.settings.otlp import otlp_settings
 from otel_alloy.version import USER_AGENT, __version__
 
 TEST_NAME = "otel-alloy test"

@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from otel_alloy.checkpoint import Plan, Progress, Settlement, Slice, State, Store
 from otel_alloy.checkpoint.sqlite import SqliteStore, forget_memory, read_memory, write_memory
+from otel_alloy.checkpoint.store import Plan, Progress, Settlement, Slice, State, Store
 from otel_alloy.errors import CheckpointError
 
 _COLUMNS = "number, source, warm, start, before, position, high"

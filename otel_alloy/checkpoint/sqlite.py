@@ -16,12 +16,12 @@ from importlib.resources import files
 from pathlib import Path
 from threading import RLock
 
-from otel_alloy.checkpoint import (
+from otel_alloy.checkpoint.store import (
     SCHEMA_VERSION,
     Open,
     Progress,
+    RejectedRecord,
     Seen,
-    SetAside,
     Settlement,
     State,
 )
@@ -226,12 +226,12 @@ class SqliteStore:
             forget_memory(db, source)
             return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
 
-    def rejected(self, numbers: Iterable[int] = ()) -> list[SetAside]:
+    def rejected(self, numbers: Iterable[int] = ()) -> list[RejectedRecord]:
         """See `Store.rejected`."""
         with self.transaction() as db:
             rows = db.execute(_REJECTED + " ORDER BY number").fetchall()
         wanted = set(numbers)
-        return [SetAside(*row) for row in rows if not wanted or row[-1] in wanted]
+        return [RejectedRecord(*row) for row in rows if not wanted or row[-1] in wanted]
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
         """See `Store.drop_rejected`."""

@@ -6,15 +6,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otel_alloy.checkpoint import Store
-    from otel_alloy.config import Settings
+    from otel_alloy.checkpoint.store import Store
+    from otel_alloy.settings.models import Settings
 
 _NO_KEY_NEEDED = {"ALLOY_API_KEY": "not-needed-by-this-command"}
 
 
 def load(config: str | None, flags: dict[str, Any], *, key_needed: bool = True) -> Settings:
     """Settings from the options, the environment and the file. Raises ConfigurationError."""
-    from otel_alloy.config import load_settings
+    from otel_alloy.settings.loader import load_settings
 
     environment = dict(os.environ)
     if not key_needed:
@@ -24,7 +24,7 @@ def load(config: str | None, flags: dict[str, Any], *, key_needed: bool = True) 
 
 def opened_store(config: str | None, storage: str | None, *, exclusive: bool) -> Store:
     """The checkpoint of these options; the caller closes it."""
-    from otel_alloy.checkpoint import open_store
+    from otel_alloy.checkpoint.store import open_store
 
     settings = load(config, {"storage": storage}, key_needed=False)
     return open_store(settings.storage, exclusive=exclusive)

@@ -34,7 +34,7 @@ def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> N
       otel-alloy check
       otel-alloy check --send-test --config settings.yaml
     """
-    from otel_alloy.check.show import run_check
+    from otel_alloy.terminal.check import run_check
 
     raise SystemExit(run_check(load(config, flags), send_test=send_test, as_json=as_json))
 
@@ -99,9 +99,9 @@ def tail(
     """
     from rich.console import Console
 
-    from otel_alloy.config import parse_duration
-    from otel_alloy.look import Wanted
-    from otel_alloy.tail import run_tail
+    from otel_alloy.durations import parse_duration
+    from otel_alloy.pipeline.query import Wanted
+    from otel_alloy.terminal.tail import run_tail
 
     try:
         seconds = parse_duration(interval)
@@ -152,8 +152,8 @@ def summary(
     """
     from rich.console import Console
 
-    from otel_alloy.look import Wanted
-    from otel_alloy.summary import run_summary
+    from otel_alloy.pipeline.query import Wanted
+    from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})
     interrupt_on_sigterm()

@@ -25,7 +25,7 @@ MOMENT is a timestamp, or how long ago: 60d, 12h. A DURATION is such as 90s or 1
 def setting_option(name: str) -> Callable[[F], F]:
     """The option for the setting `name`. Its value goes to the settings as it was written, so that
     all mistakes are told at once."""
-    from otel_alloy.config import Settings, SourceSettings
+    from otel_alloy.settings.models import Settings, SourceSettings
 
     field = {**SourceSettings.model_fields, **Settings.model_fields}[name]
     flag = f"--{name.replace('_', '-')}"
@@ -62,7 +62,7 @@ def _written(value: object, kind: object) -> str:
 
 def setting_options(command: F) -> F:
     """An option for every setting that is a plain value."""
-    from otel_alloy.config import Settings, SourceSettings
+    from otel_alloy.settings.models import Settings, SourceSettings
 
     for name in sorted({*SourceSettings.model_fields, *Settings.model_fields}, reverse=True):
         if name not in _NO_OPTION:

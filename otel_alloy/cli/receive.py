@@ -26,13 +26,13 @@ from otel_alloy.errors import AlloyReceiverError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from otel_alloy.config import Settings
+    from otel_alloy.settings.models import Settings
 
 
 def _log_to(console: Console, settings: Settings) -> None:
     """Logs as `log_format` says: lines above what `console` shows, or JSON."""
-    from otel_alloy.console import ConsoleHandler
-    from otel_alloy.logs import JsonLines, Lines, masked, set_up
+    from otel_alloy.observability.logging import JsonLines, Lines, masked, set_up
+    from otel_alloy.terminal.progress import ConsoleHandler
 
     mask = masked(settings)
     as_json = settings.log_format == "json"
@@ -65,10 +65,10 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
       otel-alloy run --once --since 60d
       otel-alloy run --config settings.yaml --log-format json
     """
-    from otel_alloy.console import RunView
-    from otel_alloy.events import tell_all
-    from otel_alloy.operate import Operated
-    from otel_alloy.receiver import Receiver, tune_garbage_collector
+    from otel_alloy.observability.service import Operated
+    from otel_alloy.pipeline.events import tell_all
+    from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
+    from otel_alloy.terminal.progress import RunView
 
     settings = load(config, flags)
     console = errors_console()
@@ -136,11 +136,11 @@ def backfill(
       otel-alloy backfill --from 60d --dry-run
       otel-alloy backfill --from 2026-01-01 --to 2026-02-01 --workers 4
     """
-    from otel_alloy.backfill import Backfill, Range
-    from otel_alloy.config import parse_moment
-    from otel_alloy.console import BackfillView
-    from otel_alloy.look import chosen_sources
-    from otel_alloy.receiver import tune_garbage_collector
+    from otel_alloy.pipeline.backfill import Backfill, Range
+    from otel_alloy.pipeline.query import chosen_sources
+    from otel_alloy.pipeline.receiver import tune_garbage_collector
+    from otel_alloy.settings.models import parse_moment
+    from otel_alloy.terminal.progress import BackfillView
 
     moments: dict[str, int | float | None] = {}
     for option, text in (("--from", begin), ("--to", end)):

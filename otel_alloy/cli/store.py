@@ -66,7 +66,7 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
     import time
 
     from otel_alloy.alloy.timestamps import to_text
-    from otel_alloy.config import parse_moment
+    from otel_alloy.settings.models import parse_moment
 
     try:
         when = parse_moment(moment)
@@ -134,7 +134,7 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
       otel-alloy rejected retry 7 8
     """
     from otel_alloy.otlp.outcome import Stopped
-    from otel_alloy.rejected import retry_rejected
+    from otel_alloy.pipeline.rejected import retry_rejected
 
     settings = load(config, {"storage": storage}, key_needed=False)
     stop = threading.Event()

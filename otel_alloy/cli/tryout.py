@@ -33,9 +33,9 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
 
     from rich.console import Console
 
-    from otel_alloy.config import load_settings
-    from otel_alloy.demo import run_demo
-    from otel_alloy.receiver import Receiver
+    from otel_alloy.pipeline.receiver import Receiver
+    from otel_alloy.settings.loader import load_settings
+    from otel_alloy.terminal.demo import run_demo
 
     kept = {k: v for k, v in os.environ.items() if k.startswith("OTEL_EXPORTER_OTLP_")}
 
@@ -104,7 +104,7 @@ def simulate(
     """
     import time
 
-    from otel_alloy.simulator import Config, Simulator, Traffic, live, timeline
+    from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
 
     config = Config(api_key=api_key, max_limit=max_limit, ignore_filters=ignore_filters, seed=seed)
     stop = threading.Event()

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
+from otel_alloy.durations import duration_text
 from otel_alloy.mapping import encode, semconv
 from otel_alloy.mapping.ids import execution_ids
 
@@ -52,7 +53,7 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ExecutionFacts:
     """An execution that ended, as metrics see it: nothing of its user. Times in Unix ns."""
 
     workflow: str | None
@@ -422,7 +423,7 @@ def _times(execution: Execution) -> tuple[int, int, int, bool]:
     return start, end, fallback or end, adjusted
 
 
-def ended(execution: Execution) -> Ended | None:
+def ended(execution: Execution) -> ExecutionFacts | None:
     """The facts of an execution that makes a span; None for any other, and where its id is
     missing or its times would be made up."""
     n = execution.notification
@@ -443,7 +444,7 @@ def ended(execution: Execution) -> Ended | None:
         outcome = "incomplete"
     elif n.message == ERROR:
         outcome = "error"
-    return Ended(
+    return ExecutionFacts(
         workflow.name if workflow is not None else None,
         integration.name if isinstance(integration, Integration) else None,
         outcome,
@@ -452,16 +453,3 @@ def ended(execution: Execution) -> Ended | None:
         execution.trace_id or trace_id,
         span_id,
     )
-
-
-def duration_text(nanoseconds: int) -> str:
-    """A duration for people: `96 ms`, `1.2 s`, `2 min 5 s`, `3 h 12 min`."""
-    ms = nanoseconds // 1_000_000
-    if ms < 1000:
-        return f"{ms} ms"
-    if ms < 60_000:
-        return f"{ms // 100 / 10} s"
-    seconds = ms // 1000
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -34,7 +34,7 @@ from typing import Protocol
 from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Kind, Outcome, Sender, Stopped
 
-__all__ = ["Delivery", "Envelope", "Refusal", "Report", "Stopped"]
+__all__ = ["Delivery", "Envelope", "Rejection", "Report", "Stopped"]
 
 _FAST, _SLOW, _LONGEST = 1.0, 5.0, 60.0
 _MOST_ASKED = 300.0
@@ -54,7 +54,7 @@ class Envelope(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """An execution of which at least one signal was set aside."""
 
     signals: tuple[str, ...]
@@ -81,7 +81,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class _Lane:
+class SignalState:
     """One signal: where it goes, and how often in a row it refused records that stood alone."""
 
     signal: Signal
@@ -90,7 +90,7 @@ class _Lane:
 
 
 @dataclass(slots=True)
-class _Load:
+class SignalBatch:
     """What one call has to bring down a lane."""
 
     items: Mapping[int, bytes]
@@ -117,8 +117,8 @@ class Delivery:
         random: Callable[[], float],
         report: Callable[[Report], None],
     ) -> None:
-        self._traces = _Lane("traces", traces)
-        self._logs = _Lane("logs", logs)
+        self._traces = SignalState("traces", traces)
+        self._logs = SignalState("logs", logs)
         self._max_request_bytes = max_request_bytes
         self._wait = wait
         self._random = random
@@ -130,7 +130,7 @@ class Delivery:
         logs: Sequence[bytes | None],
         traces_envelope: Envelope,
         logs_envelope: Envelope,
-    ) -> dict[int, Refusal]:
+    ) -> dict[int, Rejection]:
         """Deliver a batch, both signals side by side; return when every record is settled.
 
         `spans[i]` and `logs[i]` are the framed records of execution i, None where it has none.
@@ -139,8 +139,8 @@ class Delivery:
         where shutdown was asked for during a wait: then nothing of the batch is settled.
         """
         stop = threading.Event()
-        here = _Load(_present(logs), logs_envelope, stop)
-        there = _Load(_present(spans), traces_envelope, stop)
+        here = SignalBatch(_present(logs), logs_envelope, stop)
+        there = SignalBatch(_present(spans), traces_envelope, stop)
         helper = threading.Thread(
             target=self._run, args=(self._traces, there), name="otlp-traces", daemon=True
         )
@@ -164,7 +164,7 @@ class Delivery:
         self._traces.sender.close()
         self._logs.sender.close()
 
-    def _run(self, lane: _Lane, load: _Load) -> None:
+    def _run(self, lane: SignalState, load: SignalBatch) -> None:
         try:
             for indexes in self._requests(load):
                 load.refused |= self._settle(lane, load, indexes)
@@ -172,7 +172,7 @@ class Delivery:
             load.error = error
             load.stop.set()
 
-    def _requests(self, load: _Load) -> Iterator[list[int]]:
+    def _requests(self, load: SignalBatch) -> Iterator[list[int]]:
         """The items cut into requests of at most `max_request_bytes`, in order."""
         room = self._max_request_bytes - load.envelope.overhead
         if load.items and sum(map(len, load.items.values())) <= room:
@@ -189,7 +189,7 @@ class Delivery:
         if cut:
             yield cut
 
-    def _settle(self, lane: _Lane, load: _Load, indexes: list[int]) -> dict[int, str]:
+    def _settle(self, lane: SignalState, load: SignalBatch, indexes: list[int]) -> dict[int, str]:
         """Deliver `indexes` or find those that are refused: index -> reason."""
         pending = [indexes]
         refused: dict[int, str] = {}
@@ -220,7 +220,7 @@ class Delivery:
                 (refused if accepted else suspects)[piece[0]] = outcome.reason
         return refused | suspects
 
-    def _send(self, lane: _Lane, load: _Load, piece: list[int]) -> Outcome:
+    def _send(self, lane: SignalState, load: SignalBatch, piece: list[int]) -> Outcome:
         """Send `piece`, always the same bytes, until waiting and trying again is pointless."""
         request = load.envelope.request([load.items[i] for i in piece])
         attempt = unexpected = 0
@@ -247,7 +247,7 @@ class Delivery:
             self._pause(load, pause)
 
     def _on_probation(
-        self, lane: _Lane, load: _Load, pending: list[list[int]], attempt: int
+        self, lane: SignalState, load: SignalBatch, pending: list[list[int]], attempt: int
     ) -> None:
         pause = self._slowly(attempt)
         outcome = Outcome(
@@ -261,7 +261,7 @@ class Delivery:
     def _slowly(self, attempt: int) -> float:
         return (0.5 + 0.5 * self._random()) * _backoff(_SLOW, attempt)
 
-    def _pause(self, load: _Load, seconds: float) -> None:
+    def _pause(self, load: SignalBatch, seconds: float) -> None:
         if self._wait(seconds) or load.stop.is_set():
             raise Stopped("shutdown was asked for")
 
@@ -284,6 +284,6 @@ def _present(items: Sequence[bytes | None]) -> dict[int, bytes]:
     return {i: item for i, item in enumerate(items) if item is not None}
 
 
-def _refusal(reasons: Mapping[str, str | None]) -> Refusal:
+def _refusal(reasons: Mapping[str, str | None]) -> Rejection:
     refused = {signal: reason for signal, reason in reasons.items() if reason is not None}
-    return Refusal(tuple(refused), "; ".join(f"{s}: {r}" for s, r in refused.items()))
+    return Rejection(tuple(refused), "; ".join(f"{s}: {r}" for s, r in refused.items()))

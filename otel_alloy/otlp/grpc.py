@@ -20,7 +20,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import MAX_ANSWER, Signal, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
-from otel_alloy.otlp.settings import OtlpSettings
+from otel_alloy.settings.otlp import OtlpSettings
 
 _METHODS: dict[Signal, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",

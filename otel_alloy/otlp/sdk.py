@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, cast
 
 from otel_alloy.otlp.answers import Signal
-from otel_alloy.otlp.settings import otlp_settings
+from otel_alloy.settings.otlp import otlp_settings
 
 _OTLP: dict[str, tuple[str, str]] = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),

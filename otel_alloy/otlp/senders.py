@@ -12,7 +12,7 @@ from typing import cast
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Sender
-from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
+from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
 
 _PULLED = frozenset(("prometheus",))  # registered as exporter, but is a reader with a server
 SIGNALS: tuple[Signal, ...] = ("traces", "logs")

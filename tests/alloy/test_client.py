@@ -22,7 +22,7 @@ from otel_alloy.errors import (
     Throttled,
     Unavailable,
 )
-from otel_alloy.simulator import Config, Simulator
+from otel_alloy.testing.simulator import Config, Simulator
 
 CANARY = "canary-key-do-not-show-31415926"
 NOW = 1_745_948_798.0
@@ -256,7 +256,7 @@ def test_a_trickle_is_given_up() -> None:
 
 def test_an_answer_without_end_is_refused() -> None:
     """A body above the bound is not read into memory, also when it hides behind compression; the
-    remedy is a smaller page, which `PatientFetch` tries by itself."""
+    remedy is a smaller page, which `RetryingFetch` tries by itself."""
     bomb = gzip.compress(b" " * 3_000_000)
     for handle in (
         answer(200, b" " * 300_000),

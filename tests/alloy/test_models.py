@@ -20,7 +20,7 @@ from otel_alloy.alloy.models import (
     read_notification,
     read_page,
 )
-from otel_alloy.simulator import ODDITIES, Traffic, generate
+from otel_alloy.testing.simulator import ODDITIES, Traffic, generate
 
 TESTDATA = Path(__file__).parents[1] / "testdata"
 SAMPLE: dict[str, Any] = json.loads((TESTDATA / "vendor-sample.input.json").read_text("utf-8"))

@@ -14,20 +14,13 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from otel_alloy.alloy.clock import ServerClock
 from otel_alloy.alloy.models import Page, Record, read_page
-from otel_alloy.alloy.pacing import PatientFetch, RequestBudget
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import (
-    Filter,
-    Misbehaved,
-    Reader,
-    Reading,
-    ServerClock,
-    Window,
-    window_start,
-)
+from otel_alloy.alloy.reader import Filter, Reader, Reading, UnorderedApi, Window, window_start
+from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
 from otel_alloy.errors import RequestRefused
-from otel_alloy.simulator import Config, LogStore, iso
+from otel_alloy.testing.simulator import Config, LogStore, iso
 
 T0 = 1_745_948_650_000
 NOW = T0 + 3_600_000
@@ -44,7 +37,7 @@ class Log:
         self.before_request: Callable[[int], None] = lambda number: None
         for index, moment in enumerate(created):
             self.add(f"r{index}", moment)
-        self.fetch = PatientFetch(
+        self.fetch = RetryingFetch(
             self._fetch, RequestBudget(0, lambda: 0.0), lambda s: False, lambda: 0.0, lambda e: None
         )
 
@@ -75,7 +68,7 @@ def read(reader: Reader, window: Window, most: int = 10_000) -> list[Reading]:
         for reading in reader.read(window):
             readings.append(reading)
             assert len(readings) < most
-    except Misbehaved:
+    except UnorderedApi:
         for reading in reader.read(window):
             readings.append(reading)
             assert len(readings) < most
@@ -355,7 +348,7 @@ def test_ignored_filters_show_themselves_without_a_probe() -> None:
     reading, and the window is read newest first."""
     log = Log([T0 + n for n in range(30)], created_at_filter="ignored")
     reader = log.reader(10)
-    with pytest.raises(Misbehaved) as caught:
+    with pytest.raises(UnorderedApi) as caught:
         list(reader.read(Window(T0 + 20, NOW)))
     assert caught.value.verdict is Filter.IGNORED and reader.newest_first
     assert identities(read(reader, Window(T0 + 20, NOW))) == {f"r{n}" for n in range(20, 30)}

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from otel_alloy.checkpoint import (
+from otel_alloy.checkpoint.store import (
     SCHEMA_VERSION,
     Open,
     Progress,
+    RejectedRecord,
     Seen,
-    SetAside,
     Settlement,
     State,
     Store,
@@ -66,8 +66,8 @@ FULL = Settlement(
     },
     ended={"e0": 5000, "e2": 2**53},
     set_aside=[
-        SetAside("s", "traces,logs", "400: why", "ended", '{"_id":"x"}', "2025", at=7),
-        SetAside("s", "source", "no `message`", "other", "[]", None, at=8),
+        RejectedRecord("s", "traces,logs", "400: why", "ended", '{"_id":"x"}', "2025", at=7),
+        RejectedRecord("s", "source", "no `message`", "other", "[]", None, at=8),
     ],
 )
 
@@ -216,7 +216,7 @@ def test_a_settlement_is_written_whole_or_not_at_all(again: OpenStore) -> None:
     broken = Settlement(
         Progress(high=9000),
         seen={("new", "executionError"): Seen(8999)},
-        set_aside=[SetAside("s", "traces", None, "ended", "{}")],  # type: ignore[arg-type]
+        set_aside=[RejectedRecord("s", "traces", None, "ended", "{}")],  # type: ignore[arg-type]
         forget_before=9000,
     )
     with pytest.raises((CheckpointError, CheckpointUnwritable)):
@@ -250,7 +250,7 @@ def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGKILL) ->
 
 HOLDER = """
 import sys
-from otel_alloy.checkpoint import open_store
+from otel_alloy.checkpoint.store import open_store
 store = open_store(sys.argv[1])
 print("open", flush=True)
 sys.stdin.read()
@@ -276,7 +276,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
 
 KILLED = """
 import os, signal, sys
-from otel_alloy.checkpoint import Progress, Seen, Settlement, open_store
+from otel_alloy.checkpoint.store import Progress, Seen, Settlement, open_store
 from otel_alloy.checkpoint.sqlite import SqliteStore
 store = open_store(sys.argv[1])
 class Killing(dict):
@@ -287,12 +287,12 @@ store.settle("s", Settlement(Progress(high=9000), seen=Killing(), forget_before=
 """
 KILLED_LATE = """
 import os, signal, sys
-from otel_alloy.checkpoint import Progress, SetAside, Settlement, open_store
+from otel_alloy.checkpoint.store import Progress, RejectedRecord, Settlement, open_store
 store = open_store(sys.argv[1])
 class Killing(list):
     def __iter__(self):
         # everything but this and the forgetting is in the transaction by now
-        yield SetAside("s", "traces", "r", "ended", "{}")
+        yield RejectedRecord("s", "traces", "r", "ended", "{}")
         os.kill(os.getpid(), signal.SIGKILL)
 store.settle("s", Settlement(Progress(high=9000), set_aside=Killing(), forget_before=9000))
 """

@@ -13,11 +13,11 @@ from pathlib import Path
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from rich.console import Console
 
-from otel_alloy.config import Settings
-from otel_alloy.demo import trace_tree
-from otel_alloy.endpoint import OtlpEndpoint
-from otel_alloy.receiver import Receiver
-from otel_alloy.simulator import Config, Simulator, live
+from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.settings.models import Settings
+from otel_alloy.terminal.demo import trace_tree
+from otel_alloy.testing.otlp_endpoint import OtlpEndpoint
+from otel_alloy.testing.simulator import Config, Simulator, live
 
 PATIENCE = 60.0
 OrderService = Callable[[str], AbstractContextManager[str]]

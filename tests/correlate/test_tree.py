@@ -10,8 +10,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from rich.console import Console
 
-from otel_alloy.demo import trace_tree
-from otel_alloy.endpoint import Item
+from otel_alloy.terminal.demo import trace_tree
+from otel_alloy.testing.otlp_endpoint import Item
 
 
 def item(number: int, parent: int, name: str, start: int = 0, service: str = "shop") -> Item:

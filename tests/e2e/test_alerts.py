@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from otel_alloy.telemetry import METRICS
+from otel_alloy.observability.metrics import METRICS
 
 from .conftest import CONFIGURATIONS, REPOSITORY
 from .servers.build import PROMETHEUS_VERSION

@@ -21,7 +21,7 @@ import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_alloy.config import load_settings
+from otel_alloy.settings.loader import load_settings
 
 from .conftest import (
     CONFIGURATIONS,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from otel_alloy.simulator import Config, Simulator, Traffic, millis, timeline
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, millis, timeline
 
 from .conftest import Collector, Jaeger, StartCollector, StartJaeger, wait_until
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from otel_alloy.alloy.timestamps import to_ns
-from otel_alloy.simulator import Config, Record, Simulator, live
+from otel_alloy.testing.simulator import Config, Record, Simulator, live
 
 from .conftest import Jaeger, StartJaeger, wait_until
 

@@ -25,9 +25,9 @@ import httpx
 import pytest
 import yaml
 
-from otel_alloy.endpoint import OtlpEndpoint, attributes
 from otel_alloy.mapping import semconv
-from otel_alloy.simulator import Simulator, Traffic, live, millis
+from otel_alloy.testing.otlp_endpoint import OtlpEndpoint, attributes
+from otel_alloy.testing.simulator import Simulator, Traffic, live, millis
 
 from .conftest import (
     CONFIGURATIONS,

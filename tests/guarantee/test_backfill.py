@@ -21,13 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from otel_alloy import backfill, slice_worker, source_loop
-from otel_alloy.backfill import Backfill, Range
-from otel_alloy.checkpoint import Settlement, Slice, open_slices
 from otel_alloy.checkpoint.slices import SqliteSlices
+from otel_alloy.checkpoint.store import Settlement, Slice, open_slices
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused
 from otel_alloy.otlp import delivery
-from otel_alloy.simulator import Config
+from otel_alloy.pipeline import backfill, slice_worker
+from otel_alloy.pipeline import poller as source_loop
+from otel_alloy.pipeline.backfill import Backfill, Range
+from otel_alloy.testing.simulator import Config
 
 from . import world as worlds
 from .scale import scaled
@@ -239,7 +240,7 @@ class History(World):
         with ExitStack() as patches:
             for module, name, other in (
                 (source_loop, "time", self.clock),
-                (source_loop, "Ahead", lambda items: worlds._Ahead(self, items)),
+                (source_loop, "Prefetcher", lambda items: worlds._Ahead(self, items)),
                 (source_loop, "open_client", lambda source: worlds._Api(self)),
                 (source_loop, "open_senders", lambda *_: (self.traces, self.logs)),
                 (delivery, "threading", worlds._Threading),

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from otel_alloy.checkpoint import Progress, Seen, Settlement
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.endpoint import Answer, OtlpEndpoint, Received
+from otel_alloy.checkpoint.store import Progress, Seen, Settlement
 from otel_alloy.errors import CheckpointError, CheckpointUnwritable
-from otel_alloy.simulator import Config, Simulator, Traffic, timeline
+from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, timeline
 
 from .scale import scaled
 

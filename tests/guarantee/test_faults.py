@@ -24,16 +24,16 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import trustme
 
-from otel_alloy.alloy.pacing import ShutdownAsked
+from otel_alloy.alloy.retry import ShutdownRequested
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.config import Settings
-from otel_alloy.endpoint import Answer, OtlpEndpoint, Received, attributes
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Stop
-from otel_alloy.events import Settled
 from otel_alloy.otlp.outcome import Stopped
-from otel_alloy.simulator import LogStore, generate, iso
-from otel_alloy.simulator.faults import wire
-from otel_alloy.source_loop import SourceLoop
+from otel_alloy.pipeline.events import Settled
+from otel_alloy.pipeline.poller import Poller
+from otel_alloy.settings.models import Settings
+from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, attributes
+from otel_alloy.testing.simulator import LogStore, generate, iso
+from otel_alloy.testing.simulator.faults import wire
 
 from .world import World
 
@@ -157,7 +157,7 @@ def one_cycle(
     events: list[Settled] = []
     error: BaseException | None = None
     with closing(SqliteStore(folder / "state.db")) as store:
-        loop = SourceLoop(
+        loop = Poller(
             settings,
             settings.sources[0],
             store,
@@ -168,7 +168,7 @@ def one_cycle(
             loop._client._max = largest
         try:
             loop.cycle()
-        except (ShutdownAsked, Stopped, AlloyReceiverError) as told:
+        except (ShutdownRequested, Stopped, AlloyReceiverError) as told:
             error = told
         finally:
             loop.close()
@@ -297,7 +297,7 @@ def test_an_api_that_cannot_be_reached_is_waited_for(
     """No name or no listener: said, and asked again until it is there; nothing moves meanwhile."""
     caplog.set_level(logging.DEBUG)
     run = one_cycle(tmp_path, host or f"http://127.0.0.1:{closed_port()}", "http://127.0.0.1:9")
-    assert isinstance(run.error, ShutdownAsked)
+    assert isinstance(run.error, ShutdownRequested)
     assert words in caplog.text and run.high is None
 
 
@@ -333,7 +333,7 @@ def test_an_api_that_cannot_prove_who_it_is_gets_no_key(
     with raw_api([], certificates[name]) as api:
         run = one_cycle(tmp_path, f"https://127.0.0.1:{api.port}", "http://127.0.0.1:9")
         assert api.requests == []
-    assert isinstance(run.error, ShutdownAsked)
+    assert isinstance(run.error, ShutdownRequested)
     assert "cannot prove who it is" in caplog.text
 
 
@@ -342,7 +342,7 @@ def test_https_to_a_port_without_tls(tmp_path: Path, caplog: pytest.LogCaptureFi
     with raw_api([]) as api:
         run = one_cycle(tmp_path, f"https://127.0.0.1:{api.port}", "http://127.0.0.1:9")
         assert not any(KEY.encode() in request for request in api.requests)
-    assert isinstance(run.error, ShutdownAsked)
+    assert isinstance(run.error, ShutdownRequested)
     assert "127.0.0.1" in caplog.text and KEY not in caplog.text
 
 
@@ -520,7 +520,7 @@ def test_an_entry_that_is_no_record_is_set_aside_alone(entry: bytes, tmp_path: P
 def test_one_poisoned_record_in_a_thousand(tmp_path: Path) -> None:
     """Each signal's requests stay within 2 * log2(n) + 1, 999 arrive once, one is set aside, and
     `retry_rejected` delivers it once the endpoint accepts it."""
-    from otel_alloy.rejected import retry_rejected
+    from otel_alloy.pipeline.rejected import retry_rejected
 
     poisoned: set[str] = set()
     requests = {"traces": 0, "logs": 0}

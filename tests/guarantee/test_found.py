@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_alloy.simulator import Config
+from otel_alloy.testing.simulator import Config
 
 from .world import INCOMPLETE_AFTER, OVERLAP, World, log_key, span_key
 

@@ -11,9 +11,9 @@ from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from otel_alloy.alloy.models import Unreadable, read_page
-from otel_alloy.checkpoint import State
-from otel_alloy.joiner import Joiner
+from otel_alloy.checkpoint.store import State
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
+from otel_alloy.pipeline.tracker import ExecutionTracker
 
 from .scale import scaled
 
@@ -66,7 +66,9 @@ ANSWER = st.fixed_dictionaries(
 def convert_all(body: bytes) -> None:
     """Through models, joiner and converter, as the receiver does it."""
     page = read_page(body)
-    joiner = Joiner("s", State(), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True)
+    joiner = ExecutionTracker(
+        "s", State(), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True
+    )
     batch = joiner.batch()
     joiner.take(batch, page.records, page.bad, 1_750_000_000_000)
     joiner.give_up(batch, 4 * 10**12)

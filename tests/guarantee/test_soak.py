@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_alloy.config import Settings
-from otel_alloy.simulator import Traffic, live
+from otel_alloy.settings.models import Settings
+from otel_alloy.testing.simulator import Traffic, live
 
 from .scale import scaled
 from .world import OVERLAP, START, World, span_key
@@ -71,7 +71,7 @@ def test_hours_of_traffic(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
                 # The test's own notes grow; only what the process holds counts.
                 gc.collect()
                 taken = tracemalloc.take_snapshot().filter_traces(
-                    [tracemalloc.Filter(True, "*/otel_alloy/[!s]*")]
+                    [tracemalloc.Filter(True, "*/otel_alloy/[!t]*")]
                 )
                 memory.append(sum(s.size for s in taken.statistics("filename")))
                 sizes.append(sum(f.stat().st_size for f in tmp_path.iterdir()))

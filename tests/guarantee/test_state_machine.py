@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from otel_alloy.simulator import Config
+from otel_alloy.testing.simulator import Config
 
 from .scale import scaled
 from .world import INCOMPLETE_AFTER, OVERLAP, Model, World, _Thread, log_key, span_key

@@ -1,4 +1,4 @@
-"""A world without sockets and with a clock of its own, for the real `SourceLoop`.
+"""A world without sockets and with a clock of its own, for the real `Poller`.
 
 The API is the simulator's `LogStore`, the far end speaks the `Sender` protocol, the checkpoint is
 a real SQLite file. Every step that a process could die at (a request, its answer, a delivery, its
@@ -21,18 +21,18 @@ from unittest.mock import patch
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_alloy import source_loop
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reading
-from otel_alloy.checkpoint import Settlement, State
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.config import Settings
+from otel_alloy.checkpoint.store import Settlement, State
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp import delivery
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.simulator import Config, LogStore, iso
+from otel_alloy.pipeline import poller as source_loop
+from otel_alloy.settings.models import Settings
+from otel_alloy.testing.simulator import Config, LogStore, iso
 
 START = 1_750_000_000
 OVERLAP = 60
@@ -84,7 +84,7 @@ class Clock:
 
 
 class _Ahead:
-    """`ahead.Ahead` without a thread, so that a run can be repeated: reads `world.ahead` pages
+    """`ahead.Prefetcher` without a thread, so that a run can be repeated: reads `world.ahead` pages
     before the first is taken, and now and then has nothing in time."""
 
     def __init__(self, world: World, items: Iterator[Reading]) -> None:
@@ -291,7 +291,7 @@ class World:
         self.wanted: dict[Key, int] = {}
         self._number = 0
         self._store: SqliteStore | None = None
-        self.loop: source_loop.SourceLoop | None = None
+        self.loop: source_loop.Poller | None = None
 
     # What the process does ------------------------------------------------------------------------
 
@@ -342,7 +342,7 @@ class World:
         self.cycles += 1
         patches = (
             patch.object(source_loop, "time", self.clock),
-            patch.object(source_loop, "Ahead", lambda items: _Ahead(self, items)),
+            patch.object(source_loop, "Prefetcher", lambda items: _Ahead(self, items)),
             patch.object(source_loop, "open_client", lambda source: _Api(self)),
             patch.object(source_loop, "open_senders", lambda *_: (self.traces, self.logs)),
             patch.object(delivery, "threading", _Threading),
@@ -352,7 +352,7 @@ class World:
         try:
             if self.loop is None:
                 self._store = self._store or SqliteStore(self.path)
-                self.loop = source_loop.SourceLoop(
+                self.loop = source_loop.Poller(
                     self.settings,
                     self.settings.sources[0],
                     _Store(self, self._store),

@@ -33,7 +33,8 @@ from opentelemetry.trace import Status as SdkStatus
 
 from otel_alloy.alloy.models import Integration, Notification, User, Workflow, read_page
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
-from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible, duration_text
+from otel_alloy.durations import duration_text
+from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 
 Choice = Literal["keep", "hash", "drop"]

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_alloy.mapping.encode import Envelope as RealEnvelope
-from otel_alloy.otlp.delivery import Delivery, Refusal, Report, Stopped
+from otel_alloy.otlp.delivery import Delivery, Rejection, Report, Stopped
 from otel_alloy.otlp.http import HttpSender
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.otlp.settings import OtlpSettings
+from otel_alloy.settings.otlp import OtlpSettings
 
 from .far_end import Answer, http_far_end, status
 
@@ -86,7 +86,7 @@ class Bench:
         self.waits.append(seconds)
         return len(self.waits) >= self.stop_after
 
-    def spans(self, count: int) -> dict[int, Refusal]:
+    def spans(self, count: int) -> dict[int, Rejection]:
         return self.delivery.deliver(
             [item(i) for i in range(count)], [None] * count, Joined(), Joined()
         )
@@ -190,7 +190,7 @@ def test_misconfigured_holds_for_ever_and_sets_nothing_aside() -> None:
 def test_unexpected_is_retried_slowly_and_then_split() -> None:
     """500 for one record: five tries each time, then that one alone is set aside."""
     bench = Bench(refusing({3}, Outcome(Kind.UNEXPECTED, "HTTP 500")))
-    assert bench.spans(4) == {3: Refusal(("traces",), "traces: HTTP 500")}
+    assert bench.spans(4) == {3: Rejection(("traces",), "traces: HTTP 500")}
     assert sorted(bench.traces.accepted) == [0, 1, 2]
     assert len(bench.traces.requests) == 5 + 1 + 5 + 1 + 5
     assert len(bench.waits) == 12 and min(bench.waits) >= 2.5
@@ -209,7 +209,7 @@ def test_the_bad_record_alone_is_set_aside(kind: Kind) -> None:
     """One bad record among 1,000: found within 1 + 2*log2(1000) requests; 999 delivered once."""
     for bad in (0, 1, 499, 500, 998, 999):
         bench = Bench(refusing({bad}, Outcome(kind, "no")))
-        assert bench.spans(1000) == {bad: Refusal(("traces",), "traces: no")}
+        assert bench.spans(1000) == {bad: Rejection(("traces",), "traces: no")}
         assert sorted(bench.traces.accepted) == [i for i in range(1000) if i != bad]
         assert len(bench.traces.requests) <= 1 + 2 * 10
         assert bench.waits == []
@@ -317,7 +317,7 @@ def test_one_signal_waits_alone() -> None:
     bench = Bench(traces, refusing({2}))
     batch = [item(i) for i in range(8)]
     refused = bench.delivery.deliver(batch, batch, Joined(), Joined())
-    assert refused == {2: Refusal(("logs",), "logs: bad record")}
+    assert refused == {2: Rejection(("logs",), "logs: bad record")}
     assert sorted(bench.logs.accepted) == [0, 1, 3, 4, 5, 6, 7]
     assert bench.traces.accepted == list(range(8))
 
@@ -327,7 +327,7 @@ def test_a_record_that_both_signals_refuse() -> None:
     bench = Bench(refusing({1}), refusing({1}, Outcome(Kind.TOO_LARGE, "5 MB")))
     batch = [item(0), item(1)]
     refused = bench.delivery.deliver(batch, batch, Joined(), Joined())
-    assert refused == {1: Refusal(("traces", "logs"), "traces: bad record; logs: 5 MB")}
+    assert refused == {1: Rejection(("traces", "logs"), "traces: bad record; logs: 5 MB")}
 
 
 @pytest.mark.parametrize("kind", [Kind.RETRY, Kind.MISCONFIGURED, Kind.UNEXPECTED])

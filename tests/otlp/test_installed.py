@@ -21,7 +21,7 @@ from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.installed import InstalledSender, log_records, spans
 from otel_alloy.otlp.outcome import Kind
 from otel_alloy.otlp.senders import sender_mistakes
-from otel_alloy.simulator import Simulator
+from otel_alloy.testing.simulator import Simulator
 
 COMMAND = Path(sys.executable).with_name("otel-alloy")
 RECORD = {

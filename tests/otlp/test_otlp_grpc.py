@@ -15,7 +15,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.grpc import GrpcSender
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
+from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
 
 from .far_end import GrpcFarEnd, grpc_far_end, http_far_end, nobody, silent_far_end, status
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.http import HttpSender
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.otlp.settings import OtlpSettings, otlp_settings
+from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
 
 from .far_end import (
     PROTOBUF,

@@ -1,0 +1,140 @@
+"""How often to ask and when to ask again: the request budget and the retries around `fetch`.
+
+Waiting, time and chance are given from outside, so that tests run without any. Nothing here
+knows what a page holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Protocol
+
+from otel_alloy.alloy.models import Page
+from otel_alloy.alloy.query import Query
+from otel_alloy.errors import RequestRefused, Retry, Throttled
+
+Wait = Callable[[float], bool]
+"""Waits that many seconds; True when shutdown was asked for meanwhile."""
+
+RETRY_AFTER_CAP = 300.0
+"""Seconds: a longer `Retry-After` is cut to this."""
+
+_BACKOFF_FIRST, _BACKOFF_CAP = 0.5, 60.0
+_BURST = 40
+
+
+class ShutdownRequested(Exception):
+    """Waiting was cut short because the process is to end; not an error."""
+
+
+class Fetch(Protocol):
+    """One request: `AlloyClient.fetch`, or that with patience around it."""
+
+    def __call__(self, query: Query) -> Page: ...
+
+
+class RequestBudget:
+    """A token bucket of `per_minute` requests; 0 is no limit. Shared between threads.
+
+    It starts with a burst of 40, so that a default of 60 stays within 100 requests in any minute,
+    the only figure that the vendor publishes (for its MCP product).
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+        self._rate = per_minute / 60
+        self._burst = float(min(per_minute, _BURST))
+        self._tokens = self._burst
+        self._clock = clock
+        self._at = clock()
+        self._held_until = self._at
+        self._lock = Lock()
+
+    def change(self, per_minute: int) -> None:
+        """Keeps to another rate from here on."""
+        with self._lock:
+            self._rate = per_minute / 60
+            self._burst = float(min(per_minute, _BURST))
+
+    def hold(self, seconds: float) -> None:
+        """Lets nobody send anything for so long."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock() + seconds)
+
+    def take(self) -> float:
+        """Takes one request and returns how many seconds to wait before sending it."""
+        with self._lock:
+            now = self._clock()
+            held = max(0.0, self._held_until - now)
+            if not self._rate:
+                return held
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
+            self._tokens -= 1
+            return max(held, -self._tokens / self._rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A request failed and will be sent again after `wait` seconds."""
+
+    error: Retry | RequestRefused
+    attempt: int
+    wait: float
+
+
+class RetryingFetch:
+    """`fetch` within the budget, retried until it succeeds or shutdown is asked for.
+
+    Retry-After is honoured up to RETRY_AFTER_CAP; else exponential backoff with full jitter. A
+    refused request is sent again with half the page size, as the limit may be what is refused;
+    at a page size of 1 the refusal is raised. The page tells which size it was.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        budget: RequestBudget,
+        wait: Wait,
+        random: Callable[[], float],
+        report: Callable[[Retrying], None],
+    ) -> None:
+        self._fetch = fetch
+        self._budget = budget
+        self._wait = wait
+        self._random = random
+        self._report = report
+        self._largest_limit: int | None = None
+        self.requests = 0
+
+    def __call__(self, query: Query) -> Page:
+        attempt = 0
+        while True:
+            if self._largest_limit is not None and query.limit > self._largest_limit:
+                query = query.limited(self._largest_limit)
+            self._pause(self._budget.take())
+            self.requests += 1
+            try:
+                page = self._fetch(query)
+                page.limit = query.limit
+                return page
+            except RequestRefused as refusal:
+                if query.limit <= 1:
+                    raise
+                self._largest_limit = query.limit // 2
+                self._report(Retrying(refusal, 1, 0.0))
+            except Retry as error:
+                attempt += 1
+                ceiling = min(_BACKOFF_CAP, _BACKOFF_FIRST * 2 ** min(attempt - 1, 16))
+                if isinstance(error, Throttled):
+                    ceiling = max(ceiling, 2.0)
+                seconds = self._random() * ceiling
+                if error.after is not None:
+                    seconds = min(error.after, RETRY_AFTER_CAP)
+                self._report(Retrying(error, attempt, seconds))
+                self._pause(seconds)
+
+    def _pause(self, seconds: float) -> None:
+        if self._wait(seconds):
+            raise ShutdownRequested

@@ -1,0 +1,260 @@
+"""REMEMBER: what is settled, so that nothing is lost and nothing is sent twice.
+
+The checkpoint is what a source would need to go on after a crash: how far it is settled, which
+records inside the overlap are known, which executions are open, and what was set aside. It moves
+in one transaction per settled batch and never before the far end has acknowledged. Neither keys
+nor anything but set-aside and open records' own JSON is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from otel_alloy.errors import CheckpointError
+
+SCHEMA_VERSION = 3
+
+Identity = tuple[str, str]
+"""(`_id`, `message`): the same `_id` with a new message is news."""
+
+
+class HasText(Protocol):
+    """Something that makes its text only when asked."""
+
+    def text(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Seen:
+    """A settled record: its createdAt (Unix ms), and its execution where it ended one."""
+
+    created: int
+    ended: str | None = None
+
+
+@dataclass(slots=True)
+class Open:
+    """An execution that started and has not ended. `original`: the start record's JSON, or what
+    can give it; `created` (Unix ms) is the start record's; `next_check`: the age (ms) at which to
+    ask for it again."""
+
+    original: str | HasText
+    created: int
+    next_check: int
+    started_at: str | None = None
+
+    def text(self) -> str:
+        """The start record's JSON."""
+        if not isinstance(self.original, str):
+            self.original = self.original.text()
+        return self.original
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a source is settled; times are Unix ms.
+
+    `high`: newest createdAt with everything before it settled. `window`: (start, before) of a
+    window that is being read; `position`: where to go on in it. `begin`: where the source began,
+    nothing before it is read. `read_to`: upper bound of a window that was read to its end, noted
+    now and then; it shows that the source was read also where there was nothing.
+    """
+
+    high: int | None = None
+    window: tuple[int, int] | None = None
+    position: int | None = None
+    begin: int | None = None
+    read_to: int | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """All that is remembered of one source. `ended`: executions whose span is settled and whose
+    later records must not make another, with the createdAt (ms) until which to remember them."""
+
+    progress: Progress = field(default_factory=Progress)
+    seen: dict[Identity, Seen] = field(default_factory=dict)
+    open: dict[str, Open] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record that nobody takes: which signals refused it (`source` when it cannot be read), why,
+    and all that is needed to try again. `role` is a `Role` value, `at` is Unix ms."""
+
+    source: str
+    signals: str
+    reason: str
+    role: str
+    original: str
+    started_at: str | None = None
+    at: int = 0
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What one settled batch changes; written as a whole or not at all."""
+
+    progress: Progress
+    seen: dict[Identity, Seen] = field(default_factory=dict)
+    opened: dict[str, Open] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+    ended: dict[str, int] = field(default_factory=dict)
+    set_aside: list[RejectedRecord] = field(default_factory=list)
+    forget_before: int = 0
+    forget_ended_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a backfill: createdAt from `start` (inclusive) to `before` (exclusive), Unix ms.
+
+    `position`: where to go on in it, `high`: as in Progress; None before anything is settled. What
+    lies between `warm` and `start` is to be read beforehand and not delivered.
+    """
+
+    number: int
+    source: str
+    warm: int
+    start: int
+    before: int
+    position: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The latest backfill of a source: what was `asked` for, in words, the range of createdAt that
+    came of it, and its slices that are not done."""
+
+    fingerprint: str
+    asked: str
+    start: int
+    before: int
+    slices: list[Slice]
+
+
+class Memory(Protocol):
+    """What a reading loop needs of a store; see `Store`."""
+
+    def load(self, source: str, fingerprint: str) -> State: ...
+
+    def settle(self, source: str, settlement: Settlement) -> None: ...
+
+
+class Store(Protocol):
+    """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
+
+    def load(self, source: str, fingerprint: str) -> State:
+        """The source's state; a new one where none is. Refused when the fingerprint differs."""
+        ...
+
+    def settle(self, source: str, settlement: Settlement) -> None:
+        """Writes a settlement in one transaction. Raises CheckpointUnwritable where the same call
+        may succeed later (disk full, read-only)."""
+        ...
+
+    def sources(self) -> dict[str, Progress]:
+        """Every source that has a checkpoint."""
+        ...
+
+    def set_high(self, source: str, high: int) -> None:
+        """Moves a source to a createdAt (Unix ms) by hand and forgets its window."""
+        ...
+
+    def reset(self, source: str) -> bool:
+        """Forgets a source (its set-aside records stay); False when it was not known."""
+        ...
+
+    def rejected(self, numbers: Iterable[int] = ()) -> list[RejectedRecord]:
+        """Set-aside records, oldest first: all, or those with these numbers."""
+        ...
+
+    def drop_rejected(self, numbers: Iterable[int]) -> int:
+        """Deletes set-aside records; how many there were."""
+        ...
+
+    def close(self) -> None:
+        """Releases the store."""
+        ...
+
+
+class Slices(Protocol):
+    """What a backfill remembers, beside what `run` does, which it never writes. One process at a
+    time holds it. Methods may be called from several threads, and raise CheckpointError."""
+
+    def run_is_active(self) -> bool:
+        """Whether a `run` is reading with this store now."""
+        ...
+
+    def progress(self, source: str) -> Progress | None:
+        """How far `run` is with the source; None where it never was."""
+        ...
+
+    def plan(self, source: str) -> Plan | None:
+        """The source's latest backfill; None where there was none."""
+        ...
+
+    def begin(self, source: str, plan: Plan) -> None:
+        """Forgets the source's backfill and writes a new one. The numbers of its slices are the
+        store's to give."""
+        ...
+
+    def claim(self, source: str) -> Slice | None:
+        """Takes the oldest slice that nobody works at; None where there is none."""
+        ...
+
+    def release(self, source: str) -> None:
+        """Gives back what was claimed and is not done."""
+        ...
+
+    def claimed(self, source: str) -> int:
+        """How many slices somebody works at."""
+        ...
+
+    def load(self, piece: Slice) -> State:
+        """What a slice remembers, with its progress."""
+        ...
+
+    def settle(self, piece: Slice, settlement: Settlement) -> None:
+        """Writes a settlement of a slice in one transaction; one without a window ends the slice.
+        Raises CheckpointUnwritable where the same call may succeed later."""
+        ...
+
+    def cut(self, piece: Slice, at: int, warm: int) -> bool:
+        """Ends a claimed slice at `at`; the rest becomes a slice of its own. Not where there is a
+        slice that nobody works at: False then."""
+        ...
+
+    def close(self) -> None:
+        """Releases the store."""
+        ...
+
+
+def open_slices(url: str, *, held: bool = False) -> Slices:
+    """The same store for a backfill, beside a `run`. `held`: for a process that ends before its
+    parent, which holds it. Raises CheckpointError, also where another backfill uses it."""
+    from otel_alloy.checkpoint.slices import SqliteSlices
+
+    store = open_store(url, exclusive=False)
+    return SqliteSlices(store, held=held)
+
+
+def open_store(url: str, *, exclusive: bool = True) -> Store:
+    """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL.
+
+    `exclusive`: for a process that reads Alloy; a second one is refused. Raises CheckpointError.
+    """
+    from otel_alloy.checkpoint.sqlite import SqliteStore
+
+    prefix = "sqlite:///"
+    if not url.startswith(prefix) or len(url) == len(prefix):
+        raise CheckpointError(
+            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store; use sqlite:///path"
+        )
+    return SqliteStore(Path(url[len(prefix) :]).expanduser(), exclusive=exclusive)

@@ -1,0 +1,123 @@
+"""The log: how a record becomes a line, how repeated failures are folded, what never appears.
+
+Every line passes `Masked`, which takes out the secrets of the settings (keys, headers, an
+endpoint's query) and whatever looks like an e-mail address or a password in a URL, also where
+another library or a far end brought it. Nothing here decides what is worth a line, and nothing
+here prints.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable
+from time import gmtime, strftime
+from typing import cast
+from urllib.parse import urlsplit
+
+from otel_alloy.log_throttle import LogThrottle
+from otel_alloy.otlp.answers import Signal
+from otel_alloy.otlp.senders import SIGNALS
+from otel_alloy.settings.models import Settings
+from otel_alloy.settings.otlp import otlp_settings
+
+_LOUD = ("httpx", "httpcore", "urllib3", "requests", "grpc")  # at INFO and DEBUG they log URLs
+_ADDRESS = re.compile(r"[^\s@/<>\"'(),;:=]+(:[^\s@/]*)?@[^\s@/<>\"'(),;:]+")
+_MASK = "***"
+
+
+class FoldOthers(logging.Filter):
+    """Folds what other libraries warn of, by logger and words before formatting. Our own records
+    are folded where they are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folding = LogThrottle()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record becomes a line."""
+        if record.name.split(".")[0] == "otel_alloy":
+            return True
+        more = self._folding((record.name, record.msg))
+        if more:
+            record.msg, record.args = record.getMessage() + more, ()
+        return more is not None
+
+
+class Masked:
+    """Takes `secrets`, e-mail addresses and `user:password@` out of words."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = sorted({s for s in secrets if len(s) > 3}, key=len, reverse=True)
+
+    def __call__(self, words: str) -> str:
+        """The words as they may be shown."""
+        for secret in self._secrets:
+            words = words.replace(secret, _MASK)
+        return _ADDRESS.sub(_MASK, words) if "@" in words else words
+
+
+def masked(settings: Settings) -> Masked:
+    """For all secrets of `settings`."""
+    secrets = {s.api_key.get_secret_value() for s in settings.sources}
+    secrets.add(settings.privacy_key.get_secret_value())
+    for signal in (*SIGNALS, cast(Signal, "metrics")):
+        otlp = otlp_settings(settings.environment, signal)[0]
+        secrets.update(otlp.secrets)
+        secrets.add(urlsplit(otlp.endpoint).query if "?" in otlp.endpoint else "")
+    return Masked(secrets)
+
+
+class Lines(logging.Formatter):
+    """`2025-04-29T17:44:10Z WARNING words`, for people."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; more only where an exception is told with its traceback."""
+        at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(record.created))
+        words = " ".join(record.getMessage().splitlines())
+        if record.exc_info:
+            words += "\n" + self.formatException(record.exc_info)
+        return f"{at} {record.levelname:<7} {self._mask(words)}"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: `time`, `level`, `logger`, `message`, and `source`, `cycle` and
+    `exception` where there is one."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        at = strftime("%Y-%m-%dT%H:%M:%S", gmtime(record.created))
+        entry = {
+            "time": f"{at}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": self._mask(record.getMessage()),
+        }
+        for name in ("source", "cycle"):
+            if value := getattr(record, name, None):
+                entry[name] = value
+        if record.exc_info:
+            entry["exception"] = self._mask(self.formatException(record.exc_info))
+        return json.dumps(entry)
+
+
+def set_up(handler: logging.Handler, formatter: logging.Formatter) -> None:
+    """For a process of our own: all log records go to `handler`, ours from INFO on, those of other
+    libraries from WARNING on."""
+    handler.setFormatter(formatter)
+    handler.addFilter(FoldOthers())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("otel_alloy").setLevel(logging.INFO)
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)

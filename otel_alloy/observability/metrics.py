@@ -1,0 +1,382 @@
+"""The receiver's own metrics, over the SDK and its standard exporters.
+
+`METRICS` defines every metric; the README's list is made from it. `Telemetry` is a watcher of the
+receiver's events and measures nothing else: what it counts is what the receiver said. Without
+`OTEL_METRICS_EXPORTER` there are none, because many an OTLP endpoint takes traces and logs only.
+
+Execution metrics are of live executions: a metric's time is when it is counted, so a backfill
+would stand there as a peak of today. They carry the span's context for exemplars. No metric has
+an attribute of a user, and no name from outside goes uncleaned.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import NAMESPACE_URL, uuid5
+
+from otel_alloy.mapping import semconv
+from otel_alloy.observability.status import Gauges, Status
+from otel_alloy.otlp.outcome import clean
+from otel_alloy.otlp.sdk import sdk_exporter
+from otel_alloy.otlp.senders import metrics_exporters, metrics_mistakes
+from otel_alloy.pipeline import events
+from otel_alloy.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+    from otel_alloy.mapping.convert import ExecutionFacts
+    from otel_alloy.settings.models import Settings
+
+SERVICE_NAME = "otel-alloy"
+LIVE_SECONDS = 900
+"""Executions that ended longer ago than this are not counted when they are settled."""
+_LABEL_LENGTH = 200
+_SHUTDOWN_MS = 5000.0
+
+SOURCE = "runalloy.receiver.source"
+SIGNAL = "runalloy.receiver.signal"
+OUTCOME = "runalloy.receiver.delivery.outcome"
+STAGE = "runalloy.receiver.stage"
+STATUS_CODE = "http.response.status_code"
+
+STAGES = ("alloy", "traces", "logs", "checkpoint")
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BYTES = (1e3, 1e4, 1e5, 5e5, 1e6, 2e6, 3e6, 4e6, 1.6e7, 6.4e7)
+_EXECUTION_SECONDS = (
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    *(60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `attributes`: all that its points may have; `read`: the values of a gauge by its
+    second attribute, "" where it has only the source."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = (SOURCE,)
+    buckets: tuple[float, ...] = ()
+    read: Callable[[Gauges], Mapping[str, float | None]] | None = None
+
+
+LAG = Metric(
+    "runalloy.receiver.lag",
+    "gauge",
+    "s",
+    "How far behind Alloy's clock: everything older is settled",
+    read=lambda source: {"": source.lag},
+)
+CURSOR_AGE = Metric(
+    "runalloy.receiver.cursor.age",
+    "gauge",
+    "s",
+    "Age of the newest record that is settled; grows also while Alloy is silent",
+    read=lambda source: {"": source.cursor_age},
+)
+OPEN = Metric(
+    "runalloy.receiver.executions.open",
+    "gauge",
+    "{execution}",
+    "Executions that started and have not ended",
+    read=lambda source: {"": source.open},
+)
+FAILING = Metric(
+    "runalloy.receiver.attempts.failed",
+    "gauge",
+    "{attempt}",
+    "Attempts that failed in a row, by stage as in `retries`; 0 where it works",
+    (SOURCE, STAGE),
+    read=lambda source: {stage: source.failing.get(stage, 0) for stage in STAGES},
+)
+RECEIVED = Metric(
+    "runalloy.receiver.records.received",
+    "counter",
+    "{record}",
+    "Records read from Alloy, repeated ones included",
+)
+SETTLED = Metric(
+    "runalloy.receiver.records.settled",
+    "counter",
+    "{record}",
+    "New records that need nothing more: delivered, or remembered as a start",
+)
+REPEATED = Metric(
+    "runalloy.receiver.records.repeated",
+    "counter",
+    "{record}",
+    "Records that were known already, mostly from the overlap",
+)
+REJECTED = Metric(
+    "runalloy.receiver.records.rejected",
+    "counter",
+    "{record}",
+    "Records set aside; see `otel-alloy rejected list`",
+)
+GAP = Metric(
+    "runalloy.receiver.gap",
+    "counter",
+    "s",
+    "Span of createdAt whose records Alloy may have removed before they were read",
+)
+REQUESTS = Metric(
+    "runalloy.receiver.requests",
+    "counter",
+    "{request}",
+    "Requests to Alloy; without a status code where there was no usable answer",
+    (SOURCE, STATUS_CODE, semconv.ERROR_TYPE),
+)
+RETRIES = Metric(
+    "runalloy.receiver.retries",
+    "counter",
+    "{retry}",
+    "Failures that are tried again, by stage: alloy, traces, logs, checkpoint",
+    (SOURCE, STAGE),
+)
+HOOK_FAILURES = Metric(
+    "runalloy.receiver.hook.failures",
+    "counter",
+    "{failure}",
+    "Answers of the mapping's hook that were no use; the executions went on without it",
+)
+DELIVERY_DURATION = Metric(
+    "runalloy.receiver.delivery.duration",
+    "histogram",
+    "s",
+    "How long the OTLP endpoint took for a request",
+    (SOURCE, SIGNAL, OUTCOME),
+    _SECONDS,
+)
+DELIVERY_SIZE = Metric(
+    "runalloy.receiver.delivery.size",
+    "histogram",
+    "By",
+    "Size of an OTLP request before compression",
+    (SOURCE, SIGNAL, OUTCOME),
+    _BYTES,
+)
+EXECUTION_DURATION = Metric(
+    "runalloy.workflow.execution.duration",
+    "histogram",
+    "s",
+    "How long an execution took; live ones only, settled within 15 minutes of their end",
+    (
+        SOURCE,
+        semconv.WORKFLOW_NAME,
+        semconv.INTEGRATION_NAME,
+        semconv.EXECUTION_OUTCOME,
+        semconv.ERROR_TYPE,
+    ),
+    _EXECUTION_SECONDS,
+)
+
+METRICS = (
+    LAG,
+    CURSOR_AGE,
+    OPEN,
+    FAILING,
+    RECEIVED,
+    SETTLED,
+    REPEATED,
+    REJECTED,
+    GAP,
+    REQUESTS,
+    RETRIES,
+    HOOK_FAILURES,
+    DELIVERY_DURATION,
+    DELIVERY_SIZE,
+    EXECUTION_DURATION,
+)
+
+
+def metrics_table() -> str:
+    """`METRICS` as the table in the README."""
+    lines = ["| metric | kind, unit | meaning | attributes |", "|---|---|---|---|"]
+    for m in METRICS:
+        names = ", ".join(f"`{a}`" for a in m.attributes)
+        lines.append(f"| `{m.name}` | {m.kind}, `{m.unit}` | {m.description} | {names} |")
+    return "\n".join(lines)
+
+
+class Telemetry:
+    """A watcher of events that counts them. `readers` take the metrics out; `resource` describes
+    this process; the gauges come from `status`."""
+
+    def __init__(
+        self,
+        readers: Iterable[MetricReader],
+        resource: Mapping[str, Any],
+        status: Status,
+        *,
+        sources: Iterable[str] = (),
+    ) -> None:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.resources import Resource
+
+        self._provider = MeterProvider(
+            tuple(readers), resource=Resource(dict(resource)), shutdown_on_exit=False
+        )
+        meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__)
+        self._count: dict[Metric, Callable[..., None]] = {}
+        for m in METRICS:
+            if m.kind == "counter":
+                self._count[m] = meter.create_counter(m.name, m.unit, m.description).add
+            elif m.kind == "histogram":
+                self._count[m] = meter.create_histogram(
+                    m.name, m.unit, m.description, explicit_bucket_boundaries_advisory=m.buckets
+                ).record
+            else:
+                meter.create_observable_gauge(
+                    m.name, [_observations(m, status)], m.unit, m.description
+                )
+        for source in sources:  # a counter that begins above zero shows no rise
+            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP):
+                self._count[m](0, {SOURCE: source})
+
+    def __call__(self, event: object) -> None:
+        """Takes an event."""
+        count = self._count
+        match event:
+            case events.Received():
+                count[RECEIVED](event.records, {SOURCE: event.source})
+            case events.Requested():
+                attributes: dict[str, str | int] = {SOURCE: event.source}
+                if event.status is not None:
+                    attributes[STATUS_CODE] = event.status
+                if event.error is not None:
+                    attributes[semconv.ERROR_TYPE] = event.error
+                count[REQUESTS](1, attributes)
+            case events.GapFound():
+                count[GAP]((event.oldest - event.after) / 1000, {SOURCE: event.source})
+            case events.RequestRetried():
+                count[RETRIES](1, {SOURCE: event.source, STAGE: "alloy"})
+            case events.CheckpointWriteFailed():
+                count[RETRIES](1, {SOURCE: event.source, STAGE: "checkpoint"})
+            case events.ExportAttempted(source=source, report=report):
+                if report.next_wait is not None:
+                    count[RETRIES](1, {SOURCE: source, STAGE: report.signal})
+                if report.bytes:
+                    outcome = report.outcome.kind.value
+                    delivery = {SOURCE: source, SIGNAL: report.signal, OUTCOME: outcome}
+                    count[DELIVERY_DURATION](report.seconds, delivery)
+                    count[DELIVERY_SIZE](report.bytes, delivery)
+            case events.Settled():
+                of = {SOURCE: event.source}
+                new = event.received - event.repeated - event.set_aside
+                count[SETTLED](max(0, new), of)
+                count[REPEATED](event.repeated, of)
+                count[REJECTED](event.set_aside, of)
+                count[HOOK_FAILURES](event.hook_failures, of)
+                self._executions(event)
+            case _:
+                pass
+
+    def _executions(self, event: events.Settled) -> None:
+        oldest = event.now - LIVE_SECONDS * 1000
+        if event.high is None or event.high < oldest or not event.executions:
+            return  # a batch of a backfill: not looked at one by one
+        for execution in event.ended():
+            if execution.end >= oldest * 1_000_000:
+                self._execution(event.source, execution)
+
+    def _execution(self, source: str, execution: ExecutionFacts) -> None:
+        from opentelemetry.trace import (
+            NonRecordingSpan,
+            SpanContext,
+            TraceFlags,
+            set_span_in_context,
+        )
+
+        attributes = {SOURCE: source, semconv.EXECUTION_OUTCOME: execution.outcome}
+        if execution.workflow:
+            attributes[semconv.WORKFLOW_NAME] = _label(execution.workflow)
+        if execution.integration:
+            attributes[semconv.INTEGRATION_NAME] = _label(execution.integration)
+        if execution.outcome == "error":
+            attributes[semconv.ERROR_TYPE] = "executionError"
+        span = SpanContext(
+            int.from_bytes(execution.trace_id),
+            int.from_bytes(execution.span_id),
+            is_remote=True,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        )
+        self._count[EXECUTION_DURATION](
+            (execution.end - execution.start) / 1e9,
+            attributes,
+            context=set_span_in_context(NonRecordingSpan(span)),
+        )
+
+    def close(self) -> None:
+        """Sends what there is a last time, within a few seconds."""
+        self._provider.shutdown(_SHUTDOWN_MS)
+
+
+def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
+    from opentelemetry.metrics import Observation
+
+    def observe(options: object) -> list[Any]:
+        assert metric.read is not None
+        return [
+            Observation(value, dict(zip(metric.attributes, (source.source, key), strict=False)))
+            for source in status.gauges()
+            for key, value in metric.read(source).items()
+            if value is not None
+        ]
+
+    return observe
+
+
+def _label(text: str) -> str:
+    return clean(text, _LABEL_LENGTH)
+
+
+def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
+    """What `OTEL_METRICS_EXPORTER` and `OTEL_SDK_DISABLED` ask for; None where that is nothing.
+
+    Raises ConfigurationError where a variable is wrong.
+    """
+    from otel_alloy.errors import ConfigurationError
+
+    if mistakes := metrics_mistakes(settings.environment):
+        raise ConfigurationError(mistakes)
+    names = metrics_exporters(settings.environment)
+    if not names:
+        return None
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    readers = [
+        PeriodicExportingMetricReader(
+            sdk_exporter(name, "metrics", settings.environment),
+            _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_INTERVAL"),
+            _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_TIMEOUT"),
+        )
+        for name in names
+    ]
+    sources = [source.name for source in settings.sources]
+    return Telemetry(readers, resource(settings), status, sources=sources)
+
+
+def resource(settings: Settings) -> dict[str, str | bool | int | float]:
+    """This process: a service of its own, and an instance that stays the same over restarts."""
+    attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
+    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {settings.storage}")
+    return {
+        "service.instance.id": str(instance),
+        **attributes,
+        semconv.SERVICE_NAME: SERVICE_NAME,
+        "service.version": __version__,
+    }
+
+
+def _milliseconds(environment: Mapping[str, str], variable: str) -> float | None:
+    try:
+        return float(environment.get(variable, "")) or None
+    except ValueError:
+        return None

@@ -1,0 +1,78 @@
+"""What a running process shows of itself, put together: status, health port, metrics, systemd.
+
+Only the assembly for the command `run` lives here. A part that cannot start, such as a port in
+use, is a warning: receiving goes on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from otel_alloy.observability.health import HealthServer
+from otel_alloy.observability.logging import masked
+from otel_alloy.observability.metrics import open_telemetry
+from otel_alloy.observability.status import Status
+from otel_alloy.observability.systemd import Systemd
+from otel_alloy.pipeline.events import Observe, tell_all
+from otel_alloy.settings.models import Settings
+
+log = logging.getLogger("otel_alloy")
+
+
+class Operated:
+    """A context manager. `observe` takes the receiver's events. `environment`: where a service
+    manager leaves word. `serve`: whether to open the health port."""
+
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str], *, serve: bool = True
+    ) -> None:
+        names = [source.name for source in settings.sources]
+        status = Status(names, max_lag=settings.ready_max_lag, mask=masked(settings))
+        self._systemd = Systemd(environment, status)
+        self._telemetry = open_telemetry(settings, status)
+        self._health = None
+        if serve and settings.health_endpoint:
+            self._health = _health(settings.health_endpoint, status)
+        watchers: list[Observe] = [status, self._systemd]
+        if self._telemetry is not None:
+            watchers.append(self._telemetry)
+        self._own_traces = None
+        if settings.own_traces:
+            from otel_alloy.observability.traces import open_own_traces
+
+            self._own_traces = open_own_traces(settings)
+            if self._own_traces is not None:
+                watchers.append(self._own_traces)
+        self.observe = tell_all(*watchers)
+
+    def stopping(self) -> None:
+        """The end was asked for; may be called from a signal handler."""
+        self._systemd.stopping()
+
+    def __enter__(self) -> Operated:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._systemd.close()
+        if self._health is not None:
+            self._health.close()
+        if self._telemetry is not None:
+            self._telemetry.close()
+        if self._own_traces is not None:
+            self._own_traces.close()
+
+
+def _health(endpoint: str, status: Status) -> HealthServer | None:
+    try:
+        server = HealthServer(endpoint, status)
+    except OSError as error:
+        log.warning(
+            "no health port: cannot listen on %s (%s); set OTEL_ALLOY_HEALTH_ENDPOINT to another "
+            "one, or to nothing to do without",
+            endpoint,
+            error.strerror or type(error).__name__,
+        )
+        return None
+    log.info("health: %s/status", server.url)
+    return server

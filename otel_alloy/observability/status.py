@@ -1,0 +1,290 @@
+"""What is known of each source, from the receiver's events: the one place that health, metrics
+and systemd look at, so that they tell the same story.
+
+**Lag** is how far behind Alloy's clock the source is: everything older is settled. It grows while
+something cannot be delivered, and is about one interval where there is nothing to read. **Cursor
+age** is the age of the newest record that was settled; it also grows while Alloy is silent.
+
+**Ready** means that executions get through: a cycle was completed, the lag is below the limit (or
+two intervals, where those are longer), and nothing waits for a person. **Live** means that the
+loop turns, also where it can only wait.
+
+Pure: time comes from outside, and nothing is sent, printed or stored here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.otlp.outcome import Kind
+from otel_alloy.pipeline import events
+
+PATIENCE = 900.0
+"""Seconds of silence, beyond the wait that was announced, after which a source counts as stuck.
+Longer than any single request may take."""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Something that fails at the moment; `until` is monotonic."""
+
+    reason: str
+    attempt: int
+    until: float
+    for_a_person: bool
+
+
+@dataclass(slots=True)
+class _Source:
+    heard: float
+    offset: float = 0.0  # Alloy's clock in seconds, minus monotonic
+    settled_to: int | None = None
+    known: bool = False  # whether settled_to is what was settled, not what was hoped for
+    high: int | None = None
+    cycle: str = ""
+    complete: bool = False
+    open: int | None = None
+    success: float | None = None  # Unix seconds
+    error: tuple[float, str, str] | None = None  # Unix seconds, what, reason
+    trouble: dict[str, _Trouble] = field(default_factory=dict)
+    resting: bool = False
+    rest: float = 0.0
+    quiet_until: float = 0.0
+    stopped: str | None = None
+    gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is measured of a source at one moment; None where it is not known yet. Seconds."""
+
+    source: str
+    lag: float | None
+    cursor_age: float | None
+    open: int | None
+    failing: Mapping[str, int]
+    """Failed attempts in a row, by stage; only of what fails at the moment."""
+
+
+class Status:
+    """A watcher of events that can be asked from any thread. `mask` makes reasons fit to show."""
+
+    def __init__(
+        self,
+        sources: Iterable[str],
+        *,
+        max_lag: float,
+        mask: Callable[[str], str] = str,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._max_lag = max_lag
+        self._mask = mask
+        self._monotonic = monotonic
+        self._now = now
+        self._lock = threading.Lock()
+        begun = monotonic()
+        self._sources = {name: _Source(begun, quiet_until=begun) for name in sources}
+
+    def __call__(self, event: Any) -> None:
+        """Takes an event."""
+        with self._lock:
+            source = self._sources.get(getattr(event, "source", ""))
+            if source is None:
+                return
+            source.heard = self._monotonic()
+            source.quiet_until = max(source.quiet_until, source.heard)
+            source.resting = False
+            self._take(source, event)
+
+    def _take(self, source: _Source, event: object) -> None:
+        match event:
+            case events.CycleBegan():
+                source.cycle = event.cycle
+                if not source.known:  # by Alloy's clock as far as it is known
+                    source.settled_to = event.settled_to
+                source.high = event.high
+                self._learn(source, event.now)
+            case events.GapFound():
+                source.gap = self._now(), event.after, event.oldest
+            case events.Requested(error=None):
+                source.trouble.pop("alloy", None)
+            case events.RequestRetried(retrying=retrying):
+                self._fails(
+                    source, "alloy", str(retrying.error), retrying.attempt, retrying.wait, False
+                )
+            case events.ExportAttempted(report=report):
+                if report.next_wait is None:
+                    source.trouble.pop(report.signal, None)
+                else:
+                    self._fails(
+                        source,
+                        report.signal,
+                        report.outcome.reason,
+                        report.attempt,
+                        report.next_wait,
+                        report.outcome.kind is Kind.MISCONFIGURED,
+                    )
+            case events.CheckpointWriteFailed():
+                self._fails(source, "checkpoint", event.reason, 1, event.wait, True)
+            case events.Settled():
+                source.trouble.pop("checkpoint", None)
+                source.success = self._now()
+                source.open = event.open
+                if event.high is not None:
+                    source.high = event.high
+                    self._settled_to(source, event.high)
+                self._learn(source, event.now)
+            case events.CycleEnded():
+                source.complete = source.resting = True
+                source.success = self._now()
+                self._settled_to(source, event.before)
+                source.trouble.clear()
+                source.rest = event.rest
+                source.quiet_until = source.heard + event.rest
+                self._learn(source, event.now)
+            case events.SourceStopped():
+                source.stopped = self._mask(event.reason)
+                source.error = self._now(), "source", source.stopped
+            case _:
+                pass
+
+    def _settled_to(self, source: _Source, moment: int) -> None:
+        known = source.settled_to if source.known else None
+        source.settled_to = moment if known is None else max(known, moment)
+        source.known = True
+
+    def _learn(self, source: _Source, now: int) -> None:
+        source.offset = now / 1000 - source.heard
+
+    def _fails(
+        self, source: _Source, what: str, reason: str, attempt: int, wait: float, person: bool
+    ) -> None:
+        words = self._mask(reason)
+        source.error = self._now(), what, words
+        source.trouble[what] = _Trouble(words, attempt, source.heard + wait, person)
+        source.quiet_until = max(source.quiet_until, source.heard + wait)
+
+    def gauges(self) -> list[Gauges]:
+        """What is measured, source by source."""
+        with self._lock:
+            return [
+                Gauges(
+                    name,
+                    self._lag(s),
+                    self._behind(s, s.high),
+                    s.open,
+                    {stage: trouble.attempt for stage, trouble in s.trouble.items()},
+                )
+                for name, s in self._sources.items()
+            ]
+
+    def _behind(self, source: _Source, moment: int | None) -> float | None:
+        if moment is None:
+            return None
+        return max(0.0, self._monotonic() + source.offset - moment / 1000)
+
+    def _lag(self, source: _Source) -> float | None:
+        return self._behind(source, source.settled_to)
+
+    def not_ready(self) -> list[str]:
+        """Why executions do not get through, one sentence each; empty where they do."""
+        with self._lock:
+            return [
+                f"source {name}: {reason}"
+                for name, source in self._sources.items()
+                for reason in self._reasons(source)
+            ]
+
+    def _reasons(self, source: _Source) -> list[str]:
+        if source.stopped is not None:
+            return [f"stopped: {source.stopped}"]
+        reasons = [
+            f"{what}: {trouble.reason}"
+            for what, trouble in source.trouble.items()
+            if trouble.for_a_person
+        ]
+        lag, limit = self._lag(source), max(self._max_lag, 2 * source.rest)
+        if lag is not None and lag > limit:
+            reasons.append(f"the lag is {lag:.0f} s, more than {limit:.0f} s (ready_max_lag)")
+        if not source.complete:
+            reasons.append("the first cycle is not complete")
+        return reasons
+
+    def stuck(self) -> list[str]:
+        """Sources that have been silent for too long, one sentence each; empty where the loop
+        turns. A source that stopped with a reason is not stuck."""
+        with self._lock:
+            now = self._monotonic()
+            return [
+                f"source {name}: nothing happened for {now - source.heard:.0f} s"
+                for name, source in self._sources.items()
+                if source.stopped is None and now > source.quiet_until + PATIENCE
+            ]
+
+    def waiting(self) -> list[str]:
+        """What the sources wait for, one sentence each; empty where all of them rest or work."""
+        with self._lock:
+            return [
+                f"source {name}: {words}"
+                for name, source in self._sources.items()
+                for words in self._waits(source)
+            ]
+
+    def _waits(self, source: _Source) -> list[str]:
+        now = self._monotonic()
+        return [
+            f"{what}: {t.reason}; attempt {t.attempt}, next in {max(0.0, t.until - now):.0f} s"
+            for what, t in source.trouble.items()
+        ]
+
+    def report(self) -> dict[str, Any]:
+        """All of it, as JSON takes it."""
+        not_ready, stuck = self.not_ready(), self.stuck()
+        with self._lock:
+            return {
+                "ready": not not_ready,
+                "not_ready": not_ready,
+                "live": not stuck,
+                "stuck": stuck,
+                "sources": [self._one(name, s) for name, s in self._sources.items()],
+            }
+
+    def _one(self, name: str, source: _Source) -> dict[str, Any]:
+        lag = self._lag(source)
+        error = None
+        if source.error is not None:
+            at, what, reason = source.error
+            error = {"at": to_text(int(at * 1000)), "stage": what, "reason": reason}
+        gap = None
+        if source.gap is not None:
+            at, after, oldest = source.gap
+            gap = {
+                "found_at": to_text(int(at * 1000)),
+                "from": to_text(after),
+                "to": to_text(oldest),
+            }
+        waits = self._waits(source)
+        if source.stopped is not None:
+            waits = ["a person: it has stopped"]
+        elif not waits and source.resting:
+            left = max(0.0, source.quiet_until - self._monotonic())
+            waits = [f"the next cycle, in {left:.0f} s"]
+        return {
+            "source": name,
+            "ready": not self._reasons(source),
+            "cursor": None if source.high is None else to_text(source.high),
+            "settled_up_to": None if source.settled_to is None else to_text(source.settled_to),
+            "lag_seconds": None if lag is None else round(lag, 1),
+            "open_executions": source.open,
+            "cycle": source.cycle,
+            "last_success": None if source.success is None else to_text(int(source.success * 1000)),
+            "last_error": error,
+            "gap": gap,
+            "waits_for": waits,
+        }

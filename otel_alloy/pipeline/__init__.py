@@ -1,0 +1,1 @@
+"""DRIVE: what carries records through the stages."""

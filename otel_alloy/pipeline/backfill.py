@@ -1,0 +1,441 @@
+"""History, in time slices and by several workers, beside a running `run`.
+
+**Slices.** The range is cut into slices of createdAt, which are kept in the store. A worker claims
+one and reads it as `run` reads a window (the same loop, in ascending order), with a joiner that
+knows this slice only. Each batch is settled in one transaction: how far the slice is, what was set
+aside, what the joiner has to know next. So a crash repeats at most one batch per worker, byte for
+byte, and the next `backfill` goes on from there. When a worker finds nothing to claim, a slice that
+has taken many pages is halved where it stands; the far half is anybody's.
+
+**What a slice knows.** The end of an execution carries its own startedAt, so the slice that holds
+the end makes the span. An overlap before its start, a slice reads without delivering, as `run`
+remembers as much: a second end within it is a log record and no second span. What is not known
+across slices: the first end of an execution that ended again later than that (its span comes twice
+then, with the same ids, each with what its own end says), and the start of an end that lacks
+startedAt (its span begins where it ends, marked as adjusted). A start without an end is not
+reported as incomplete: the end may lie in another slice, or be the business of `run`.
+
+**Beside `run`.** The backfill has a lock of its own and never writes what `run` remembers. While a
+`run` is active on the same store, it keeps to half of requests_per_minute, looked at with every
+batch; and where Alloy throttles, all of its workers hold for twice as long as they were told, so
+that the live tail comes first. It ends an overlap before now: what is younger may not be visible
+yet. Where it reaches into what `run` has read, executions are delivered twice, with the same bytes;
+`to` left out ends where `run` began. The same words again deliver only what has come since.
+
+**Processes.** Threads overlap the waiting, but share one core: some 20,000 executions a second,
+where 60 requests a minute of 1,000 records bring 1,000. So only where no requests_per_minute is
+kept to, and the caller allows it, the workers are spread over processes, which meet in the store
+alone; figures are in benchmarks/README.md.
+
+Where the API ignores the createdAt filter there is one slice and one worker, as every slice would
+be read from the newest record down. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from otel_alloy.alloy.reader import Window
+from otel_alloy.alloy.retry import ShutdownRequested
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
+from otel_alloy.durations import duration_text
+from otel_alloy.errors import AlloyReceiverError, ConfigurationError
+from otel_alloy.pipeline.events import Observe, Planned
+from otel_alloy.pipeline.receiver import run_to_end
+from otel_alloy.pipeline.slice_worker import (
+    DENSE_PAGES,
+    Part,
+    Shared,
+    SliceWorker,
+    do_part,
+    least_ms,
+    now_ms,
+    worker_threads,
+)
+from otel_alloy.pipeline.worker_process import call
+from otel_alloy.settings.models import Settings, SourceSettings
+
+log = logging.getLogger("otel_alloy")
+
+_SLICES_PER_WORKER = 4
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What to fetch: `start` and `before` are Unix ms (int) or how many seconds ago (float);
+    without `before`, up to where `run` began, else now. `words` is how it was asked for: the same
+    words go on with what is unfinished."""
+
+    start: int | float
+    before: int | float | None
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a backfill of a source will take. `records` and the rest are None where the API's own
+    count cannot be believed. `per_minute`: the request budget, 0 where there is none."""
+
+    source: str
+    start: int
+    before: int
+    slices: int
+    newest_first: bool
+    per_minute: int
+    records: int | None
+    requests: int | None
+    seconds: float | None
+
+    def sentence(self) -> str:
+        """The estimate for people."""
+        words = (
+            f"source {self.source}: {to_text(self.start)} to {to_text(self.before)}, "
+            f"{self.slices} slices"
+        )
+        if self.newest_first:
+            return words + "; this API has to be read from the newest record down: no estimate"
+        if self.records is None or self.requests is None or self.seconds is None:
+            return words + "; the API's count of records cannot be believed: no estimate"
+        limit = f", at {self.per_minute} requests a minute" if self.per_minute else ""
+        return (
+            f"{words}; estimate: {self.records} records, {self.requests} requests, "
+            f"{duration_text(int(max(self.seconds, 1)) * 10**9)}{limit}"
+        )
+
+
+class Backfill:
+    """Delivers the executions of a range, source after source.
+
+    `run` blocks; `stop` may be called from any thread or signal handler. `observe` is told what
+    happens (`otel_alloy.pipeline.events`) from the workers' threads. `processes`: over how many the
+    workers may be spread where no requests_per_minute is kept to. `restart`: begin anew where an
+    earlier backfill of the source is unfinished or was the same.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Sequence[SourceSettings],
+        wanted: Range,
+        *,
+        workers: int = 2,
+        processes: int = 1,
+        restart: bool = False,
+        observe: Observe | None = None,
+        dense_pages: int = DENSE_PAGES,
+    ) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._wanted = wanted
+        self._workers = workers
+        self._processes = processes
+        self._restart = restart
+        self._observe: Observe = observe or (lambda event: None)
+        self._dense_pages = dense_pages
+        self._stop = threading.Event()
+        self._running: list[threading.Thread] = []
+
+    def stop(self) -> None:
+        """Asks for the end: what is in flight is settled, nothing new is begun."""
+        self._stop.set()
+
+    def run(self) -> bool:
+        """True when all is delivered; False where `stop` came first. Raises Stop
+        (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when it cannot go
+        on; what is settled stays settled."""
+        slices = open_slices(self._settings.storage)
+        try:
+            for source in self._sources:
+                self._backfill(source, slices)
+                if self._stop.is_set():
+                    return False
+            return True
+        except ShutdownRequested:
+            return False
+        except AlloyReceiverError as error:
+            if len(self._sources) > 1:
+                log.error("source %s: %s", source.name, error, extra={"source": source.name})
+            raise
+        finally:
+            if not any(thread.is_alive() for thread in self._running):
+                slices.close()
+
+    def estimate(self) -> list[Estimate]:
+        """What `run` would take, from a few requests of one record each; nothing is written."""
+        slices = open_slices(self._settings.storage)
+        try:
+            return [self._estimate(source, slices) for source in self._sources]
+        finally:
+            slices.close()
+
+    def _estimate(self, source: SourceSettings, slices: Slices) -> Estimate:
+        shared = Shared(source, slices, self._workers)
+        worker = self._worker(shared)
+        try:
+            shared.make_room()
+            page = worker.probe()
+            plan, _ = self._plan(worker, shared)
+            rests = _rests(plan.slices)
+            begun = time.monotonic()
+            records = worker.count(rests)
+            took = (time.monotonic() - begun) / max(1, len(rests))
+        finally:
+            worker.close()
+        requests = seconds = None
+        if records is not None:
+            size = max(1, min(page, source.page_size) - 1)  # the last record of a page comes again
+            requests = math.ceil(records / size) + 2 * len(plan.slices)
+            seconds = requests * took / self._workers
+            if limit := shared.per_minute():
+                seconds = max(seconds, requests * 60 / limit)
+        return Estimate(
+            source.name,
+            plan.start,
+            plan.before,
+            len(plan.slices),
+            worker.newest_first,
+            shared.per_minute(),
+            records,
+            requests,
+            seconds,
+        )
+
+    def _worker(self, shared: Shared) -> SliceWorker:
+        return SliceWorker(self._settings, shared, self._stop, self._observe, self._dense_pages)
+
+    def _plan(self, worker: SliceWorker, shared: Shared) -> tuple[Plan, bool]:
+        """What there is to do, and whether it is an earlier backfill that goes on. Raises
+        ConfigurationError where the range is none."""
+        source, asked = shared.source, self._wanted.words
+        found = None if self._restart else shared.slices.plan(source.name)
+        same = found is not None and (found.asked, found.fingerprint) == (asked, source.fingerprint)
+        if found is not None and found.slices:
+            if not same:
+                raise _refusal(source, found)
+            return found, True
+        start, before = self._bounds(worker, shared)
+        warm = start
+        if found is not None and found.fingerprint == source.fingerprint:
+            if same:
+                if before <= found.before:
+                    return found, True
+                start = max(start, found.before)
+                warm = start if start > found.before else start - int(source.overlap * 1000)
+            elif start < found.before and found.start < before:
+                shared.say(
+                    logging.WARNING,
+                    f"`{found.asked}` delivered {to_text(found.start)} to {to_text(found.before)}: "
+                    "what lies in both ranges is delivered again, with the same bytes",
+                )
+        if start >= before:
+            raise ConfigurationError(
+                [
+                    f"source {source.name}: the range {to_text(start)} to {to_text(before)} is "
+                    "empty; choose an earlier --from"
+                ]
+            )
+        slices = self._slices(source, worker, start, before)
+        slices[0] = replace(slices[0], warm=max(1, warm))
+        return Plan(source.fingerprint, asked, start, before, slices), False
+
+    def _bounds(self, worker: SliceWorker, shared: Shared) -> tuple[int, int]:
+        """The range that is asked for, Unix ms; what may still appear is left out."""
+        progress = shared.slices.progress(shared.source.name)
+        begun = None if progress is None else progress.begin
+        start, latest = worker.moment(self._wanted.start), worker.latest()
+        if self._wanted.before is not None:
+            before = worker.moment(self._wanted.before)
+        elif begun is not None:
+            before = begun
+        elif progress is not None and shared.slices.run_is_active():
+            raise ConfigurationError(
+                [
+                    f"source {shared.source.name}: a `run` is active and has settled nothing yet, "
+                    "so it is not known where it began; try again in a minute, or give --to"
+                ]
+            )
+        else:
+            before = latest
+        if before > latest:
+            before = latest
+            shared.say(
+                logging.WARNING,
+                f"ends at {to_text(before)}: what is younger than the overlap "
+                f"({shared.source.overlap:g} s) may still appear",
+            )
+        if begun is not None and before > begun:
+            shared.say(
+                logging.WARNING,
+                f"`run` began at {to_text(begun)}: what it delivered from there on is delivered "
+                "again, with the same bytes; leave out --to to end there",
+            )
+        return start, before
+
+    def _wait_for_run(self, worker: SliceWorker, shared: Shared) -> None:
+        """Where `run` began within the last overlap: what it leaves to us may still appear."""
+        progress = shared.slices.progress(shared.source.name)
+        if self._wanted.before is not None or progress is None or progress.begin is None:
+            return
+        found = shared.slices.plan(shared.source.name)
+        if found is not None and found.slices and not self._restart:
+            return  # it goes on with the range that it has
+        seconds = (progress.begin - worker.latest()) / 1000
+        if 0 < seconds <= shared.source.overlap:
+            shared.say(
+                logging.INFO, f"waits {seconds:.0f} s: what lies before `run` may still appear"
+            )
+            if self._stop.wait(seconds + 0.001):
+                raise ShutdownRequested
+
+    def _slices(
+        self, source: SourceSettings, worker: SliceWorker, start: int, before: int
+    ) -> list[Slice]:
+        overlap = int(source.overlap * 1000)
+        number = min(_SLICES_PER_WORKER * self._workers, (before - start) // least_ms(overlap))
+        if self._workers == 1 or worker.newest_first:
+            number = 1
+        number = max(1, number)
+        edges = [start + (before - start) * i // number for i in range(number + 1)]
+        return [
+            Slice(0, source.name, edge if edge == start else edge - overlap, edge, end)
+            for edge, end in pairwise(edges)
+        ]
+
+    def _backfill(self, source: SourceSettings, slices: Slices) -> None:
+        """Reads a source to its end, or to `stop`. Raises what a worker raises."""
+        shared = Shared(source, slices, self._workers)
+        slices.release(source.name)
+        shared.make_room()
+        first = self._worker(shared)
+        workers = [first]
+        try:
+            first.probe()
+            self._wait_for_run(first, shared)
+            plan, goes_on = self._plan(first, shared)
+            words = f"{to_text(plan.start)} to {to_text(plan.before)}"
+            if goes_on and not plan.slices:
+                shared.say(logging.INFO, f"{words} is done; --restart delivers it again")
+                first.close()
+                return
+            if goes_on:
+                shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
+            else:
+                slices.begin(source.name, plan)
+                shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
+            for warning in age_warnings(plan.start, now_ms()):
+                shared.say(logging.WARNING, warning)
+            rests = _rests(plan.slices)
+            records = first.count(rests)
+            self._observe(Planned(source.name, sum(w.before - w.start for w in rests), records))
+            number = 1 if first.newest_first else self._workers
+            processes = min(number, 1 if source.requests_per_minute else self._processes)
+            if processes == 1:
+                workers += [self._worker(shared) for _ in range(number - 1)]
+                for worker in workers[1:]:
+                    worker.learn(first.verdict)
+        except BaseException:
+            for worker in workers:
+                worker.close()
+            raise
+        failures: list[BaseException] = []
+        if processes == 1:
+            threads = worker_threads(workers, shared, self._stop, failures)
+        else:
+            first.close()
+            threads = [
+                threading.Thread(
+                    target=self._call,
+                    args=(
+                        Part(
+                            self._settings,
+                            source,
+                            self._workers,
+                            (number + at) // processes,
+                            self._dense_pages,
+                            first.verdict,
+                        ),
+                        failures,
+                    ),
+                    name=f"otel-alloy-{source.name}-{at}",
+                    daemon=True,
+                )
+                for at in range(processes)
+            ]
+        self._running = threads
+        patience = self._settings.shutdown_timeout
+        if not run_to_end(threads, self._stop, patience, time.monotonic):
+            shared.say(
+                logging.WARNING,
+                f"gave up waiting for the last batches after {patience:g} s; "
+                "they will be sent again",
+            )
+        if failures:
+            raise failures[0]
+
+    def _call(self, part: Part, failures: list[BaseException]) -> None:
+        """Lets a process do its part."""
+        try:
+            call(do_part, part, self._stop, self._observe)
+        except BaseException as error:
+            failures.append(error)
+            self._stop.set()  # the others settle what is in flight
+
+
+def age_warnings(start: int, now: int) -> list[str]:
+    """What Tempo and Loki do with records as old as `start` (both Unix ms), unless they are told
+    otherwise; the setting by its name."""
+    age = (now - start) / 1000
+    hours = math.ceil(age / 3600 / 24) * 24
+    warnings = []
+    if age > 7 * _DAY:
+        warnings.append(
+            "Loki refuses log records older than limits_config.reject_old_samples_max_age (1w "
+            f"unless set): {hours}h is needed; and those an hour older than the newest one "
+            "of their stream, unless limits_config.shard_streams.time_sharding_enabled is true"
+        )
+    if age > 14 * _DAY:
+        warnings.append(
+            "Tempo deletes spans older than "
+            "overrides.defaults.compaction.block_retention (336h unless set): more than "
+            f"{hours}h is needed"
+        )
+    if age > 120:
+        warnings.append(
+            "Tempo finds spans by search only as old as "
+            f"live_store.wal.ingestion_time_range_slack (2m unless set): {hours}h is needed"
+        )
+    return warnings
+
+
+def _rests(pieces: Sequence[Slice]) -> list[Window]:
+    """What is left of slices that are in order; neighbours as one."""
+    rests: list[Window] = []
+    for piece in pieces:
+        start = piece.start if piece.position is None else piece.position
+        if rests and rests[-1].before == start:
+            start = rests.pop().start
+        rests.append(Window(start, piece.before))
+    return rests
+
+
+def _refusal(source: SourceSettings, found: Plan) -> ConfigurationError:
+    remedy = "repeat that, or forget it with --restart"
+    if found.fingerprint != source.fingerprint:
+        remedy = (
+            "it belongs to another endpoint, workflow or user filter: go back to that, or forget "
+            "it with --restart"
+        )
+    return ConfigurationError(
+        [
+            f"source {source.name}: a backfill for `{found.asked}` ({to_text(found.start)} to "
+            f"{to_text(found.before)}) is not finished; {remedy}"
+        ]
+    )

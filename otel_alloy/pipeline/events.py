@@ -1,0 +1,166 @@
+"""What the receiver tells those who watch it: values only, no clock, no I/O.
+
+Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `RequestRetried`,
+`Received`, `ExportAttempted`, `CheckpointWriteFailed` and `Settled` as often as it takes;
+`CycleEnded`; at the very end perhaps `SourceStopped`. Events of one source come from several
+threads, and watchers must neither block nor keep what an event lets them read.
+
+Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
+the same cycle carry too. No event holds a secret; reasons are words that may be shown.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from otel_alloy.alloy.retry import Retrying
+from otel_alloy.mapping.convert import ExecutionFacts
+from otel_alloy.otlp.delivery import Report
+
+Observe = Callable[[object], None]
+"""Is told each event; does not block and does not raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleBegan:
+    """A source begins to read. Everything up to `settled_to` was settled before; `high` is the
+    newest createdAt among it, if there is any."""
+
+    source: str
+    cycle: str
+    settled_to: int
+    high: int | None
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A request to Alloy has ended. `status`: of its HTTP answer, None where there was none.
+    `error`: the name of the exception that was made of it, if any."""
+
+    source: str
+    status: int | None
+    error: str | None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GapFound:
+    """Records created between `after`, up to where all was read, and `oldest`, the oldest that
+    Alloy shows, may be lost: Alloy has removed what is older (`otel_alloy.alloy.retention`)."""
+
+    source: str
+    after: int
+    oldest: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRetried:
+    """A request to Alloy failed and is repeated."""
+
+    source: str
+    retrying: Retrying
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A page was read: so many records, what is known already included."""
+
+    source: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExportAttempted:
+    """An OTLP request has ended, for better or worse."""
+
+    source: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWriteFailed:
+    """The checkpoint cannot be written; tried again after `wait`."""
+
+    source: str
+    reason: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch was settled. Counts are of this batch; `high`, `start` and `before` tell how far
+    the source is in its window. `open`: executions that have not ended. `hook_failures`: how often
+    the mapping's hook failed. `ended()` makes the facts of the batch's ended executions, only while
+    the event is being observed."""
+
+    source: str
+    received: int
+    repeated: int
+    executions: int
+    spans: int
+    log_records: int
+    set_aside: int
+    requests: int
+    high: int | None
+    start: int
+    before: int
+    last: bool
+    cycle: str = ""
+    now: int = 0
+    open: int = 0
+    ended: Callable[[], Iterable[ExecutionFacts]] = field(default=tuple, repr=False, compare=False)
+    hook_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CycleEnded:
+    """A window was read to its end and settled: everything before `before`. The next cycle begins
+    after `rest`."""
+
+    source: str
+    cycle: str
+    before: int
+    now: int
+    rest: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStopped:
+    """A source cannot go on. `reason` says what a person has to do."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A backfill of a source begins or goes on: so many ms of createdAt are to be read, and in
+    them so many `records` where the API can tell."""
+
+    source: str
+    ms: int
+    records: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A backfill has settled so many ms of createdAt more."""
+
+    source: str
+    ms: int
+
+
+def tell_all(*watchers: Observe) -> Observe:
+    """One that tells all. A watcher that fails is logged and does not hold the receiver up."""
+
+    def tell(event: object) -> None:
+        for watcher in watchers:
+            try:
+                watcher(event)
+            except Exception:
+                logging.getLogger("otel_alloy").exception("a watcher failed; the receiver goes on")
+
+    return tell

@@ -1,0 +1,55 @@
+"""Reading ahead: the next page is fetched while one is delivered. Threads, and nothing else."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from otel_alloy.alloy.reader import Reading
+
+_PAGES_AHEAD = 2
+
+
+class Prefetcher:
+    """Runs an iterator in a thread, a few items ahead of whoever takes them."""
+
+    def __init__(self, items: Iterator[Reading]) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(_PAGES_AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(items,), daemon=True)
+        self._thread.start()
+
+    def _work(self, items: Iterator[Reading]) -> None:
+        try:
+            for item in items:
+                self._put(item)
+                if self._closed.is_set():
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: object) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def get(self, timeout: float) -> Reading | None:
+        """The next item; None when there is none within `timeout` seconds. Raises what the
+        iterator raised."""
+        try:
+            item = self._queue.get(timeout=max(timeout, 0.001))
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise item
+        assert isinstance(item, Reading)
+        return item
+
+    def close(self) -> None:
+        """Lets the thread end after the item it is at."""
+        self._closed.set()

@@ -1,0 +1,1 @@
+"""What runs inside customers' services: propagator, span processor, an execution's context."""

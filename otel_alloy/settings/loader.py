@@ -1,0 +1,198 @@
+"""Where a setting comes from: a command-line flag, else the environment, else the YAML file, else
+the default. The only reader of the environment.
+
+Everything is checked before anything connects, and all mistakes are told at once, each with its
+remedy and never with a secret. Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from pydantic import ValidationError
+
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.otlp.senders import metrics_mistakes, sender_mistakes
+from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
+from otel_alloy.settings.models import Settings, SourceSettings
+
+_ALIASES = {"ALLOY_API_KEY": "api_key", "ALLOY_ENDPOINT": "endpoint"}
+_PRIVACY_VARIABLES = {
+    "OTEL_ALLOY_PRIVACY_USER_EMAIL": "user.email",
+    "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
+}
+_OURS = "OTEL_ALLOY_"
+_ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
+_NOT_FROM_ENVIRONMENT = frozenset(
+    ("sources", "environment", "privacy", "resource", "api_key", "endpoint")
+)
+_SETTABLE = [
+    name
+    for name in (*SourceSettings.model_fields, *Settings.model_fields)
+    if name not in _NOT_FROM_ENVIRONMENT
+]
+
+
+def load_settings(
+    flags: Mapping[str, Any], environment: Mapping[str, str], *, file: str | None = None
+) -> Settings:
+    """Settings from flags (None = not given), environment and the YAML `file` (else
+    OTEL_ALLOY_CONFIG). Raises ConfigurationError with every mistake."""
+    mistakes: list[str] = []
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    path = file or environment.get(_OURS + "CONFIG")
+    otlp: dict[str, str] = {}
+    if path:
+        values = _read_file(Path(path), environment, mistakes)
+        otlp = _flatten_otlp(values.pop("otlp", {}), path, mistakes)
+        origin = {name: f"{name} in {path}" for name in values}
+    for variable, value in environment.items():
+        name = _ALIASES.get(variable)
+        if variable in _PRIVACY_VARIABLES:
+            chosen = values.setdefault("privacy", {})
+            if isinstance(chosen, dict):
+                chosen[_PRIVACY_VARIABLES[variable]] = value
+            continue
+        if name is None and variable.startswith(_OURS) and variable not in _ELSEWHERE:
+            name = variable[len(_OURS) :].lower()
+            if name not in _SETTABLE:
+                mistakes.append(
+                    f"{variable}: there is no such setting; known are "
+                    + ", ".join(sorted(_OURS + n.upper() for n in _SETTABLE))
+                )
+                continue
+        if name is not None:
+            values[name], origin[name] = value, variable
+    for name, value in flags.items():
+        if value is not None:
+            values[name], origin[name] = value, f"--{name.replace('_', '-')}"
+    values["environment"] = {
+        **otlp,
+        **{k: v for k, v in environment.items() if k.startswith("OTEL_")},
+    }
+    settings = None
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        mistakes += _tell(error, origin, path)
+    mistakes += sender_mistakes(values["environment"])
+    mistakes += metrics_mistakes(values["environment"])
+    if mistakes or settings is None:
+        raise ConfigurationError(list(dict.fromkeys(mistakes)))
+    return settings
+
+
+def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
+    told = []
+    inner = [p for p in error.errors() if len(p["loc"]) > 1 and p["loc"][0] == "sources"]
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        if inner and problem["loc"] == ("sources",):
+            continue  # pydantic counts only sources without mistakes
+        loc = [str(part) for part in problem["loc"]]
+        leaf = loc[-1] if loc else ""
+        if loc[:1] == ["sources"] and len(loc) >= 3:
+            leaf = loc[2]
+        where = origin.get(leaf)
+        if where is None:
+            where = ".".join(loc) + (f" in {path}" if path else "") if loc else "settings"
+        words = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing" and leaf == "api_key":
+            where, words = "ALLOY_API_KEY", "not set; set it to your Alloy API key"
+        elif problem["type"] == "extra_forbidden":
+            words = "there is no such setting; check its spelling in the README's table"
+        told.append(f"{where}: {words}")
+    return told
+
+
+_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        mistakes.append(f"{path}: cannot be read ({error.strerror}); correct --config")
+        return {}
+    except UnicodeDecodeError:
+        mistakes.append(f"{path}: is not UTF-8 text; save it as UTF-8")
+        return {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        words = getattr(error, "problem", None) or "unreadable"
+        words = words.partition(" '")[0]  # what it quotes may be a part of a key
+        mistakes.append(f"{path}: is not YAML{place}: {words}")
+        return {}
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        mistakes.append(f"{path}: has to be `name: value` lines")
+        return {}
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): resolve(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [resolve(v) for v in value]
+        if not isinstance(value, str):
+            return value
+
+        def look_up(match: re.Match[str]) -> str:
+            found = environment.get(match[1], match[2])
+            if found is None:
+                mistakes.append(f"{path}: the environment variable {match[1]} is not set; set it")
+                return "unset"
+            return found
+
+        return _REFERENCE.sub(look_up, value)
+
+    resolved = resolve(loaded)
+    assert isinstance(resolved, dict)
+    return resolved
+
+
+_OTLP_KEYS = (
+    "endpoint",
+    "protocol",
+    "headers",
+    "timeout",
+    "compression",
+    "certificate",
+    "client_key",
+    "client_certificate",
+    "insecure",
+)
+
+
+def _flatten_otlp(section: Any, path: str, mistakes: list[str]) -> dict[str, str]:
+    """The file's `otlp:` section as OTEL_EXPORTER_OTLP_* variables, which override it."""
+    if not isinstance(section, dict):
+        mistakes.append(f"otlp in {path}: has to be `name: value` lines")
+        return {}
+    flat: dict[str, str] = {}
+    for key, value in section.items():
+        if key in ("traces", "logs") and isinstance(value, dict):
+            parts = {f"{key}.{k}": (f"{key.upper()}_{k.upper()}", k, v) for k, v in value.items()}
+        else:
+            parts = {key: (key.upper(), key, value)}
+        for shown, (suffix, name, setting) in parts.items():
+            if name not in _OTLP_KEYS:
+                mistakes.append(
+                    f"otlp.{shown} in {path}: there is no such setting; known are "
+                    + ", ".join(_OTLP_KEYS)
+                )
+            elif name == "headers" and isinstance(setting, dict):
+                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = ",".join(
+                    f"{k}={quote(str(v), safe='')}" for k, v in setting.items()
+                )
+            elif isinstance(setting, bool):
+                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = str(setting).lower()
+            else:
+                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = str(setting)
+    return flat

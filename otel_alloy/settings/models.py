@@ -1,0 +1,245 @@
+"""Every setting: its default, unit and bounds.
+
+Where a value comes from is the loader's business (`loader.py`). Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import date
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from otel_alloy.alloy.timestamps import to_ms
+from otel_alloy.durations import parse_duration
+from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+
+_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
+
+
+def parse_moment(value: object) -> int | float:
+    """A point in time: Unix ms (int) of a timestamp, or how many seconds ago (float) of a
+    duration such as `60d`. Raises ValueError."""
+    if isinstance(value, date):  # what YAML makes of a timestamp without quotes
+        value = value.isoformat()
+    if isinstance(value, str) and ("-" in value or ":" in value):
+        ms = to_ms(value.strip())
+        if ms is not None:
+            return ms
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError(
+            "write how long ago (60d, 12h) or a timestamp (2025-04-29T17:44:10Z)"
+        ) from None
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+PrivacyChoice = Literal["keep", "hash", "drop"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class SourceSettings(_Model):
+    """One Alloy account or query. Durations in seconds."""
+
+    name: str = Field("default", min_length=1, description="names the source's checkpoint")
+    api_key: SecretStr = Field(description="Alloy API key, with or without `bearer `")
+    endpoint: str = Field("https://production.runalloy.com", description="base URL of the API")
+    api_version: str = Field("2025-09", description="header `x-api-version`; empty leaves it out")
+    timeout: Seconds = Field(30.0, gt=0, le=600, description="for one request to Alloy")
+    collection_interval: Seconds = Field(30.0, ge=1, le=86400, description="between two cycles")
+    initial_lookback: Seconds = Field(
+        3600.0, ge=0, description="how far back the first run begins; at most 60d is kept by Alloy"
+    )
+    overlap: Seconds = Field(
+        120.0, ge=0, le=86400, description="re-read each cycle for records that appear late"
+    )
+    page_size: int = Field(100, ge=1, le=10000, description="records asked for per request")
+    max_response_bytes: int = Field(
+        64 * 2**20, ge=100_000, le=2**30, description="size limit of one answer, decompressed"
+    )
+    requests_per_minute: int = Field(60, ge=0, description="request budget; 0 = no limit")
+    incomplete_after: Seconds = Field(
+        86400.0, ge=60, description="an execution without an end is reported as incomplete"
+    )
+    workflow_id: str | None = Field(None, description="only this workflow (the parent's id)")
+    user_id: str | None = Field(None, description="only this user's executions")
+    resource: dict[str, str | bool | int | float] = Field(
+        default_factory=dict, description="more resource attributes for this source"
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_is_whole(cls, value: SecretStr) -> SecretStr:
+        key = re.sub(r"(?i)^\s*bearer(\s+|$)", "", value.get_secret_value()).strip()
+        if not key:
+            raise ValueError("it is empty; set ALLOY_API_KEY to your Alloy API key")
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError("it holds spaces or characters that no key has; copy it again")
+        return SecretStr(key)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_a_url(cls, value: str) -> str:
+        match = _URL.fullmatch(value)
+        if match is None or (match["port"] and not 0 < int(match["port"]) < 65536):
+            raise ValueError(
+                "write a URL such as https://production.runalloy.com (no user, query or fragment)"
+            )
+        return value.rstrip("/").removesuffix("/logs")
+
+    @property
+    def fingerprint(self) -> str:
+        """What defines the query, so that a checkpoint is never used for another one. The key is
+        no part of it: keys are rotated."""
+        text = "\n".join((self.endpoint, self.workflow_id or "", self.user_id or ""))
+        return sha256(text.encode()).hexdigest()[:32]
+
+
+class Privacy(_Model):
+    """What becomes of personal data, by attribute."""
+
+    user_email: PrivacyChoice = Field("keep", alias="user.email", description="user.email")
+    user_full_name: PrivacyChoice = Field(
+        "keep", alias="user.full_name", description="user.full_name"
+    )
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _otel_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k.startswith("OTEL_")}
+
+
+class Settings(_Model):
+    """All settings. With one source, its settings may stand at this level:
+    `Settings(api_key=…, endpoint=…)`. Raises pydantic's ValidationError; `load_settings` turns
+    that into ConfigurationError with the names that people wrote.
+
+    `environment`: the `OTEL_*` variables; OpenTelemetry's own ones work as it specifies.
+    """
+
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    storage: str = Field("sqlite:///otel-alloy.db", description="where the checkpoint is kept")
+    batch_size: int = Field(1000, ge=1, le=100_000, description="executions per delivery")
+    max_request_bytes: int = Field(
+        3_670_016, ge=10_000, le=64 * 2**20, description="size limit of one OTLP request"
+    )
+    shutdown_timeout: Seconds = Field(10.0, ge=0, le=600, description="to settle what is in flight")
+    attribute_value_length_limit: int = Field(
+        2048, ge=16, le=65536, description="characters kept of a text value"
+    )
+    started_logs: bool = Field(False, description="also a log record when an execution starts")
+    health_endpoint: str | None = Field(
+        "127.0.0.1:8089",
+        description="host:port of /livez, /readyz and /status, while `run` goes on; empty = off",
+    )
+    ready_max_lag: Seconds = Field(
+        900.0, ge=1, description="/readyz says no when further behind than this"
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="console for people, json for machines (one object per line)"
+    )
+    own_traces: bool = Field(
+        False,
+        description="also spans of its own work (cycles and their requests), by `run`",
+    )
+    privacy: Privacy = Field(
+        default_factory=lambda: Privacy.model_validate({}), description="personal data"
+    )
+    privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC for `hash`")
+    since: int | float | None = Field(
+        None, description="where the first run begins; instead of initial_lookback"
+    )
+    hook: str | None = Field(
+        None,
+        description="attaches executions to other traces: module:callable, or the name of an "
+        "entry point otel_alloy_hook",
+    )
+    environment: dict[str, str] = Field(default_factory=_otel_environment, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_source(cls, values: Any) -> Any:
+        """Source settings at the top level are defaults for every source, or the only source."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        shared = {k: values.pop(k) for k in list(values) if k in SourceSettings.model_fields}
+        sources = values.get("sources")
+        if sources is None:
+            values["sources"] = [shared]
+        elif isinstance(sources, list | tuple):
+            values["sources"] = [{**shared, **s} if isinstance(s, dict) else s for s in sources]
+        return values
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _since(cls, value: object) -> int | float | None:
+        return None if value is None else parse_moment(value)
+
+    @field_validator("health_endpoint")
+    @classmethod
+    def _health_endpoint_is_an_address(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):(\d{1,5})", value)
+        if match is None or int(match[2]) > 65535:
+            raise ValueError("write host:port, such as 127.0.0.1:8089; empty = off")
+        return value
+
+    @field_validator("hook")
+    @classmethod
+    def _hook_is_a_name(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(r"[^\s:]+|[\w.]+:[\w.]+", value):
+            raise ValueError(
+                "write module:callable, such as my_hooks:correlate, or the name of an entry point "
+                "of the group otel_alloy_hook; empty = none"
+            )
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_known(cls, value: str) -> str:
+        if not re.fullmatch(r"sqlite:///.+", value):
+            raise ValueError("write sqlite:///relative/path.db or sqlite:////absolute/path.db")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Settings:
+        names = [s.name for s in self.sources]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two sources are named {name!r}; give each its own `name`")
+        hashed = "hash" in (self.privacy.user_email, self.privacy.user_full_name)
+        if hashed and not self.privacy_key.get_secret_value():
+            raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
+        return self
+
+    def resource(self, source: SourceSettings) -> dict[str, str | bool | int | float]:
+        """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, over it
+        OTEL_SERVICE_NAME, over both the source's own, as in OpenTelemetry's resource SDK."""
+        attributes: dict[str, str | bool | int | float] = {SERVICE_NAME: DEFAULT_SERVICE_NAME}
+        for pair in self.environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+            key, equals, value = pair.partition("=")
+            if equals and key.strip():
+                attributes[unquote(key.strip())] = unquote(value.strip())
+        name = self.environment.get("OTEL_SERVICE_NAME", "").strip()
+        if name:
+            attributes[SERVICE_NAME] = name
+        return {**attributes, **source.resource}

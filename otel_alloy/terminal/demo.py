@@ -1,0 +1,414 @@
+"""What people see in `otel-alloy demo`: simulated executions as they arrive as spans.
+
+The simulator plays Alloy, the embedded endpoint plays the collector, a small service plays the
+customer's own that workflows call, and the receiver between them is handed in. Only choreography
+and presentation live here; no setting is read, nothing is fetched or converted, and the receiver
+is not imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from math import ceil
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from otel_alloy.mapping import semconv
+from otel_alloy.otlp.outcome import clean
+from otel_alloy.terminal.render import (
+    MARKS,
+    PLAIN_MARKS,
+    WIDE,
+    Execution,
+    bar,
+    clock,
+    figures,
+    new_table,
+    percentile,
+    span_of_time,
+    tolerant,
+)
+from otel_alloy.testing.order_service import SCOPE as SERVICE_SCOPE
+from otel_alloy.testing.order_service import OrderService
+from otel_alloy.testing.otlp_endpoint import Item, OtlpEndpoint, Received, attributes
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
+
+RunReceiver = Callable[[str, str, threading.Event], None]
+"""Called with Alloy's base URL, the OTLP/HTTP base URL and the event that asks it to end."""
+
+_BACKLOG, _BACKLOG_SECONDS = 150, 3500.0
+_RATE = 5.0  # executions per second
+_RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
+_STOP_SECONDS = 10.0
+_TICK = 0.1
+
+
+class _View(Protocol):
+    """What `_watch` shows: itself on a terminal, lines elsewhere, and a summary at the end."""
+
+    deadline: float
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
+    def lines(self) -> list[str]: ...
+    def summary(self) -> RenderableType: ...
+
+
+class DemoView:
+    """The table of executions, fed from any thread and rendered by rich."""
+
+    def __init__(self, endpoint: str = "") -> None:
+        self.endpoint = endpoint
+        """The OTLP base URL, for display."""
+        self.deadline = 0.0
+        """When the demo ends, by `time.monotonic`."""
+        self.executions: list[Execution] = []
+        """In order of arrival, each once."""
+        self.spans = 0
+        self.log_records = 0
+        self._called: dict[bytes, list[Item]] = {}  # spans of the customer's service, by trace
+        self._whole: list[Item] = []  # the newest trace that has them and the execution's span
+        self._seen: set[bytes] = set()
+        self._printed = 0
+        self._lock = threading.Lock()
+
+    def receive(self, received: Received) -> None:
+        """Take in one export request; usable as the hook of `OtlpEndpoint`. Raises `DecodeError`
+        for what is no OTLP."""
+        items = list(received.items())
+        with self._lock:
+            for item in items:
+                record = item.record
+                if item.scope.name == SERVICE_SCOPE:
+                    self._called.setdefault(record.trace_id, []).append(item)
+                    continue
+                if not isinstance(record, Span):
+                    self.log_records += 1
+                    continue
+                self.spans += 1
+                if record.trace_id + record.span_id not in self._seen:
+                    self._seen.add(record.trace_id + record.span_id)
+                    self.executions.append(Execution.of(record))
+                    if record.trace_id in self._called:
+                        self._whole = [item, *self._called[record.trace_id]]
+
+    def lines(self) -> list[str]:
+        """One line of plain text for each execution since the last call."""
+        with self._lock:
+            new = self.executions[self._printed :]
+            self._printed += len(new)
+        return [
+            f"{clock(one.ended)}  {PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}"
+            f"  {one.trace_id}  {one.workflow}, {one.user}"
+            for one in new
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            executions = list(self.executions)
+            spans, log_records = self.spans, self.log_records
+        wide = options.max_width >= WIDE
+        yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.deadline)
+        durations = sorted(one.seconds for one in executions)
+        errors = sum(one.outcome == "error" for one in executions)
+        yield figures(
+            {
+                "executions": f"{len(executions):,}",
+                "spans": f"{spans:,}",
+                "log records": f"{log_records:,}",
+                "errors": f"{errors:,}",
+                "p50": span_of_time(percentile(durations, 0.5)),
+                "p95": span_of_time(percentile(durations, 0.95)),
+            }
+        )
+        table = new_table(expand=True)
+        table.add_column("time", no_wrap=True, style="dim", width=8)
+        table.add_column("", no_wrap=True, width=1)
+        table.add_column("workflow", no_wrap=True, overflow="ellipsis", ratio=3)
+        table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
+        table.add_column("duration", no_wrap=True, justify="right", width=8)
+        cells = 18 if wide else 6
+        table.add_column("", no_wrap=True, width=cells)
+        table.add_column("trace", no_wrap=True, style="cyan", width=16 if wide else 8)
+        longest = percentile(durations, 0.95) or 1.0
+        # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
+        room = max(1, (options.height or console.size.height) - 9)
+        for one in executions[-room:]:
+            mark, style = MARKS[one.outcome]
+            failed = "red" if one.outcome == "error" else ""
+            table.add_row(
+                clock(one.ended),
+                Text(mark, style),
+                Text(one.workflow, failed),
+                Text(one.user),
+                span_of_time(one.seconds),
+                Text(bar(one.seconds / longest, cells), failed or "green"),
+                one.trace_id[: 16 if wide else 8],
+            )
+        yield table
+        yield Text()  # here the terminal echoes ^C, and breaks no row
+
+    def summary(self) -> RenderableType:
+        """What arrived, by workflow, and the full ids of traces worth a look."""
+        with self._lock:
+            executions = list(self.executions)
+            spans, log_records = self.spans, self.log_records
+            whole = list(self._whole)
+        if not executions:
+            return Text("No execution arrived.", "yellow")
+        groups: dict[str, list[Execution]] = {}
+        for one in executions:
+            groups.setdefault(one.workflow, []).append(one)
+        table = new_table(show_footer=True)
+        table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
+        heads = ("executions", "errors", "     p50", "     p95")
+        for head, total in zip(heads, _measures(executions), strict=True):
+            table.add_column(head, total, justify="right", no_wrap=True)
+        for name, group in sorted(groups.items(), key=lambda pair: -len(pair[1])):
+            table.add_row(Text(name), *_measures(group))
+        worth = [("slowest", max(executions, key=lambda one: one.seconds))]
+        worth += [("failed", one) for one in executions if one.outcome == "error"][-3:]
+        traces = Table.grid(padding=(0, 2), expand=True)
+        traces.add_column(style="dim", width=7)
+        traces.add_column(style="cyan", width=32)
+        traces.add_column(justify="right", width=8)
+        traces.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for why, one in worth:
+            traces.add_row(why, one.trace_id, span_of_time(one.seconds), Text(one.workflow))
+        told = (
+            f"{len(executions):,} executions arrived as {spans:,} spans and {log_records:,} log"
+            " records."
+        )
+        look = Text("\nTraces worth a look", "bold")
+        parts: list[RenderableType] = [table, look, traces]
+        if whole:
+            parts.append(Text("\nOne trace, from Alloy into your service", "bold"))
+            parts.append(trace_tree(whole))
+        return Group(*parts, Text("\n" + told))
+
+
+class _RemoteView:
+    """A demo that sends to somebody's own collector: what can be told from this side."""
+
+    def __init__(self, simulator: Simulator, endpoint: str) -> None:
+        self.deadline = 0.0
+        self._simulator = simulator
+        self._endpoint = endpoint
+
+    def lines(self) -> list[str]:
+        return []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _title(f"simulated Alloy to {self._endpoint}", self.deadline)
+        yield figures(
+            {
+                "records in the log": f"{len(self._simulator.store):,}",
+                "requests to the API": f"{len(self._simulator.requests):,}",
+            }
+        )
+
+    def summary(self) -> RenderableType:
+        ends = ("executionFinished", "executionError")
+        ended = sum(one.get("message") in ends for one in self._simulator.store.records())
+        host = urlsplit(self._endpoint).hostname or "localhost"
+        service = semconv.DEFAULT_SERVICE_NAME
+        return Text(
+            f"{ended:,} simulated executions ended. They go to {self._endpoint}.\n"
+            f"Where to look, for example:\n"
+            f"  Jaeger   http://{host}:16686/search?service={service}\n"
+            f"  Grafana  http://{host}:3000/explore (Tempo, service {service})"
+        )
+
+
+def run_demo(
+    *,
+    seconds: float = 20.0,
+    otlp_endpoint: str | None,
+    console: Console,
+    run_receiver: RunReceiver,
+) -> int:
+    """Play the demo for `seconds` and print the summary; 0, or 1 if the receiver failed.
+
+    `otlp_endpoint` is the OTLP/HTTP base URL to send to; `None` starts one that shows what arrives.
+    `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
+    its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
+    """
+    tolerant(console)
+    if otlp_endpoint is not None:
+        with _simulator(None) as simulator:
+            remote = _RemoteView(simulator, otlp_endpoint)
+            return _watch(remote, seconds, console, run_receiver, simulator, otlp_endpoint)
+    view = DemoView()
+    with OtlpEndpoint(view.receive, store=False) as endpoint:
+        target = view.endpoint = endpoint.http_endpoint
+        with OrderService(target) as service, _simulator(service.url) as simulator:
+            code = _watch(view, seconds, console, run_receiver, simulator, target)
+    return code if view.executions else 1
+
+
+def _simulator(custom_api_url: str | None) -> Simulator:
+    """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`."""
+    now = time.time()
+    joint = now - _RUNNING_IN
+    simulator = Simulator(Config(custom_api_url=custom_api_url))
+    traffic = Traffic(error_rate=0.05)
+    simulator.store.feed(
+        timeline(_BACKLOG, start=now - _BACKLOG_SECONDS, end=joint, traffic=traffic)
+    )
+    calls = custom_api_url is not None
+    simulator.store.feed(live(start=joint, rate=_RATE, traffic=traffic, calls=calls))
+    return simulator
+
+
+def _watch(
+    view: _View,
+    seconds: float,
+    console: Console,
+    run_receiver: RunReceiver,
+    simulator: Simulator,
+    target: str,
+) -> int:
+    """Show `view` until the time is over, the receiver ends or somebody presses Ctrl-C."""
+    stop, ended = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_receiver(simulator.endpoint, target, stop)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    terminal = console.is_terminal and not console.is_dumb_terminal
+    level = logging.WARNING if isinstance(view, DemoView) else logging.INFO
+    receiver = threading.Thread(target=work, name="otel-alloy-demo", daemon=True)
+    view.deadline = time.monotonic() + seconds
+
+    with _log_lines(level) as told:
+
+        def print_lines() -> None:
+            new = [] if terminal else view.lines()
+            while told:
+                new.append(told.popleft())
+            for line in new:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        shown = Live(view, console=console, refresh_per_second=8) if terminal else nullcontext()
+        with shown:
+            try:
+                receiver.start()
+                while (left := view.deadline - time.monotonic()) > 0:
+                    if ended.wait(min(left, _TICK)):
+                        break
+                    print_lines()
+            except KeyboardInterrupt:
+                pass
+            view.deadline = 0.0
+            stop.set()
+            receiver.join(_STOP_SECONDS)
+            print_lines()
+    console.print(view.summary())
+    if failures or receiver.is_alive():
+        reason = failures[0] if failures else f"still busy after {_STOP_SECONDS:.0f} s"
+        console.print(Text(f"\nThe receiver failed: {reason}", "red"))
+        return 1
+    for line in (
+        "\nThe same with your own Alloy account and collector:",
+        "  export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318",
+        "  export ALLOY_API_KEY=...; otel-alloy run",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _log_lines(level: int) -> Iterator[deque[str]]:
+    """Catch this package's log lines, which would tear the table apart, to print them above it."""
+    told: deque[str] = deque()
+
+    class Catch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(self.format(record))
+
+    logger = logging.getLogger("otel_alloy")
+    catch = Catch(level)
+    before = logger.level, logger.propagate, logger.handlers
+    logger.handlers = [catch]
+    logger.propagate = False
+    logger.setLevel(level)
+    try:
+        yield told
+    finally:
+        logger.level, logger.propagate, logger.handlers = before
+
+
+def _title(way: str, deadline: float) -> RenderableType:
+    left = deadline - time.monotonic()
+    title = Table.grid(expand=True)
+    title.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    title.add_column(no_wrap=True, justify="right")
+    head = Text.assemble(("otel-alloy demo  ", "bold"), (way, "dim"))
+    title.add_row(head, Text(f"{ceil(left)} s left" if left > 0 else "done", "dim"))
+    return title
+
+
+def _measures(executions: list[Execution]) -> tuple[str, str, str, str]:
+    durations = sorted(one.seconds for one in executions)
+    errors = sum(one.outcome == "error" for one in executions)
+    return (
+        f"{len(executions):,}",
+        f"{errors / len(executions):.1%}" if errors else "-",
+        span_of_time(percentile(durations, 0.5)),
+        span_of_time(percentile(durations, 0.95)),
+    )
+
+
+def trace_tree(items: Iterable[Item]) -> Tree:
+    """The spans among `items` (of one trace, say) as a tree: service, name, duration; children by
+    start. A span that came twice stands there once; one whose parent is not among them stands at
+    the top, and where there are several of those, the top itself is hidden."""
+    spans = {(i.record.trace_id, i.record.span_id): i for i in items if isinstance(i.record, Span)}
+    below: dict[tuple[bytes, bytes] | None, list[Item]] = {}
+    for item in sorted(spans.values(), key=_start):
+        parent = item.record.trace_id, _span(item).parent_span_id
+        below.setdefault(parent if parent in spans else None, []).append(item)
+    top = Tree("", hide_root=True)
+    waiting = [(top, item) for item in reversed(below.get(None, []))]
+    while waiting:  # no recursion: a trace may be deeper than Python's stack
+        branch, item = waiting.pop()
+        branch = branch.add(_label(item))
+        children = below.get((item.record.trace_id, item.record.span_id), [])
+        waiting += [(branch, child) for child in reversed(children)]
+    return top.children[0] if len(top.children) == 1 else top
+
+
+def _span(item: Item) -> Span:
+    assert isinstance(item.record, Span)
+    return item.record
+
+
+def _start(item: Item) -> int:
+    return _span(item).start_time_unix_nano
+
+
+def _label(item: Item) -> Text:
+    span = _span(item)
+    service = clean(str(attributes(item.resource.attributes).get(semconv.SERVICE_NAME, "")))
+    seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+    failed = "red" if span.status.code == Status.STATUS_CODE_ERROR else ""
+    took = (f"  {span_of_time(seconds)}", "dim")
+    return Text.assemble(
+        (f"{service}  " if service else "", "cyan"), (clean(span.name), failed), took
+    )

@@ -1,0 +1,231 @@
+"""What `run` and `backfill` show: log lines, and a bar while much is drained.
+
+Results go to standard output, everything else to standard error. No decision is taken here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.durations import duration_text
+from otel_alloy.pipeline.events import Advanced, CycleEnded, Planned, Settled
+
+_LINE_SECONDS = 30.0
+
+
+class ConsoleHandler(logging.Handler):
+    """Log records as lines above the progress bar; `observability.logging` makes the lines."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints what the formatter makes of it."""
+        try:
+            words = self.format(record)
+            self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a run."""
+
+    received: int = 0
+    executions: int = 0
+    spans: int = 0
+    log_records: int = 0
+    repeated: int = 0
+    set_aside: int = 0
+    requests: int = 0
+    high: dict[str, int] = field(default_factory=dict)
+
+    def add(self, event: Settled) -> None:
+        """Adds one settled batch."""
+        self.received += event.received
+        self.executions += event.executions
+        self.spans += event.spans
+        self.log_records += event.log_records
+        self.repeated += event.repeated
+        self.set_aside += event.set_aside
+        self.requests += event.requests
+        if event.high is not None:
+            self.high[event.source] = event.high
+
+    def sentence(self) -> str:
+        """The summary of a run."""
+        words = (
+            f"{self.spans} spans and {self.log_records} log records delivered from "
+            f"{self.received} records in {self.requests} requests"
+        )
+        if self.repeated:
+            words += f"; {self.repeated} were known already"
+        if self.set_aside:
+            words += f"; {self.set_aside} set aside (otel-alloy rejected list)"
+        if self.high:
+            words += f"; settled up to {to_text(min(self.high.values()))}"
+        return words
+
+
+class _View:
+    """A bar on a terminal (unless not `bar`), with `words` behind the share done."""
+
+    def __init__(self, console: Console, bar: bool, words: str) -> None:
+        self._log = logging.getLogger("otel_alloy")
+        self._bar: Progress | None = None
+        if bar and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %  " + words),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class RunView(_View):
+    """Shows what is settled on `console`: a line per cycle that brought something, and meanwhile
+    a bar on a terminal (unless not `bar`), else a line every 30 s."""
+
+    def __init__(self, console: Console, *, bar: bool = True) -> None:
+        super().__init__(console, bar, "{task.fields[spans]} spans")
+        self.totals = Totals()
+        self._cycle: dict[str, Totals] = {}
+        self._said = time.monotonic()
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: object) -> None:
+        """Takes the receiver's events; shows `Settled` and `CycleEnded`."""
+        if isinstance(event, CycleEnded):
+            cycle = self._cycle.pop(event.source, None)
+            self._hide_bar(event.source)
+            if cycle is not None and (cycle.executions or cycle.set_aside):
+                self._say(event, f"source {event.source}: {cycle.sentence()}")
+            return
+        if not isinstance(event, Settled):
+            return
+        self.totals.add(event)
+        cycle = self._cycle.setdefault(event.source, Totals())
+        cycle.add(event)
+        if event.last:
+            return
+        if self._bar is not None:
+            self._show_bar(event, cycle)
+        elif time.monotonic() - self._said >= _LINE_SECONDS:
+            self._said = time.monotonic()
+            done = f"{100 * _share(event):.0f} % of the window read, {cycle.spans} spans so far"
+            self._say(event, f"source {event.source}: {done}")
+
+    def _say(self, event: Settled | CycleEnded, words: str) -> None:
+        self._log.info("%s", words, extra={"source": event.source, "cycle": event.cycle})
+
+    def _show_bar(self, event: Settled, cycle: Totals) -> None:
+        assert self._bar is not None
+        task = self._tasks.get(event.source)
+        if task is None:
+            task = self._tasks[event.source] = self._bar.add_task(event.source, total=1.0, spans=0)
+        self._bar.update(task, completed=_share(event), spans=cycle.spans)
+
+    def _hide_bar(self, source: str) -> None:
+        if self._bar is not None and source in self._tasks:
+            self._bar.remove_task(self._tasks.pop(source))
+
+
+class BackfillView(_View):
+    """Shows how far a backfill is: a bar on a terminal (unless not `bar`), else a line every 30 s.
+
+    The share done is of the records, where the API can tell how many there are, else of the time.
+    Remaining time and requests are as so far.
+    """
+
+    def __init__(
+        self, console: Console, *, bar: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(console, bar, "{task.fields[words]}")
+        self.totals = Totals()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._plan = Planned("", 0, None)
+        self._done = Totals()
+        self._ms = 0
+        self._begun = self._said = clock()
+        self._task: TaskID | None = None
+
+    def __call__(self, event: object) -> None:
+        """Takes the workers' events; shows `Planned`, `Settled` and `Advanced`."""
+        with self._lock:
+            if isinstance(event, Planned):
+                self._plan, self._done, self._ms = event, Totals(), 0
+                self._begun = self._said = self._clock()
+                if self._bar is not None:
+                    if self._task is not None:
+                        self._bar.remove_task(self._task)
+                    self._task = self._bar.add_task(event.source, total=1.0, words="")
+            elif isinstance(event, Settled):
+                self.totals.add(event)
+                self._done.add(event)
+                self._show()  # read newest first, a slice does not advance before its end
+            elif isinstance(event, Advanced):
+                self._ms += event.ms
+                self._show()
+
+    def sentence(self) -> str:
+        """The summary of a backfill."""
+        t = self.totals
+        words = (
+            f"{t.executions} executions: {t.spans} spans and {t.log_records} log records delivered "
+            f"from {t.received} records in {t.requests} requests; {t.set_aside} set aside"
+        )
+        return words + (" (otel-alloy rejected list)" if t.set_aside else "")
+
+    def _show(self) -> None:
+        plan, done = self._plan, self._done
+        share = self._ms / plan.ms if plan.ms else 1.0
+        if plan.records:
+            share = (done.received - done.repeated) / plan.records
+        share = min(1.0, share)
+        seconds = max(self._clock() - self._begun, 0.001)
+        words = f"{done.executions} executions ({done.executions / seconds:.0f}/s)"
+        if share:
+            words += f", about {done.requests * (1 - share) / share:.0f} requests left"
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.update(self._task, completed=share, words=words)
+        elif self._clock() - self._said >= _LINE_SECONDS:
+            self._said = self._clock()
+            if share:
+                words += f", about {duration_text(int(1 + seconds * (1 - share) / share) * 10**9)}"
+            self._log.info(
+                "source %s: %.0f %%, %s",
+                plan.source,
+                100 * share,
+                words,
+                extra={"source": plan.source},
+            )
+
+
+def _share(event: Settled) -> float:
+    if event.high is None or event.before <= event.start:
+        return 0.0
+    return min(1.0, max(0.0, (event.high - event.start) / (event.before - event.start)))

@@ -1,0 +1,344 @@
+"""`otel-alloy summary`: what ended in a stretch of time, by workflow and by customer.
+
+Counts, error rate, percentiles and small charts; as JSON one document. Only adding up and
+presentation live here; what is added up comes from `look`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from otel_alloy.alloy.retry import Retrying
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.mapping import semconv
+from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, retry_words
+from otel_alloy.settings.models import Settings
+from otel_alloy.terminal.render import (
+    WIDE,
+    Execution,
+    bar,
+    columns,
+    figures,
+    new_table,
+    percentile,
+    span_of_time,
+    tolerant,
+)
+
+By = Literal["workflow", "customer"]
+
+_SLICES = 48
+"""Columns of the chart over time."""
+_PLAIN_WIDTH = 200
+
+
+@dataclass(slots=True)
+class Tally:
+    """Executions added up under one name."""
+
+    label: str = ""
+    executions: int = 0
+    errors: int = 0
+    incomplete: int = 0
+    durations: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, one: Execution) -> None:
+        """Adds one; of one that did not end, the duration is not known."""
+        self.executions += 1
+        self.errors += one.outcome == "error"
+        if one.outcome == "incomplete":
+            self.incomplete += 1
+        else:
+            self.durations.append(one.seconds)
+
+    def merge(self, other: Tally) -> None:
+        """Adds all of another one."""
+        self.executions += other.executions
+        self.errors += other.errors
+        self.incomplete += other.incomplete
+        self.durations.extend(other.durations)
+
+    @property
+    def rate(self) -> float:
+        """The share of errors."""
+        return self.errors / self.executions if self.executions else 0.0
+
+    def percentiles(self) -> tuple[float, float]:
+        """p50 and p95 of the durations, in seconds."""
+        ordered = sorted(self.durations)
+        return percentile(ordered, 0.5), percentile(ordered, 0.95)
+
+    def as_object(self) -> dict[str, Any]:
+        """As JSON."""
+        p50, p95 = self.percentiles()
+        return {
+            "executions": self.executions,
+            "errors": self.errors,
+            "incomplete": self.incomplete,
+            "error_rate": round(self.rate, 4),
+            "p50_seconds": round(p50, 3) if self.durations else None,
+            "p95_seconds": round(p95, 3) if self.durations else None,
+        }
+
+
+class Summary:
+    """What ended from `start` to `before` (Unix ms)."""
+
+    def __init__(self, start: int, before: int) -> None:
+        self.start, self.before = start, before
+        self.all = Tally()
+        self.groups: dict[By, dict[str, Tally]] = {"workflow": {}, "customer": {}}
+        """Under the id, or the name where there is no id; "" is what names neither."""
+        self.slices = [0] * _SLICES
+        self.failed = [0] * _SLICES
+        self.complete = False
+        self.running = 0
+        self.requests = 0
+        self.unreadable = 0
+
+    def add(self, one: Execution) -> None:
+        """Adds one execution."""
+        self.all.add(one)
+        given = one.attributes
+        workflow = given.get(semconv.WORKFLOW_ID) or given.get(semconv.WORKFLOW_NAME) or ""
+        user = given.get(semconv.USER_ID) or given.get(semconv.USER_HASH) or one.user
+        for by, key, label in (
+            ("workflow", workflow, one.workflow),
+            ("customer", user, one.user or "(no user named)"),
+        ):
+            tally = self.groups[by].setdefault(key, Tally())  # type: ignore[index]
+            if not tally.label or tally.label == key:
+                tally.label = label  # a name, where only some records have it
+            tally.add(one)
+        share = (one.ended * 1000 - self.start) / max(1, self.before - self.start)
+        place = min(_SLICES - 1, max(0, int(share * _SLICES)))
+        self.slices[place] += 1
+        self.failed[place] += one.outcome == "error"
+
+    def ordered(self, by: By) -> list[tuple[str, Tally]]:
+        """The groups, the largest first."""
+        groups = self.groups[by].items()
+        return sorted(groups, key=lambda pair: (-pair[1].executions, pair[1].label))
+
+    def as_object(self, shown: tuple[By, ...]) -> dict[str, Any]:
+        """As JSON."""
+        names = {"workflow": "workflows", "customer": "customers"}
+        lists = {
+            names[by]: [
+                {"id": key or None, "name": tally.label, **tally.as_object()}
+                for key, tally in self.ordered(by)
+            ]
+            for by in shown
+        }
+        return {
+            "from": to_text(self.start),
+            "to": to_text(self.before),
+            "complete": self.complete,
+            "all": self.all.as_object(),
+            "running": self.running,
+            "unreadable": self.unreadable,
+            "requests": self.requests,
+            **lists,
+        }
+
+
+def run_summary(
+    settings: Settings,
+    *,
+    source: str | None,
+    wanted: Wanted,
+    since: float,
+    by: By | None,
+    top: int,
+    as_json: bool,
+    console: Console,
+    errors: Console,
+    say: Callable[[str], None],
+) -> bool:
+    """Reads what ended `since` (Unix ms, or seconds ago) and shows it; False when Ctrl-C cut it
+    short, which then shows what was read. Raises Stop where the API cannot be read."""
+    tolerant(console)
+    shown: tuple[By, ...] = ("workflow", "customer") if by is None else (by,)
+    progress = Progress(
+        TextColumn("reading"),
+        BarColumn(),
+        TextColumn("{task.fields[executions]:,} executions, {task.fields[requests]:,} requests"),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+    now = int(time.time() * 1000)
+    begin = since if isinstance(since, int) else now - int(since * 1000)
+    summary = Summary(begin, max(now, begin + 1))
+
+    def report(name: str, event: Retrying) -> None:
+        if errors.is_terminal:
+            errors.print(Text(retry_words(name, event), "yellow"), soft_wrap=True)
+        else:
+            say(retry_words(name, event))
+
+    looks: list[ExecutionQuery] = []
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(progress)
+            for each in chosen_sources(settings, source):
+                task = progress.add_task(each.name, total=None, executions=0, requests=0)
+                looks.append(
+                    stack.enter_context(
+                        ExecutionQuery(settings, each, overlap=each.overlap, report=report)
+                    )
+                )
+                window = looks[-1].window(since)
+                if len(looks) == 1:
+                    summary.start, summary.before = window.start, window.before
+                for part in looks[-1].read(window):
+                    _add(summary, part, wanted)
+                    if part.position is not None:
+                        done = part.position - window.start
+                        progress.update(task, total=window.before - window.start, completed=done)
+                    progress.update(
+                        task, executions=summary.all.executions, requests=looks[-1].requests
+                    )
+            summary.complete = True
+        except KeyboardInterrupt:
+            pass
+    summary.running = sum(look.running for look in looks)
+    summary.requests = sum(look.requests for look in looks)
+    summary.unreadable = sum(look.unreadable for look in looks)
+    if as_json:
+        print(json.dumps(summary.as_object(shown), indent=2), file=console.file, flush=True)
+    else:
+        if not console.is_terminal:
+            console.width = _PLAIN_WIDTH
+        console.print(render(summary, shown, console, top))
+    return summary.complete
+
+
+def _add(summary: Summary, part: Part, wanted: Wanted) -> None:
+    for one in filter(wanted, part.executions):
+        summary.add(one)
+
+
+def render(summary: Summary, shown: tuple[By, ...], console: Console, top: int) -> RenderableType:
+    """The summary as a terminal of the console's width shows it, or as plain text."""
+    screen = console.is_terminal
+    wide = not screen or console.width >= WIDE
+    span = span_of_time((summary.before - summary.start) / 1000)
+    first, last = (_day(ms) for ms in (summary.start, summary.before))
+    parts: list[RenderableType] = [
+        Text.assemble(("otel-alloy summary  ", "bold"), (f"{first} to {last} ({span})", "dim"))
+    ]
+    if summary.all.executions:
+        parts += _body(summary, shown, screen, wide, top)
+    elif summary.complete:
+        parts.append(Text("\nNo execution ended in this time. Look further back with --since 7d."))
+    if summary.unreadable:
+        note = f"{summary.unreadable:,} records could not be read and are not counted."
+        parts.append(Text("\n" + note, "yellow"))
+    if not summary.complete:
+        note = "Interrupted: only what had been read until then is counted."
+        parts.append(Text("\n" + note, "yellow"))
+    return Group(*parts)
+
+
+def _body(
+    summary: Summary, shown: tuple[By, ...], screen: bool, wide: bool, top: int
+) -> list[RenderableType]:
+    everything = summary.all
+    p50, p95 = everything.percentiles()
+    numbers = {
+        "executions": f"{everything.executions:,}",
+        "errors": f"{everything.errors:,}",
+        "error rate": f"{everything.rate:.1%}",
+        "p50": span_of_time(p50),
+        "p95": span_of_time(p95),
+        "running": f"{summary.running:,}",
+    }
+    if everything.incomplete:
+        numbers["incomplete"] = f"{everything.incomplete:,}"
+    parts: list[RenderableType] = []
+    if screen:
+        parts.append(figures(numbers))
+    else:
+        parts.append(Text(", ".join(f"{name} {value}" for name, value in numbers.items()) + "\n"))
+    parts.append(_chart(summary))
+    for by in shown:
+        parts += [Text(), _groups(summary, by, screen, wide, top)]
+    return parts
+
+
+def _chart(summary: Summary) -> RenderableType:
+    each = span_of_time((summary.before - summary.start) / 1000 / _SLICES)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
+    for name, counts, style in (
+        ("executions", summary.slices, "green"),
+        ("errors", summary.failed, "red"),
+    ):
+        if any(counts):
+            most = f"up to {max(counts):,} in {each}"
+            grid.add_row(Text(name, "dim"), Text(columns(counts), style), Text(most, "dim"))
+    return grid
+
+
+def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> RenderableType:
+    ordered = [tally for _, tally in summary.ordered(by)]
+    if top and len(ordered) > top + 1:
+        rest = Tally(f"{len(ordered) - top:,} others")
+        for tally in ordered[top:]:
+            rest.merge(tally)
+        rows = [*ordered[:top], rest]
+    else:
+        rest, rows = None, ordered
+    largest = ordered[0].executions
+    cells = 24 if wide else 8
+    shown = new_table(expand=screen)
+    shown.add_column(by, no_wrap=True, overflow="ellipsis", ratio=1 if screen else None)
+    shown.add_column("executions", justify="right", no_wrap=True, width=10)
+    shown.add_column("", no_wrap=True, width=cells)
+    if wide:
+        shown.add_column("errors", justify="right", no_wrap=True, width=6)
+    shown.add_column("rate" if wide else "errors", justify="right", no_wrap=True, width=6)
+    shown.add_column("p50", justify="right", no_wrap=True, width=8)
+    shown.add_column("p95", justify="right", no_wrap=True, width=8)
+    for tally in rows:
+        p50, p95 = tally.percentiles()
+        style = _alarm(tally, summary.all)
+        rate = f"{tally.rate:.1%}" if tally.errors else "-"
+        count = [Text(f"{tally.errors:,}" if tally.errors else "-", style)] if wide else []
+        length = "" if tally is rest else bar(tally.executions / largest, cells)
+        shown.add_row(
+            Text(tally.label, "dim" if tally is rest else ""),
+            f"{tally.executions:,}",
+            Text(length, "green"),
+            *count,
+            Text(rate, style),
+            span_of_time(p50) if tally.durations else "-",
+            span_of_time(p95) if tally.durations else "-",
+        )
+    return shown
+
+
+def _alarm(tally: Tally, everything: Tally) -> str:
+    """How loud a group's errors are: bold where it fails twice as often as all do together."""
+    if not tally.errors:
+        return "dim"
+    return "bold red" if tally.errors >= 3 and tally.rate >= 2 * everything.rate else "red"
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000).strftime("%d %b %H:%M")

@@ -1,0 +1,45 @@
+"""A faithful stand-in of Alloy's Logs API (``GET /logs``), for demo, dry runs and tests.
+
+The API's owner publishes a description of the wire and leaves much of the behaviour open. This
+package serves the documented shape exactly and makes each open question a knob, so that a client
+can be held against every way in which the real service may turn out to behave.
+
+============== ===================================================================================
+``faults``     answers, and answers spoiled on purpose; pure
+``config``     the knobs, their defaults, units and bounds
+``records``    what a record and a step in its life are; the forms of time
+``data``       seeded, realistic traffic: what executions leave in the log, and when
+``query``      request parameters to a checked question
+``store``      the records and the answers; pure, needs no socket
+``server``     sockets, keys, the request log
+============== ===================================================================================
+
+Imports go upwards in that list only. It uses the standard library alone and imports nothing else of
+this project: a stand-in that shares code with the client would share its mistakes.
+"""
+
+from otel_alloy.testing.simulator.config import Config
+from otel_alloy.testing.simulator.data import ODDITIES, Traffic, generate, live, timeline
+from otel_alloy.testing.simulator.faults import Answer, Fault
+from otel_alloy.testing.simulator.records import Execution, Record, Step, iso, millis
+from otel_alloy.testing.simulator.server import Request, Simulator
+from otel_alloy.testing.simulator.store import LogStore
+
+__all__ = [
+    "ODDITIES",
+    "Answer",
+    "Config",
+    "Execution",
+    "Fault",
+    "LogStore",
+    "Record",
+    "Request",
+    "Simulator",
+    "Step",
+    "Traffic",
+    "generate",
+    "iso",
+    "live",
+    "millis",
+    "timeline",
+]

@@ -1,0 +1,75 @@
+"""The simulator's knobs: one per question that the description of ``GET /logs`` leaves open.
+
+Only values and their bounds live here, no behaviour. The defaults are what the vendor's OpenAPI
+description says where it speaks, and the most plausible behaviour otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from otel_alloy.testing.simulator.faults import Fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How the simulated API behaves. Raises ``ValueError`` for a value out of bounds."""
+
+    api_key: str | None = None
+    """The key that is accepted; ``None`` accepts any. All others are answered 401."""
+    forbidden: bool = False
+    """Answer 403 to every request with an accepted key."""
+    api_version: str | None = None
+    """When set, a request whose ``x-api-version`` header differs is answered 400."""
+    max_limit: int | None = None
+    """The largest page, in records; ``None`` for no bound."""
+    over_limit: Literal["clamp", "refuse"] = "clamp"
+    """What a ``limit`` above ``max_limit`` gets: a smaller page, or 400."""
+    page_size: Literal["asked", "given"] = "given"
+    """What ``pagination.pageSize`` reports when ``limit`` was clamped."""
+    skip_past_end: Literal["empty", "refuse"] = "empty"
+    """What a ``skip`` beyond the last record gets: an empty page, or 400."""
+    created_at_filter: Literal["date", "ignored", "nothing"] = "date"
+    """``createdAt`` filters compare as dates, are ignored, or match no record."""
+    ignore_filters: bool = False
+    """Ignore the whole ``filters`` parameter (it is still checked)."""
+    ignore_sort_order: bool = False
+    """Always answer in descending order."""
+    ties: Literal["stable", "shuffled"] = "stable"
+    """Equal ``createdAt``: the same order in every answer, or a new one in each."""
+    total_items: Literal["filtered", "all"] = "filtered"
+    """What ``pagination.totalItems`` counts."""
+    current_page: Literal["floor", "fraction", "constant"] = "floor"
+    """``currentPage`` is ``skip // limit + 1``, ``skip / limit + 1``, or always 1."""
+    envelope: bool = False
+    """Wrap the answer in ``{"data": ...}`` as most of the vendor's other operations do."""
+    retention: float | None = None
+    """Age in seconds at which records disappear; ``None`` keeps them."""
+    requests_per_minute: int | None = None
+    """Answer 429 above this many requests in 60 s of the simulator's clock; ``None``: no limit."""
+    retry_after: bool = True
+    """Whether the 429 of ``requests_per_minute`` carries ``Retry-After`` (whole seconds)."""
+    delay: float = 0.0
+    """Real seconds every answer waits."""
+    fault_rate: Mapping[str, float] = field(default_factory=dict)
+    """Share of requests spoiled, by fault as ``Fault.parse`` reads it: ``{"429:2": 0.05}``."""
+    seed: int = 1
+    """Decides which requests are spoiled and how ``ties="shuffled"`` shuffles."""
+    request_log: int = 10_000
+    """How many requests ``Simulator.requests`` remembers."""
+    custom_api_url: str | None = None
+    """Where executions of ``live(..., calls=True)`` call the customer's service."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_limit", "requests_per_minute", "request_log"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.delay < 0:
+            raise ValueError(f"delay must not be negative, not {self.delay}")
+        for text, rate in self.fault_rate.items():
+            Fault.parse(text)
+            if not 0 <= rate <= 1:
+                raise ValueError(f"the rate of fault {text!r} must be from 0 to 1, not {rate}")
+        if sum(self.fault_rate.values()) > 1 + 1e-9:
+            raise ValueError("the rates of all faults together must not exceed 1")

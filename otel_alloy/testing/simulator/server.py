@@ -1,0 +1,284 @@
+"""The simulated API on a socket: HTTP/1.1 with kept connections, keys, faults, the request log.
+
+What is answered is decided by ``store`` and spoiled by ``faults``; only what needs a socket, a
+thread or real time is here.
+"""
+
+import json
+import math
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from email.message import Message
+from email.utils import formatdate
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from otel_alloy.testing.http_server import Server
+from otel_alloy.testing.simulator.config import Config
+from otel_alloy.testing.simulator.faults import Answer, Fault, Wire, choose, wire
+from otel_alloy.testing.simulator.records import Record
+from otel_alloy.testing.simulator.store import LogStore
+
+_PATH = "/logs"
+_CALL_TIMEOUT = 5.0
+"""Seconds the customer's service may take to answer."""
+_LARGEST_BODY = 1 << 20
+"""Bytes of an unwanted request body that are read to keep the connection usable."""
+_TICK = 0.05
+"""Seconds between looks for due calls."""
+
+
+class Request(NamedTuple):
+    """One request as the simulator saw it. It never holds a key."""
+
+    number: int
+    """From 1, in order of arrival."""
+    time: float
+    """Seconds since the epoch by the simulator's clock."""
+    method: str
+    path: str
+    params: dict[str, str]
+    api_version: str | None
+    status: int
+    """As sent; 0 when the connection was dropped before any answer."""
+    fault: str | None
+    """The kind of the fault, if one was applied."""
+
+
+class Simulator:
+    """A running stand-in of the Logs API. A context manager; or use ``start`` and ``stop``.
+
+    ``clock`` gives seconds since the epoch; live records, ``lastFetched`` and ``Date`` follow it.
+    ``port`` 0 takes a free one, which later starts keep. Raises ``OSError`` from ``start`` when the
+    port is taken.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.config = config or Config()
+        self.clock = clock
+        self.store = LogStore(self.config, clock=clock)
+        self.requests: deque[Request] = deque(maxlen=self.config.request_log)
+        self._host, self._port = host, port
+        self._lock = threading.Lock()
+        self._number = 0
+        self._script: deque[Fault | None] = deque()
+        self._recent: deque[float] = deque()
+        self._server: _Server | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL, to which a client appends ``/logs``; known after the first ``start``."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def start(self) -> "Simulator":
+        """Serve from background threads until ``stop``."""
+        if self._server is not None:
+            raise RuntimeError("the simulator is already running")
+        self._stopping.clear()
+        self._server = _Server((self._host, self._port), self)
+        self._port = self._server.server_address[1]
+        self._run(partial(self._server.serve_forever, poll_interval=0.02))
+        if self.config.custom_api_url is not None:
+            self._run(self._call_customer)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and break open connections; waiting answers are given up."""
+        if self._server is None:
+            return
+        self._stopping.set()
+        self._server.stop()
+        for thread in self._threads:
+            thread.join()
+        self._server = None
+        self._threads.clear()
+
+    def __enter__(self) -> "Simulator":
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def configure(self, **changes: Any) -> None:
+        """Change knobs of ``Config`` by name, from the next request on."""
+        self.config = self.store.config = replace(self.config, **changes)
+
+    def script(self, *faults: Fault | str | None) -> None:
+        """Decide the fate of the next requests, one each; ``None`` is a good answer.
+
+        Texts are read by ``Fault.parse``. Goes before ``Config.fault_rate``, which rules again when
+        the script is used up.
+        """
+        parsed = [Fault.parse(item) if isinstance(item, str) else item for item in faults]
+        with self._lock:
+            self._script.extend(parsed)
+
+    def respond(self, method: str, target: str, headers: Message) -> tuple[Wire, float, Request]:
+        """Decide one request: what to send, real seconds to wait before, the line for the log.
+
+        Needs no socket: ``headers`` are a ``Message`` because that ignores case, as HTTP does.
+        """
+        with self._lock:
+            self._number += 1
+            number, now, config = self._number, self.clock(), self.config
+            if self._script:
+                fault = self._script.popleft()
+            else:
+                fault = choose(config.fault_rate, config.seed, number)
+            wait = self._limit(now, config)
+        path, _, text = target.partition("?")
+        params = dict(parse_qsl(text, keep_blank_values=True))
+        if fault is not None and not fault.needs_answer:
+            answer = _message(now, 200, "")  # the fault takes its place, but for the date
+        else:
+            answer = self._answer(method, path, params, headers, wait, now)
+        sent = wire(answer, fault)
+        entry = Request(
+            number=number,
+            time=now,
+            method=method,
+            path=path,
+            params=params,
+            api_version=headers.get("x-api-version"),
+            status=sent.status,
+            fault=fault.kind if fault else None,
+        )
+        self.requests.append(entry)
+        return sent, config.delay + (fault.seconds if fault else 0.0), entry
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        headers: Message,
+        wait: int,
+        now: float,
+    ) -> Answer:
+        config = self.config
+        if path != _PATH:
+            return _message(now, 404, "Not Found")
+        if method != "GET":
+            return _message(now, 405, "Method Not Allowed", Allow="GET")
+        if wait:
+            more = {"Retry-After": str(wait)} if config.retry_after else {}
+            return _message(now, 429, "Too Many Requests", **more)
+        if not _authorized(headers.get("Authorization"), config.api_key):
+            return _message(now, 401, "Unauthorized")
+        if config.forbidden:
+            return _message(now, 403, "Forbidden")
+        if config.api_version not in (None, headers.get("x-api-version")):
+            return _message(now, 400, f"x-api-version must be {config.api_version}")
+        return self.store.query(params)
+
+    def _limit(self, now: float, config: Config) -> int:
+        """Whole seconds until another request is allowed; 0 takes this one."""
+        if config.requests_per_minute is None:
+            return 0
+        while self._recent and self._recent[0] <= now - 60:
+            self._recent.popleft()
+        if len(self._recent) < config.requests_per_minute:
+            self._recent.append(now)
+            return 0
+        return max(1, math.ceil(self._recent[0] + 60 - now))
+
+    def _run(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name="alloy-simulator", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _call_customer(self) -> None:
+        """Make the requests of running executions to the customer's service as they fall due."""
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="alloy-custom-api") as pool:
+            while not self._stopping.wait(_TICK):
+                self.store.advance()
+                while self.store.calls:
+                    pool.submit(_call, self.config.custom_api_url or "", self.store.calls.popleft())
+
+
+def _call(url: str, call: Record) -> None:
+    request = urllib.request.Request(
+        url,
+        data=json.dumps(call["json"]).encode(),
+        headers={"Content-Type": "application/json", **call["headers"]},
+        method="POST",
+    )
+    # Alloy would record the failure of a block; the simulator's records are written beforehand.
+    with (
+        suppress(OSError),
+        urllib.request.urlopen(request, timeout=_CALL_TIMEOUT) as got,
+    ):
+        got.read()
+
+
+def _authorized(header: str | None, key: str | None) -> bool:
+    """The vendor's pages and clients write both ``bearer KEY`` and ``Bearer KEY``."""
+    scheme, _, given = (header or "").partition(" ")
+    if scheme not in ("bearer", "Bearer") or not given or " " in given:
+        return False
+    return key is None or given == key
+
+
+def _message(now: float, status: int, text: str, **headers: str) -> Answer:
+    common = {
+        "Date": formatdate(now, usegmt=True),
+        "Content-Type": "application/json; charset=utf-8",
+    }
+    return Answer(status, common | headers, json.dumps({"message": text}).encode())
+
+
+class _Server(Server):
+    def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
+        self.simulator = simulator
+        super().__init__(address, _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def _respond(self) -> None:
+        sent, seconds, _ = self.server.simulator.respond(self.command, self.path, self.headers)
+        if seconds and self.server.simulator._stopping.wait(seconds):
+            self.close_connection = True
+            return
+        data = sent.data
+        if self.command == "HEAD":
+            data = data[: data.index(b"\r\n\r\n") + 4] if data else data
+        length = self.headers.get("Content-Length", "0")
+        if length.isdecimal() and "Transfer-Encoding" not in self.headers:
+            # No operation here takes a body, but unread it would be taken for the next request.
+            self.rfile.read(min(int(length), _LARGEST_BODY))
+        else:
+            self.close_connection = True
+        if sent.close:
+            self.close_connection = True
+        self.wfile.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        # The base class looks for do_<METHOD>; here every method gets its answer, if only a 405.
+        if name.startswith("do_"):
+            return self._respond
+        raise AttributeError(name)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing on standard error: ``Simulator.requests`` is the log."""

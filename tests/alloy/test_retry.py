@@ -1,0 +1,172 @@
+"""The request budget and the patience around one request; time, chance and waiting are given."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_alloy.alloy.models import Page
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.retry import (
+    RETRY_AFTER_CAP,
+    Fetch,
+    RequestBudget,
+    Retrying,
+    RetryingFetch,
+    ShutdownRequested,
+)
+from otel_alloy.errors import AccessRefused, RequestRefused, Throttled, Unavailable
+
+
+class Clock:
+    """A clock that moves when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waits: list[float] = []
+        self.stop_at: int | None = None
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        self.waits.append(seconds)
+        return self.stop_at is not None and len(self.waits) >= self.stop_at
+
+
+def patient(
+    fetch: Fetch, clock: Clock, *, chance: float = 1.0, per_minute: int = 0
+) -> tuple[RetryingFetch, list[Retrying]]:
+    told: list[Retrying] = []
+    budget = RequestBudget(per_minute, clock)
+    return RetryingFetch(fetch, budget, clock.wait, lambda: chance, told.append), told
+
+
+def failing(*errors: Exception) -> Fetch:
+    left: Iterator[Exception] = iter(errors)
+
+    def fetch(query: Query) -> Page:
+        for error in left:
+            raise error
+        return Page([])
+
+    return fetch
+
+
+@given(st.integers(1, 600), st.lists(st.floats(0, 30), min_size=1, max_size=300))
+def test_no_minute_sees_more_than_the_budget(per_minute: int, pauses: list[float]) -> None:
+    """Whatever the caller's own pace, any 60 seconds hold at most one burst (40, or less) and one
+    minute's refill: at the default of 60 never more than the 100 that the vendor names."""
+    clock = Clock()
+    budget = RequestBudget(per_minute, clock)
+    sent = []
+    for pause in pauses:
+        clock.now += pause
+        clock.now += budget.take()
+        sent.append(clock.now)
+    most = per_minute + min(per_minute, 40)
+    for index, moment in enumerate(sent):
+        inside = sum(1 for other in sent[index:] if other < moment + 60 - 1e-6)
+        assert inside <= most + 1e-6
+    assert per_minute != 60 or most == 100
+
+
+def test_a_budget_of_zero_is_no_limit() -> None:
+    """0 never waits."""
+    budget = RequestBudget(0, Clock())
+    assert [budget.take() for _ in range(1000)] == [0.0] * 1000
+
+
+def test_the_budget_is_used_up_at_its_rate() -> None:
+    """After the burst, requests go out evenly at the rate, retries among them."""
+    clock = Clock()
+    fetch, _ = patient(failing(*[Unavailable("away")] * 20), clock, chance=0.0, per_minute=60)
+    for _ in range(80):
+        fetch(Query(10))
+    assert fetch.requests == 100
+    assert clock.now == pytest.approx(100.0 + 60.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "chance", "expected"),
+    [
+        (Unavailable("away"), 1.0, [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]),
+        (Unavailable("away"), 0.5, [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]),
+        (Throttled("slow down"), 1.0, [2, 2, 2, 4, 8, 16, 32, 60, 60, 60]),
+        (Unavailable("away", 7.0), 1.0, [7.0] * 10),
+        (Throttled("slow down", 0.0), 1.0, [0.0] * 10),
+        (Throttled("slow down", 1e8), 1.0, [RETRY_AFTER_CAP] * 10),
+    ],
+)
+def test_backoff(error: Exception, chance: float, expected: list[float]) -> None:
+    """Exponential with full jitter up to a cap; `Retry-After` counts instead, up to its own cap;
+    each retry is told before it is waited for."""
+    clock = Clock()
+    fetch, told = patient(failing(*[error] * 10), clock, chance=chance)
+    assert fetch(Query(10)).received == 0
+    assert [t.wait for t in told] == expected
+    assert [t.attempt for t in told] == list(range(1, 11))
+    assert [w for w in clock.waits if w] == [w for w in expected if w]
+
+
+def test_patience_has_no_end() -> None:
+    """A server that is away for hours loses nothing: the same request is sent until it succeeds,
+    and no wait grows beyond its cap."""
+    clock = Clock()
+    fetch, told = patient(failing(*[Unavailable("away")] * 5000), clock)
+    fetch(Query(10))
+    assert fetch.requests == 5001 and max(t.wait for t in told) == 60
+
+
+def test_what_retrying_cannot_mend_is_raised_at_once() -> None:
+    """A refused key is raised without a second request."""
+    fetch, told = patient(failing(AccessRefused("no")), Clock())
+    with pytest.raises(AccessRefused):
+        fetch(Query(10))
+    assert fetch.requests == 1 and told == []
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_shutdown_cuts_any_wait_short(stop_at: int) -> None:
+    """Whether it waits for the budget or for a retry, shutdown ends it, without another request."""
+    clock = Clock()
+    clock.stop_at = stop_at
+    fetch, _ = patient(failing(*[Unavailable("away")] * 10), clock)
+    with pytest.raises(ShutdownRequested):
+        fetch(Query(10))
+    assert fetch.requests == stop_at // 2
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_a_refused_limit_is_halved_and_remembered(asked: int, allowed: int) -> None:
+    """An API that refuses page sizes above its bound is asked for half until it takes the request;
+    later requests begin there, and the page tells which size was used."""
+    sizes: list[int] = []
+
+    def fetch(query: Query) -> Page:
+        sizes.append(query.limit)
+        if query.limit > allowed:
+            raise RequestRefused("limit")
+        return Page([])
+
+    patiently, told = patient(fetch, Clock())
+    page = patiently(Query(asked))
+    final = sizes[-1]
+    assert page.limit == final <= allowed and (final == asked or final > allowed // 2 - 1)
+    assert sizes == [asked >> n for n in range(len(sizes))] and len(told) == len(sizes) - 1
+    sizes.clear()
+    patiently(Query(asked))
+    patiently(Query(1))
+    assert sizes == [final, 1]
+
+
+def test_a_request_that_no_size_makes_right_is_raised() -> None:
+    """Where even one record is refused, the limit was not at fault: the refusal comes out after
+    few requests, and nothing is waited for."""
+    clock = Clock()
+    fetch, _ = patient(failing(*[RequestRefused("no")] * 20), clock)
+    with pytest.raises(RequestRefused):
+        fetch(Query(100))
+    assert fetch.requests == 7 and set(clock.waits) == {0.0}

@@ -1,0 +1,486 @@
+"""/livez, /readyz and /status over real sockets, and what they say beside metrics and log."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from otel_alloy.alloy.retry import Retrying
+from otel_alloy.errors import Unavailable
+from otel_alloy.observability import metrics as telemetry
+from otel_alloy.observability.health import HealthServer
+from otel_alloy.observability.logging import JsonLines, masked
+from otel_alloy.observability.status import PATIENCE, Status
+from otel_alloy.observability.systemd import Systemd
+from otel_alloy.otlp.delivery import Report
+from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.pipeline import events
+from otel_alloy.pipeline.events import tell_all
+from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.testing.otlp_endpoint import Answer
+from otel_alloy.testing.simulator import iso
+
+if TYPE_CHECKING:
+    from conftest import Place
+
+
+def get(url: str, path: str) -> tuple[int, str]:
+    """Status and body of one request."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+class Running:
+    """A receiver in this process, with everything that watches it."""
+
+    def __init__(self, place: Place, **changes: Any) -> None:
+        settings = place.settings(collection_interval="1s", **changes)
+        names = [source.name for source in settings.sources]
+        mask = masked(settings)
+        self.status = Status(names, max_lag=settings.ready_max_lag, mask=mask)
+        self.server = HealthServer("127.0.0.1:0", self.status)
+        self.reader = InMemoryMetricReader()
+        self.telemetry = telemetry.Telemetry([self.reader], {}, self.status, sources=names)
+        self.written = io.StringIO()
+        self.handler = logging.StreamHandler(self.written)
+        self.handler.setFormatter(JsonLines(mask))
+        self.told: list[object] = []
+        self._changed = threading.Condition()
+        watchers = tell_all(self.status, self.telemetry, self._note)
+        self._receiver = Receiver(settings, observe=watchers)
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self._receiver.run()
+        except Exception as error:
+            self._note(error)
+
+    def _note(self, event: object) -> None:
+        with self._changed:
+            self.told.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[list[Any]], bool]) -> None:
+        """Until `condition` holds of the events since the last `forget`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.told), 60), self.told[-5:]
+
+    def forget(self) -> None:
+        """Begins a new list of events."""
+        with self._changed:
+            self.told = []
+
+    def get(self, path: str) -> tuple[int, str]:
+        """From the health port."""
+        return get(self.server.url, path)
+
+    def source(self) -> dict[str, Any]:
+        """The first source as /status shows it."""
+        code, text = self.get("/status")
+        assert code == 200
+        found: dict[str, Any] = json.loads(text)["sources"][0]
+        return found
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return [json.loads(line) for line in self.written.getvalue().splitlines()]
+
+    def values(self, metric: telemetry.Metric) -> dict[str, float]:
+        """The values of a metric by their last attribute besides the source, or ""."""
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        points: list[Any] = [
+            point
+            for scope in data.resource_metrics[0].scope_metrics
+            for found in scope.metrics
+            if found.name == metric.name
+            for point in found.data.data_points
+        ]
+        return {
+            "".join(str(v) for k, v in p.attributes.items() if k != telemetry.SOURCE): p.value
+            for p in points
+        }
+
+    def __enter__(self) -> Running:
+        logger = logging.getLogger("otel_alloy")
+        logger.addHandler(self.handler)
+        logger.setLevel(logging.INFO)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._receiver.stop()
+        self._thread.join(20)
+        logger = logging.getLogger("otel_alloy")
+        logger.removeHandler(self.handler)
+        logger.setLevel(logging.NOTSET)
+        self.server.close()
+        self.telemetry.close()
+        assert not self._thread.is_alive()
+
+
+def ended(told: list[Any]) -> bool:
+    return any(isinstance(event, events.CycleEnded) for event in told)
+
+
+def failed(signal: str, times: int) -> Callable[[list[Any]], bool]:
+    """Whether an OTLP signal could not be delivered so often."""
+    return lambda told: (
+        sum(
+            isinstance(e, events.ExportAttempted)
+            and e.report.signal == signal
+            and e.report.next_wait is not None
+            for e in told
+        )
+        >= times
+    )
+
+
+def add_one(place: Place, name: str) -> None:
+    at = iso(round((place.now - 1) * 1000))
+    place.alloy.store.add(
+        {
+            "_id": name,
+            "message": "executionFinished",
+            "data": {"executionId": name},
+            "startedAt": at,
+            "completedAt": at,
+            "createdAt": at,
+        }
+    )
+
+
+def test_one_story(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector goes away and comes back: /readyz, /status, the metrics and the log say the
+    same of it, down to the number of failed attempts."""
+    monkeypatch.setattr(random, "random", lambda: 0.02)  # the waits between attempts are short
+    records = place.fill(20, days=0.02)
+    with Running(place, since="1h") as running:
+        running.wait_for(ended)
+        assert running.get("/livez") == (200, "live\n")
+        assert running.get("/readyz") == (200, "ready\n")
+        before = running.values(telemetry.SETTLED)[""]
+        assert before == len(records)
+        assert running.values(telemetry.LAG)[""] < 60
+
+        place.judge = lambda received: Answer(connection="drop")
+        place.now += 3600
+        add_one(place, "meanwhile")
+        running.forget()
+        running.wait_for(failed("traces", 4))
+        code, text = running.get("/readyz")
+        assert code == 503
+        assert "source default: the lag is 36" in text
+        assert running.get("/livez")[0] == 200
+        source = running.source()
+        assert source["ready"] is False
+        assert 3600 <= source["lag_seconds"] < 3700
+        assert source["last_error"]["stage"] in ("traces", "logs")
+        assert any(words.startswith("traces: ") for words in source["waits_for"])
+        assert 3600 <= running.values(telemetry.LAG)[""] < 3700
+        assert running.values(telemetry.RECEIVED)[""] > running.values(telemetry.SETTLED)[""]
+        assert running.values(telemetry.SETTLED)[""] == before
+        failing = running.values(telemetry.FAILING)
+        assert failing["traces"] >= 4
+        assert (failing["alloy"], failing["checkpoint"]) == (0, 0)
+
+        place.judge = lambda received: None
+        running.forget()
+        running.wait_for(ended)
+        assert running.get("/readyz") == (200, "ready\n")
+        assert running.source()["lag_seconds"] < 60
+        assert running.source()["waits_for"][0].startswith("the next cycle")
+        assert running.values(telemetry.LAG)[""] < 60
+        assert set(running.values(telemetry.FAILING).values()) == {0}
+        assert running.values(telemetry.SETTLED)[""] == before + 1
+        received = running.values(telemetry.RECEIVED)[""]
+        repeated = running.values(telemetry.REPEATED)[""]
+        assert received == before + 1 + repeated
+        retries = running.values(telemetry.RETRIES)
+        lines = running.lines()
+    place.assert_exactly_once([*place.ended(records), "meanwhile"])
+    for name in ("traces", "logs"):
+        told = [line for line in lines if name in line["message"]]
+        assert [line["level"] for line in told] == ["WARNING", "INFO"], told
+        assert "cannot deliver" in told[0]["message"]
+        words = f"{name} are delivered again, after {retries[name]} failed attempts"
+        assert told[1]["message"] == f"source default: {words}"
+        assert told[0]["cycle"] == told[1]["cycle"] != ""
+        assert told[0]["source"] == "default"
+
+
+def test_a_misconfigured_collector(place: Place) -> None:
+    """Where the OTLP endpoint refuses the credentials, /readyz says so at once, and which signal;
+    the secret is in none of it."""
+    place.fill(5)
+    place.judge = lambda received: (
+        Answer(status=401, message="token-of-canary is not known")
+        if received.signal == "logs"
+        else None
+    )
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": place.otlp.http_endpoint,
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer token-of-canary",
+    }
+    with Running(place, environment=environment) as running:
+        running.wait_for(failed("logs", 1))
+        code, text = running.get("/readyz")
+        assert code == 503
+        assert "source default: logs: " in text
+        assert "401" in text
+        assert "traces: " not in text
+        shown = text + running.get("/status")[1] + running.written.getvalue()
+    assert "canary" not in shown
+
+
+def test_a_refused_key(place: Place) -> None:
+    """With two sources, one of which is refused: /readyz names that one and what to do, and the
+    other goes on."""
+    records = place.fill(5)
+    place.alloy.configure(api_key="right-key")
+    sources = [{"name": "good", "api_key": "right-key"}, {"name": "bad", "api_key": "canary-key"}]
+    with Running(place, sources=sources, api_key="unused") as running:
+        running.wait_for(
+            lambda told: ended(told) and any(isinstance(e, events.SourceStopped) for e in told)
+        )
+        code, text = running.get("/readyz")
+        assert (code, text.count("\n")) == (503, 2)
+        assert "source bad: stopped: " in text
+        assert "check ALLOY_API_KEY" in text
+        requests = running.values(telemetry.REQUESTS)
+        assert requests["401AccessRefused"] == 1
+        shown = text + running.get("/status")[1] + running.written.getvalue()
+        assert running.get("/livez")[0] == 200
+    assert "canary" not in shown
+    place.assert_exactly_once(place.ended(records))
+
+
+def test_before_the_first_cycle() -> None:
+    """Nothing is ready before a cycle is complete; what is not there is 404, and a wrong method
+    an error; HEAD answers like GET, without a body."""
+    server = HealthServer("127.0.0.1:0", Status(["one"], max_lag=900))
+    try:
+        assert get(server.url, "/readyz") == (
+            503,
+            "not ready\nsource one: the first cycle is not complete\n",
+        )
+        assert get(server.url, "/livez?verbose") == (200, "live\n")
+        assert get(server.url, "/")[0] == 404
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        connection.request("HEAD", "/livez")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        connection.request("POST", "/livez", b"x")
+        assert connection.getresponse().status == 501
+        connection.close()
+    finally:
+        server.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+def test_ipv6() -> None:
+    """The health port listens on an IPv6 address in brackets."""
+    server = HealthServer("[::1]:0", Status(["one"], max_lag=900))
+    try:
+        assert server.url.startswith("http://[::1]:")
+        assert get(server.url, "/livez")[0] == 200
+    finally:
+        server.close()
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def status(clock: Clock) -> Status:
+    return Status(["one"], max_lag=900, monotonic=clock, now=clock)
+
+
+def cycle(status: Status, rest: float = 30.0, now: int = 5_000_000) -> None:
+    status(events.CycleBegan("one", "c", now - 60_000, None, now))
+    status(events.CycleEnded("one", "c", now, now, rest))
+
+
+def test_lag_counts_only_while_there_is_something_to_read(status: Status, clock: Clock) -> None:
+    """After a complete cycle the lag is zero however old the newest record is; it grows until the
+    next one, and an interval longer than the limit is not held against the source."""
+    status(events.CycleBegan("one", "c", 1000, 1000, 5_000_000))
+    (gauges,) = status.gauges()
+    assert gauges.lag == gauges.cursor_age == 4999.0
+    assert "the lag is 4999 s" in status.not_ready()[0]
+    cycle(status, rest=3600)
+    assert not status.not_ready()
+    clock.now += 3600
+    assert not status.not_ready()
+    assert status.gauges()[0].lag == 3600
+    clock.now += 3700
+    assert "more than 7200 s" in status.not_ready()[0]
+
+
+def test_stuck(status: Status, clock: Clock) -> None:
+    """/livez fails after a long silence that nobody announced, and not while a wait lasts."""
+    cycle(status, rest=86400)
+    clock.now += 86400 + PATIENCE - 1
+    assert not status.stuck()
+    clock.now += 2
+    assert "nothing happened" in status.stuck()[0]
+    cycle(status)
+    assert not status.stuck()
+    status(events.RequestRetried("one", Retrying(Unavailable("away"), 3, 300.0)))
+    clock.now += 300 + PATIENCE - 1
+    assert not status.stuck()
+    clock.now += 2
+    assert status.stuck()
+    status(events.SourceStopped("one", "give up"))
+    clock.now += 1e6
+    assert not status.stuck()
+
+
+def test_what_it_waits_for(status: Status, clock: Clock) -> None:
+    """/status says what fails, how often and when it is tried again, until it works."""
+    cycle(status)
+    status(events.RequestRetried("one", Retrying(Unavailable("away"), 2, 10.0)))
+    report = Report("logs", Outcome(Kind.RETRY, "busy"), 3, 100, 0.1, 5, 20.0)
+    status(events.ExportAttempted("one", report))
+    clock.now += 4
+    (source,) = status.report()["sources"]
+    assert source["waits_for"] == [
+        "alloy: away; attempt 2, next in 6 s",
+        "logs: busy; attempt 5, next in 16 s",
+    ]
+    assert status.report()["ready"] is True
+    status(events.CheckpointWriteFailed("one", "the disk is full", 2.0))
+    assert status.not_ready() == ["source one: checkpoint: the disk is full"]
+    status(events.Requested("one", 200, None))
+    status(events.Settled("one", 1, 0, 1, 1, 1, 0, 1, 4_000_000, 0, 5_000_000, True, now=5_000_000))
+    assert len(status.waiting()) == 1
+    cycle(status)
+    assert not status.waiting()
+
+
+def test_a_port_in_use(place: Place) -> None:
+    """A health port that is taken is a warning with the remedy; receiving goes on."""
+    records = place.fill(5)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = place.start("run", "--since", "60d", OTEL_ALLOY_HEALTH_ENDPOINT=endpoint)
+        assert place.otlp.wait_for(lambda otlp: otlp.span_count == 5, 60)
+        process.terminate()
+        ended = place.end(process)
+    assert ended.code == 0
+    assert f"WARNING no health port: cannot listen on {endpoint}" in ended.err
+    assert "OTEL_ALLOY_HEALTH_ENDPOINT" in ended.err
+    place.assert_exactly_once(place.ended(records))
+
+
+def test_the_command_serves(place: Place) -> None:
+    """`run` serves its health where it says; `run --once` opens no port."""
+    place.fill(5)
+    assert "health" not in place.once(OTEL_ALLOY_HEALTH_ENDPOINT="127.0.0.1:0").err
+    process = place.start("run", "--log-format", "json", OTEL_ALLOY_HEALTH_ENDPOINT="127.0.0.1:0")
+    assert process.stderr is not None
+    line = json.loads(process.stderr.readline())
+    url = line["message"].removeprefix("health: ").removesuffix("/status")
+    assert get(url, "/livez") == (200, "live\n")
+    assert json.loads(get(url, "/status")[1])["sources"][0]["source"] == "default"
+    process.terminate()
+    assert place.end(process).code == 0
+
+
+@contextmanager
+def manager(folder: Path, kind: str) -> Iterator[tuple[socket.socket, str]]:
+    """A service manager's socket, and what NOTIFY_SOCKET says of it."""
+    name = f"{folder}/notify" if kind == "path" else f"@otel-alloy-{os.getpid()}-{id(folder)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.settimeout(60)
+        listening.bind(name.replace("@", "\0"))
+        yield listening, name
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_systemd(place: Place, kind: str) -> None:
+    """systemd is told READY=1 once Alloy answers, WATCHDOG=1 while the loop turns, also where the
+    collector is away, and STOPPING=1 at the end; words come as STATUS=."""
+    if kind == "abstract" and sys.platform != "linux":
+        pytest.skip("abstract sockets are Linux's")
+    place.fill(5)
+    place.judge = lambda received: Answer(connection="drop")
+    with manager(place.folder, kind) as (listening, name):
+        process = place.start(
+            *("run", "--since", "60d", "--shutdown-timeout", "1s"),
+            NOTIFY_SOCKET=name,
+            WATCHDOG_USEC="400000",
+        )
+        messages: list[str] = []
+
+        def until(wanted: str) -> None:
+            while not any(wanted in message for message in messages):
+                messages.append(listening.recv(4096).decode())
+
+        until("READY=1")
+        until("WATCHDOG=1")
+        until("STATUS=source default: ")
+        process.send_signal(signal.SIGTERM)
+        until("STOPPING=1")
+        assert place.end(process).code == 0
+
+
+def test_systemd_and_a_refused_key(place: Place) -> None:
+    """A service whose key is refused never becomes ready, so that starting it fails."""
+    place.alloy.configure(api_key="another")
+    with manager(place.folder, "path") as (listening, name):
+        assert place.command("run", NOTIFY_SOCKET=name).code == 3
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                assert b"READY" not in listening.recv(4096)
+
+
+def test_systemd_watchdog_of_a_stuck_loop(tmp_path: Path, status: Status, clock: Clock) -> None:
+    """The watchdog is not fed where the loop is stuck, and not by a process it is not meant for."""
+    with manager(tmp_path, "path") as (listening, name):
+        listening.setblocking(False)
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3600000000"}
+        for pid, fed in ((str(os.getpid()), True), ("1", False)):
+            systemd = Systemd(environment | {"WATCHDOG_PID": pid}, status)
+            systemd.close()
+            systemd.tick()
+            assert (listening.recv(4096) == b"WATCHDOG=1") is fed
+            if fed:
+                listening.recv(4096)  # STATUS=
+                clock.now += PATIENCE + 1
+                systemd.tick()
+                with pytest.raises(BlockingIOError):
+                    assert b"WATCHDOG" not in listening.recv(4096)

@@ -1,0 +1,167 @@
+"""What the log says, how often, and what it never says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otel_alloy.log_throttle import LogThrottle
+from otel_alloy.observability.logging import FoldOthers, JsonLines, Lines, Masked
+from otel_alloy.testing.otlp_endpoint import Answer, Received
+
+if TYPE_CHECKING:
+    from conftest import Place
+
+CANARY = "canary-4711"
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(words: str, *args: object, name: str = "otel_alloy") -> logging.LogRecord:
+    return logging.LogRecord(name, logging.WARNING, "file", 1, words, args, None)
+
+
+def test_repetitions_are_folded() -> None:
+    """Of equal failures one line in 30 s appears, the next one tells how many there were, and one
+    of another kind is told at once."""
+    clock = Clock()
+    folding = LogThrottle(clock)
+    assert folding("traces") == ""
+    for _ in range(26):
+        clock.now += 1
+        assert folding("traces") is None
+    assert folding("logs") == ""
+    clock.now = 30
+    assert folding("traces") == " (27 times in the last 30 s)"
+    assert folding("traces") is None
+    clock.now = 90
+    assert folding("traces") == " (2 times in the last 60 s)"
+    clock.now = 200
+    assert folding("traces") == ""
+    assert folding.forget("traces") == 31
+    assert folding.forget("traces") == 0
+    assert folding("traces") == ""
+
+
+def test_other_libraries_are_folded() -> None:
+    """What another library repeats is folded too, and ours is not folded twice."""
+    fold = FoldOthers()
+    assert fold.filter(record("failed: %s", 1, name="opentelemetry.exporter"))
+    assert not fold.filter(record("failed: %s", 2, name="opentelemetry.exporter"))
+    assert fold.filter(record("something else", name="opentelemetry.exporter"))
+    for _ in range(2):
+        assert fold.filter(record("ours"))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (f"refused {CANARY}!", "refused ***!"),
+        ("invalid value jane.doe+x@example.com in user.email", "invalid value *** in user.email"),
+        ("https://me:secret@host:4318/v1 is away", "https://***:4318/v1 is away"),
+        ('{"email":"jane@example.com"}', '{"email":"***"}'),
+        ("3 @ 4 and @timestamp", "3 @ 4 and @timestamp"),
+    ],
+)
+def test_what_is_masked(words: str, shown: str) -> None:
+    """Secrets, e-mail addresses and passwords in URLs do not appear, whoever says them."""
+    mask = Masked([CANARY, "", "x"])
+    assert mask(words) == shown
+    assert json.loads(JsonLines(mask).format(record("%s", words)))["message"] == shown
+    assert Lines(mask).format(record("%s", words)).endswith(" WARNING " + shown)
+
+
+def test_a_line_is_a_line() -> None:
+    """Line breaks in what a far end says cannot make a second line; a traceback is in one JSON
+    object, with its secrets masked."""
+    assert "\n" not in Lines(Masked()).format(record("a\nb\r\nc"))
+    try:
+        raise ValueError(CANARY)
+    except ValueError as error:
+        entry = record("x")
+        entry.exc_info = (type(error), error, error.__traceback__)
+    line = JsonLines(Masked([CANARY])).format(entry)
+    assert "\n" not in line
+    assert CANARY not in line
+    assert "ValueError: ***" in json.loads(line)["exception"]
+
+
+def test_json(place: Place) -> None:
+    """With --log-format json all of standard error is JSON, one object per line; a cycle makes one
+    line at INFO, and lines of one cycle carry the same id."""
+    place.fill(300)
+    refusing = True
+
+    def judge(received: Received) -> Answer | None:
+        nonlocal refusing
+        if refusing and received.signal == "logs":
+            refusing = False
+            return Answer(status=503)
+        return None
+
+    place.judge = judge
+    done = place.once("--log-format", "json", "--batch-size", "50")
+    lines = [json.loads(line) for line in done.err.splitlines()]
+    assert [line["level"] for line in lines] == ["WARNING", "INFO", "INFO"], lines
+    assert "cannot deliver logs" in lines[0]["message"]
+    assert "logs are delivered again, after 1 failed attempts" in lines[1]["message"]
+    assert "300 spans and 300 log records" in lines[2]["message"]
+    assert len({line["cycle"] for line in lines}) == 1
+    assert {line["source"] for line in lines} == {"default"}
+    for line in lines:
+        assert line["time"].endswith("Z")
+    idle = place.once("--log-format", "json")
+    assert idle.err == ""
+
+
+def test_json_to_the_end(place: Place) -> None:
+    """An error that ends the command is a JSON line too, and the exit code is the same."""
+    place.alloy.configure(api_key="another")
+    done = place.command("run", "--log-format", "json", ALLOY_API_KEY=CANARY)
+    assert done.code == 3
+    (line,) = [json.loads(line) for line in done.err.splitlines()]
+    assert (line["level"], CANARY in done.err) == ("ERROR", False)
+    assert "check ALLOY_API_KEY" in line["message"]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_nothing_secret_and_nobody(place: Place, log_format: str) -> None:
+    """Through a run with every kind of trouble the log holds no key, no header and no user, also
+    where the OTLP endpoint quotes them."""
+    records = place.fill(100, lifecycle="terminal")
+    poison = records[50]["data"]["executionId"].encode()
+    person = "jane.doe@example.com"
+    answers = iter((Answer(status=503, message=CANARY), Answer(status=401, message=CANARY)))
+
+    def judge(received: Received) -> Answer | None:
+        if poison in received.body:
+            return Answer(status=400, message=f"{person} of {CANARY} is invalid")
+        if received.signal == "logs":
+            return next(answers, Answer(rejected=0, message=f"{CANARY}: {person} looks odd"))
+        return None
+
+    place.judge = judge
+    done = place.once(
+        *("--log-format", log_format),
+        ALLOY_API_KEY=CANARY,
+        OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{CANARY}",
+        OTEL_ALLOY_PRIVACY_KEY=CANARY,
+    )
+    assert "1 set aside" in done.err
+    assert "looks odd" in done.err
+    said = done.out + done.err
+    assert CANARY not in said
+    assert "@" not in said
+    assert "HTTP Request" not in said
+    for r in records:
+        assert r.get("userId", "?") not in said

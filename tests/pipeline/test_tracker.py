@@ -1,0 +1,381 @@
+"""Joining: which records become a span, which a log record, which nothing, and what is remembered.
+
+A `Source` here stands for one source over several batches and processes: its `restart` loads what
+was settled, as a crash does.
+"""
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_alloy.alloy.models import read_page
+from otel_alloy.checkpoint.store import Progress, RejectedRecord, Settlement, State
+from otel_alloy.mapping.convert import Role
+from otel_alloy.pipeline.tracker import Batch, ExecutionTracker
+from otel_alloy.testing.simulator import iso
+
+T0 = 1_745_948_650_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+OVERLAP = 2 * MINUTE
+START, END, FAIL = "executionStarted", "executionFinished", "executionError"
+
+
+def notification(identity: str, message: str | None, at: int, execution: str = "e") -> Any:
+    found: dict[str, Any] = {
+        "_id": identity,
+        "message": message,
+        "data": {"executionId": execution},
+        "createdAt": iso(T0 + at),
+        "startedAt": iso(T0),
+    }
+    return found
+
+
+class Kept:
+    """What a store keeps, as `tests/checkpoint` holds every store to it, without a file."""
+
+    def __init__(self) -> None:
+        self._state = State()
+
+    def load(self) -> State:
+        return copy.deepcopy(self._state)
+
+    def settle(self, s: Settlement) -> None:
+        state, text = self._state, {e: replace(o, original=o.text()) for e, o in s.opened.items()}
+        state.progress = replace(s.progress)
+        state.seen = {
+            i: x for i, x in (state.seen | s.seen).items() if x.created >= s.forget_before
+        }
+        state.open = {e: o for e, o in (state.open | text).items() if e not in s.closed}
+        ended = (state.ended | s.ended).items()
+        state.ended = {e: until for e, until in ended if until >= s.forget_ended_before}
+
+
+class Source:
+    """A joiner with a store behind it. `made` are (role, `_id`) of everything settled."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = {"overlap_ms": OVERLAP, "incomplete_after_ms": DAY} | options
+        self.store = Kept()
+        self.made: list[tuple[Role, str | None]] = []
+        self.set_aside: list[RejectedRecord] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.state = self.store.load()
+        self.joiner = ExecutionTracker("s", self.state, **self.options)
+
+    def take(self, *entries: Any, batch: Batch | None = None) -> Batch:
+        batch = batch or self.joiner.batch()
+        page = read_page(json.dumps({"notifications": entries}).encode())
+        self.joiner.take(batch, page.records, page.bad, now=T0)
+        return batch
+
+    def settle(self, batch: Batch, high: int | None = None) -> list[tuple[Role, str | None]]:
+        """Delivers and settles; what was made."""
+        made = [(x.role, x.notification.id) for x in batch.executions]
+        self.joiner.advance(batch, None if high is None else T0 + high)
+        self.store.settle(batch.settlement)
+        self.made += made
+        self.set_aside += batch.settlement.set_aside
+        return made
+
+    def page(self, *entries: Any, high: int | None = None) -> list[tuple[Role, str | None]]:
+        return self.settle(self.take(*entries), high)
+
+    def give_up(self, now: int) -> list[tuple[Role, str | None]]:
+        batch = self.joiner.batch()
+        self.joiner.give_up(batch, T0 + now)
+        return self.settle(batch)
+
+
+@pytest.fixture(params=["same process", "after a restart"])
+def between(request: pytest.FixtureRequest) -> Callable[[Source], None]:
+    """What happens between two pages: nothing, or a restart from the store. What is promised must
+    not depend on it."""
+    return (lambda source: None) if request.param == "same process" else Source.restart
+
+
+Between = Callable[[Source], None]
+
+
+def test_start_then_end_is_one_span(between: Between) -> None:
+    """The start is remembered, the end makes the span, with the start's `startedAt`."""
+    source = Source()
+    assert source.page(notification("a", START, 0)) == []
+    between(source)
+    assert list(source.state.open) == ["e"]
+    batch = source.take(notification("b", END, 500))
+    assert [x.started_at for x in batch.executions] == [iso(T0)]
+    assert source.settle(batch) == [(Role.ENDED, "b")]
+    between(source)
+    assert source.state.open == {}
+
+
+def test_start_and_end_in_one_page() -> None:
+    """Within one batch nothing needs to be remembered as open."""
+    source = Source()
+    batch = source.take(notification("a", START, 0), notification("b", FAIL, 5))
+    assert batch.settlement.opened == {} and batch.settlement.closed == {"e"}
+    assert source.settle(batch) == [(Role.ENDED, "b")]
+
+
+def test_a_record_is_made_once(between: Between) -> None:
+    """What the overlap brings again, in any message, makes nothing; it is counted as repeated."""
+    source = Source(started_logs=True)
+    entries = [
+        notification("a", START, 0),
+        notification("b", END, 5),
+        notification("c", "executionPaused", 6, "other"),
+        notification("d", None, 7, "third"),
+        [1],
+    ]
+    assert len(source.page(*entries, high=7)) == 3
+    between(source)
+    batch = source.take(*entries)
+    assert (batch.received, batch.repeated, len(batch)) == (5, 5, 0)
+    assert source.settle(batch, 7) == [] and len(source.set_aside) == 2
+
+
+def test_the_same_record_twice_in_a_page() -> None:
+    """A page that holds a record twice makes it once."""
+    source = Source()
+    assert source.page(notification("a", END, 0), notification("a", END, 0)) == [(Role.ENDED, "a")]
+
+
+@pytest.mark.parametrize(("first", "second"), [(FAIL, END), (END, FAIL), (END, END), (FAIL, FAIL)])
+def test_a_second_terminal_record_is_a_log_record(
+    between: Between, first: str, second: str
+) -> None:
+    """A retry that finishes an execution which had failed adds a log record, never a second span
+    with the same ids."""
+    source = Source()
+    source.page(notification("a", first, 0), high=0)
+    between(source)
+    assert source.page(notification("b", second, MINUTE), high=MINUTE) == [(Role.ENDED_AGAIN, "b")]
+
+
+def test_a_failed_execution_is_remembered_longer(between: Between) -> None:
+    """A failure may be followed by a success hours later; it is remembered as long as an open
+    execution, and then forgotten."""
+    source = Source()
+    source.page(notification("a", FAIL, 0), high=0)
+    source.page(notification("x", END, 20 * HOUR, "x"), high=20 * HOUR)
+    between(source)
+    assert source.page(notification("b", END, 21 * HOUR), high=21 * HOUR) == [
+        (Role.ENDED_AGAIN, "b")
+    ]
+    source.page(notification("y", END, 26 * HOUR, "y"), high=26 * HOUR)
+    between(source)
+    assert source.state.ended == {}
+
+
+def test_an_end_before_its_late_start(between: Between) -> None:
+    """A start that becomes visible after its end opens nothing."""
+    source = Source()
+    assert source.page(notification("b", END, 500), high=500) == [(Role.ENDED, "b")]
+    between(source)
+    assert source.page(notification("a", START, 0)) == []
+    assert source.state.open == {}
+    between(source)
+    assert source.give_up(30 * HOUR) == []
+
+
+def test_changed_in_place(between: Between) -> None:
+    """The same `_id` with a new message is news: it ends the execution that it opened."""
+    source = Source()
+    source.page(notification("a", START, 0), high=0)
+    between(source)
+    assert source.page(notification("a", END, 0)) == [(Role.ENDED, "a")]
+    assert source.state.open == {}
+    between(source)
+    assert source.page(notification("a", END, 0)) == []
+
+
+def test_incomplete_after_the_limit_and_its_end_later(between: Between) -> None:
+    """An execution without an end becomes incomplete once, at the limit and not before; an end
+    that comes later still is a log record, as its span is out."""
+    source = Source()
+    source.page(notification("a", START, 0), high=0)
+    between(source)
+    assert source.give_up(DAY - 1) == []
+    assert source.give_up(DAY) == [(Role.INCOMPLETE, "a")]
+    between(source)
+    assert source.give_up(2 * DAY) == [] and source.state.open == {}
+    late = 30 * DAY
+    source.page(notification("x", END, late - 1, "x"), high=late - 1)
+    between(source)
+    assert source.page(notification("b", END, late), high=late) == [(Role.ENDED_AGAIN, "b")]
+
+
+def test_open_executions_are_asked_for_ever_more_rarely(between: Between) -> None:
+    """A record that changed in place is found by asking for its execution: after the overlap, then
+    at twice the age each time, and once more before it is given up."""
+    source = Source()
+    source.page(notification("a", START, 0), high=0)
+    asked = []
+    for now in range(0, DAY + HOUR, MINUTE):
+        if now % (7 * MINUTE) == 0:
+            between(source)
+        for execution in source.joiner.due(T0 + now):
+            batch = source.joiner.batch()
+            source.joiner.asked(batch, execution)
+            source.settle(batch)
+            asked.append(now)
+    assert asked[0] == OVERLAP and asked[-1] == DAY and len(asked) == 11
+    assert all(later >= 2 * earlier for earlier, later in pairwise(asked[:-1]))
+
+
+def test_where_ends_are_records_of_their_own_nothing_is_asked_for() -> None:
+    """Once an end came under another `_id` than its start, asking by id is known to be idle."""
+    source = Source()
+    source.page(notification("a", START, 0, "e1"), notification("b", START, 0, "e2"))
+    assert source.joiner.due(T0 + HOUR) == ["e1", "e2"]
+    source.page(notification("c", END, 5, "e1"))
+    assert source.joiner.due(T0 + HOUR) == []
+
+
+def test_without_message_a_record_is_set_aside(between: Between) -> None:
+    """A record that says nothing is kept with its JSON and the reason, once, and opens nothing."""
+    source = Source()
+    entry = notification("a", None, 0)
+    assert source.page(entry, high=0) == []
+    between(source)
+    assert source.page(entry) == []
+    (aside,) = source.set_aside
+    assert (aside.source, aside.signals, aside.role) == ("s", "source", "other")
+    assert "message" in aside.reason and json.loads(aside.original) == entry
+
+
+def test_an_unreadable_record_is_set_aside_once(between: Between) -> None:
+    """What is no notification is kept with its JSON; its neighbours are made; the overlap does not
+    bring it again."""
+    source = Source()
+    page = [notification("a", END, 0), ["no record"], notification("b", END, 1, "f")]
+    assert source.page(*page, high=1) == [(Role.ENDED, "a"), (Role.ENDED, "b")]
+    between(source)
+    assert source.page(*page, high=1) == []
+    (aside,) = source.set_aside
+    assert json.loads(aside.original) == ["no record"] and aside.signals == "source"
+
+
+def test_a_message_of_tomorrow() -> None:
+    """An unknown message makes a log record and neither opens nor closes anything."""
+    source = Source()
+    source.page(notification("a", START, 0))
+    assert source.page(notification("b", "executionPaused", 5)) == [(Role.OTHER, "b")]
+    assert list(source.state.open) == ["e"]
+
+
+def test_terminal_without_any_identity() -> None:
+    """A terminal record that names neither execution nor itself is handed on: converting it will
+    fail, and only it is set aside."""
+    source = Source()
+    assert source.page({"message": END, "createdAt": iso(T0)}) == [(Role.OTHER, None)]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_started_logs(wanted: bool) -> None:
+    """A start is a log record only where asked for."""
+    source = Source(started_logs=wanted)
+    made = source.page(notification("a", START, 0))
+    assert made == ([(Role.STARTED, "a")] if wanted else [])
+
+
+def test_every_execution_has_its_json() -> None:
+    """What may have to be set aside can be written down, also an incomplete one after a restart."""
+    source = Source()
+    source.page(notification("a", START, 0))
+    batch = source.take(notification("b", END, 5, "f"))
+    assert json.loads(batch.original(0))["_id"] == "b"
+    source.settle(batch)
+    source.restart()
+    given_up = source.joiner.batch()
+    source.joiner.give_up(given_up, T0 + DAY)
+    assert json.loads(given_up.original(0)) == notification("a", START, 0)
+
+
+def test_progress_only_grows() -> None:
+    """A batch that reaches less far (an overlap that brought nothing) moves nothing back."""
+    source = Source()
+    source.page(notification("a", END, 1000), high=1000)
+    source.page(high=500)
+    source.page(high=None)
+    source.restart()
+    assert source.state.progress == Progress(high=T0 + 1000)
+
+
+def test_memory_is_bounded(between: Between) -> None:
+    """A day of traffic: what is remembered is what the overlap and open or failed executions need,
+    in memory and in the store alike."""
+    source = Source()
+    per_minute = 30
+    for minute in range(26 * 60):
+        at = minute * MINUTE
+        entries = []
+        for n in range(per_minute):
+            name, moment = f"{minute}.{n}", at + n * 2000
+            entries.append(notification(f"s{name}", START, moment, name))
+            message = FAIL if n == 0 else END
+            entries.append(notification(f"e{name}", message, moment + 1, name))
+        source.page(*entries, high=at + (per_minute - 1) * 2000 + 1)
+        if minute % 100 == 0:
+            between(source)
+    kept = 2 * per_minute * (OVERLAP // MINUTE + 1)
+    assert len(source.state.seen) <= kept
+    assert len(source.state.ended) <= (DAY + OVERLAP) // MINUTE + 1
+    assert source.state.open == {}
+    assert len(source.joiner._has_span) <= len(source.state.ended) + kept
+    memory = State(source.state.progress, dict(source.state.seen), {}, dict(source.state.ended))
+    source.restart()
+    assert source.state == memory
+
+
+lives = st.lists(
+    st.tuples(
+        st.integers(0, 5),  # execution
+        st.sampled_from([START, END, FAIL, "executionPaused"]),
+        st.integers(0, 3 * MINUTE),  # createdAt
+        st.integers(0, 2),  # which record of that kind
+    ),
+    max_size=30,
+)
+
+
+@given(lives, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_one_span_and_one_log_record_each(
+    life: list[tuple[int, str, int, int]], restarts: list[bool], crash: bool
+) -> None:
+    """Whatever arrives in whatever order, with each page read twice and restarts in between:
+    exactly one span for each execution that ended, one log record for each terminal record, and
+    what a process makes that died before settling is made again the same."""
+    source = Source()
+    for entry, restart in zip(life, restarts, strict=False):
+        execution, message, at, which = entry
+        one = notification(f"{message}{execution}.{which}", message, at, f"e{execution}")
+        if crash:
+            lost = [(x.role, x.notification.id) for x in source.take(one).executions]
+            source.restart()
+            assert source.page(one) == lost
+        else:
+            source.page(one)
+        if restart:
+            source.restart()
+        assert source.page(one) == []
+    source.give_up(2 * DAY)
+    terminal = {(e, m, w) for e, m, _, w in life if m in (END, FAIL)}
+    roles = Counter(role for role, _ in source.made)
+    ended = {e for e, _, _ in terminal}
+    started = {e for e, m, _, _ in life if m == START}
+    assert roles[Role.ENDED] == len(ended)
+    assert roles[Role.ENDED] + roles[Role.ENDED_AGAIN] == len(terminal)
+    assert roles[Role.INCOMPLETE] == len(started - ended)

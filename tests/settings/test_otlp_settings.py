@@ -1,0 +1,169 @@
+"""Guarantees of `settings`: the specification's rules, all mistakes at once, no secret shown."""
+
+from pathlib import Path
+
+import pytest
+from opentelemetry.util.re import parse_env_headers
+
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.otlp.answers import Signal
+from otel_alloy.otlp.senders import open_senders
+from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
+
+P = "OTEL_EXPORTER_OTLP_"
+
+
+def good(_signal: Signal = "traces", /, **variables: str) -> OtlpSettings:
+    settings, mistakes = otlp_settings({P + k: v for k, v in variables.items()}, _signal)
+    assert mistakes == []
+    return settings
+
+
+def mistakes(**variables: str) -> list[str]:
+    return otlp_settings({P + k: v for k, v in variables.items()}, "traces")[1]
+
+
+def test_defaults() -> None:
+    """Nothing set: OTLP/HTTP to this machine, 10 s, no compression, no headers."""
+    settings = good()
+    assert settings == OtlpSettings("traces", endpoint="http://localhost:4318/v1/traces")
+    assert good("logs").endpoint == "http://localhost:4318/v1/logs"
+    assert good(PROTOCOL="grpc").endpoint == "localhost:4317"
+    assert (settings.timeout, settings.compression, settings.headers) == (10.0, "none", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "endpoint"),
+    [
+        ("ENDPOINT", "http://c:4318", "http://c:4318/v1/traces"),
+        ("ENDPOINT", "http://c:4318/", "http://c:4318/v1/traces"),
+        ("ENDPOINT", "https://c/my/", "https://c/my/v1/traces"),
+        ("ENDPOINT", "https://c?key=1", "https://c/v1/traces?key=1"),
+        ("TRACES_ENDPOINT", "http://c:4318", "http://c:4318/"),
+        ("TRACES_ENDPOINT", "https://c/v1/traces/", "https://c/v1/traces/"),
+        ("LOGS_ENDPOINT", "https://elsewhere", "http://localhost:4318/v1/traces"),
+        ("ENDPOINT", "  ", "http://localhost:4318/v1/traces"),
+        ("ENDPOINT", "http://[::1]:4318", "http://[::1]:4318/v1/traces"),
+    ],
+)
+def test_http_endpoints(name: str, value: str, endpoint: str) -> None:
+    """The base gets /v1/<signal>; the signal's own endpoint stays as it is (exporter.md)."""
+    assert good(**{name: value}).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("value", "insecure", "target", "plain"),
+    [
+        ("http://c:4317", "false", "c:4317", True),
+        ("https://c:4317", "true", "c:4317", False),
+        ("https://c", "", "c:443", False),
+        ("http://c/path", "", "c:80", True),
+        ("c:4317", "", "c:4317", False),
+        ("c:4317", "TRUE", "c:4317", True),
+        ("dns:///c:4317", "true", "dns:///c:4317", True),
+        ("unix:///run/otel.sock", "true", "unix:///run/otel.sock", True),
+    ],
+)
+def test_grpc_endpoints(value: str, insecure: str, target: str, plain: bool) -> None:
+    """The scheme decides about TLS; without one INSECURE does, and it is false by default."""
+    settings = good(PROTOCOL="grpc", ENDPOINT=value, INSECURE=insecure)
+    assert (settings.endpoint, settings.insecure) == (target, plain)
+
+
+def test_the_signals_own_variable_wins_whole() -> None:
+    """A signal's variable replaces the general one; headers are not merged (as in the SDK)."""
+    settings = good(
+        TIMEOUT="3", TRACES_TIMEOUT="4.5", HEADERS="a=1", TRACES_HEADERS="b=2", COMPRESSION="none",
+        TRACES_COMPRESSION="gzip", PROTOCOL="grpc", TRACES_PROTOCOL="http/protobuf",
+    )  # fmt: skip
+    assert settings.timeout == 4.5
+    assert settings.headers == (("b", "2"),)
+    assert settings.compression == "gzip"
+    assert settings.protocol == "http/protobuf"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "api-key=abc",
+        "Authorization=Bearer%20abc%3D%3D,x=",
+        "Authorization=Basic dXNlcjpwdw==",
+        " a = 1 , b=2%2C3 ,",
+        "a=%C3%A4",
+    ],
+)
+def test_headers_mean_what_they_mean_to_the_sdk(value: str) -> None:
+    """Users' existing header settings give the same headers as in opentelemetry-python."""
+    assert dict(good(HEADERS=value).headers) == dict(parse_env_headers(value, liberal=True))
+
+
+def test_user_and_password_in_the_url_become_a_header() -> None:
+    """A password in the endpoint works and stays out of what is shown."""
+    settings = good(ENDPOINT="https://me:p%40ss@c:4318?token=sesame")
+    assert settings.endpoint == "https://c:4318/v1/traces?token=sesame"
+    assert dict(settings.headers) == {"authorization": "Basic bWU6cEBzcw=="}
+    assert "sesame" not in repr(settings) and "bWU6" not in repr(settings)
+
+
+def test_repr_hides_header_values() -> None:
+    """Neither `repr` nor `str` of the settings shows a header value; names are shown."""
+    shown = f"{good(HEADERS='api-key=s3cret')!r} {good(HEADERS='api-key=s3cret')}"
+    assert "s3cret" not in shown and "api-key" in shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PROTOCOL": "http/json"}, ["PROTOCOL", "'http/json'", "http/protobuf"]),
+        ({"TRACES_PROTOCOL": "HTTP"}, ["TRACES_PROTOCOL", "'HTTP'"]),
+        ({"COMPRESSION": "zstd"}, ["COMPRESSION", "'zstd'", "gzip"]),
+        ({"TIMEOUT": "1e9"}, ["TIMEOUT", "'1e9'", "milliseconds from 1000"]),
+        ({"TIMEOUT": "0"}, ["TIMEOUT", "not 0"]),
+        ({"TIMEOUT": "-1"}, ["TIMEOUT"]),
+        ({"TIMEOUT": "10s"}, ["TIMEOUT", "'10s'"]),
+        ({"TIMEOUT": "inf"}, ["TIMEOUT"]),
+        ({"INSECURE": "yes"}, ["INSECURE", "'yes'", "true or false"]),
+        ({"ENDPOINT": "collector:4318"}, ["ENDPOINT", "'collector:4318'", "http://host:port"]),
+        ({"ENDPOINT": "http://c:99999"}, ["ENDPOINT"]),
+        ({"ENDPOINT": "ftp://c"}, ["ENDPOINT"]),
+        ({"ENDPOINT": "http://"}, ["ENDPOINT"]),
+        ({"ENDPOINT": "http://a b"}, ["ENDPOINT"]),
+        ({"CERTIFICATE": "/nonexistent/ca.pem"}, ["CERTIFICATE", "/nonexistent/ca.pem", "PEM"]),
+        ({"CLIENT_CERTIFICATE": "/"}, ["CLIENT_CERTIFICATE", "'/'"]),
+        ({"HEADERS": "a=1,s3cret"}, ["HEADERS", "place 2", "%2C"]),
+        ({"HEADERS": "a b=s3cret"}, ["HEADERS", "place 1"]),
+        ({"HEADERS": "a=s3cret%0d%0aHost: x"}, ["HEADERS", "'a'", "control"]),
+        ({"HEADERS": "a=s3cret%C3%A4", "PROTOCOL": "grpc"}, ["HEADERS", "'a'", "ASCII"]),
+        ({"ENDPOINT": "me:s3cret@c:4318"}, ["ENDPOINT"]),
+    ],
+)
+def test_each_mistake_is_named_with_a_remedy(variables: dict[str, str], words: list[str]) -> None:
+    """One mistake, one sentence: the variable, its value, what to write; never a secret."""
+    (mistake,) = mistakes(**variables)
+    assert all(word in mistake for word in words)
+    assert "s3cret" not in mistake
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    """Nobody has to start the program five times to find five mistakes."""
+    key = tmp_path / "key.pem"
+    key.write_text("")
+    found = mistakes(
+        PROTOCOL="x", TIMEOUT="x", COMPRESSION="x", INSECURE="x", ENDPOINT="x", HEADERS="x",
+        CERTIFICATE="x", CLIENT_KEY=str(key),
+    )  # fmt: skip
+    assert len(found) == 8
+
+
+def test_opening_names_each_mistake_once() -> None:
+    """A general variable that is wrong for both signals is one mistake."""
+    with pytest.raises(ConfigurationError) as error:
+        open_senders({P + "TIMEOUT": "x", P + "LOGS_PROTOCOL": "y"}, "test")
+    assert len(error.value.mistakes) == 2
+
+
+def test_a_timeout_keeps_its_meaning_in_seconds_and_in_milliseconds() -> None:
+    """opentelemetry-python's `10` and the specification's `10000` are the same ten seconds."""
+    for value in ("10", "10000"):
+        settings, mistakes = otlp_settings({"OTEL_EXPORTER_OTLP_TIMEOUT": value}, "traces")
+        assert (settings.timeout, mistakes) == (10.0, [])
