@@ -15,9 +15,28 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from otel_alloy.alloy.retry import Retrying
+from otel_alloy.alloy.source import Requested, RequestRetried
 from otel_alloy.mapping.convert import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
+
+__all__ = [
+    "Advanced",
+    "CheckpointWriteFailed",
+    "Counts",
+    "CycleBegan",
+    "CycleEnded",
+    "ExportAttempted",
+    "GapFound",
+    "Observe",
+    "Planned",
+    "Position",
+    "Received",
+    "RequestRetried",
+    "Requested",
+    "Settled",
+    "SourceStopped",
+    "tell_all",
+]
 
 Observe = Callable[[object], None]
 """Is told each event; does not block and does not raise."""
@@ -36,17 +55,6 @@ class CycleBegan:
 
 
 @dataclass(frozen=True, slots=True)
-class Requested:
-    """A request to Alloy has ended. `status`: of its HTTP answer, None where there was none.
-    `error`: the name of the exception that was made of it, if any."""
-
-    source: str
-    status: int | None
-    error: str | None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class GapFound:
     """Records created between `after`, up to where all was read, and `oldest`, the oldest that
     Alloy shows, may be lost: Alloy has removed what is older (`otel_alloy.alloy.retention`)."""
@@ -54,14 +62,6 @@ class GapFound:
     source: str
     after: int
     oldest: int
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRetried:
-    """A request to Alloy failed and is repeated."""
-
-    source: str
-    retrying: Retrying
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +89,47 @@ class CheckpointWriteFailed:
     wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A batch was settled. Counts are of this batch; `high`, `start` and `before` tell how far
-    the source is in its window. `open`: executions that have not ended. `hook_failures`: how often
-    the mapping's hook failed. `ended()` makes the facts of the batch's ended executions, only while
-    the event is being observed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a settled batch held and what became of it. `received`: records, of which `repeated`
+    were known. `executions`: what was to be delivered; `spans`, `log_records`: what was sent.
+    `rejected`: what was set aside. `hook_failures`: how often the mapping's hook failed.
+    `requests`: sent to Alloy since the batch before."""
 
-    source: str
-    received: int
-    repeated: int
-    executions: int
-    spans: int
-    log_records: int
-    set_aside: int
-    requests: int
+    received: int = 0
+    repeated: int = 0
+    executions: int = 0
+    spans: int = 0
+    log_records: int = 0
+    rejected: int = 0
+    requests: int = 0
+    hook_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far a source is. `high`: newest createdAt with everything before it settled, None where
+    nothing is. `start`, `before`: the window, of which `last` says whether it is read to its end.
+    `now`: Alloy's clock. `open`: executions that have not ended."""
+
     high: int | None
     start: int
     before: int
     last: bool
-    cycle: str = ""
     now: int = 0
     open: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A batch was settled. `ended()` makes the facts of the batch's ended executions, only while
+    the event is being observed."""
+
+    source: str
+    cycle: str = ""
+    counts: Counts
+    position: Position
     ended: Callable[[], Iterable[ExecutionFacts]] = field(default=tuple, repr=False, compare=False)
-    hook_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

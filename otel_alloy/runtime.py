@@ -1,0 +1,63 @@
+"""Time, waiting, chance and threads: handed in at the top and passed down, never taken.
+
+No other module asks the machine for the time, sleeps, draws a random number or starts a thread for
+the receiver's work. So a test runs hours in milliseconds, in an order that it chooses.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Task(Protocol):
+    """Work that was started beside the caller's."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for its end, at most `timeout` seconds."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """`clock`: Unix seconds. `monotonic`: seconds that never jump. `wait(seconds)`: sleeps, and
+    says whether the end was asked for, at once where it was. `stopping()`: whether it was.
+    `random()`: in [0, 1). `spawn(function, name)`: starts it in a thread of that name."""
+
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    wait: Callable[[float], bool]
+    stopping: Callable[[], bool]
+    random: Callable[[], float]
+    spawn: Callable[[Callable[[], None], str], Task]
+
+    def now_ms(self) -> int:
+        """Our clock, Unix ms."""
+        return int(self.clock() * 1000)
+
+    def short_id(self) -> str:
+        """Eight hexadecimal digits, to tell one piece of work from others in a log."""
+        return f"{int(self.random() * 2**32):08x}"
+
+
+def system_runtime(stop: threading.Event | None = None) -> Runtime:
+    """The machine's own. `stop`: ends every wait; None for work that only an interrupt ends."""
+    event = stop or threading.Event()
+    return Runtime(
+        time.time, time.monotonic, event.wait, event.is_set, random.random, spawn_thread
+    )
+
+
+def spawn_thread(function: Callable[[], None], name: str) -> threading.Thread:
+    """A daemon thread, started."""
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    thread.start()
+    return thread
