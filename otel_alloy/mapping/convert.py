@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Work
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
 from otel_alloy.mapping import encode, semconv
+from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
@@ -43,26 +45,13 @@ _ENDED, _ENDED_AGAIN = Role.ENDED, Role.ENDED_AGAIN  # for speed: an enum finds 
 @dataclass(slots=True)
 class Execution:
     """One thing to convert: a notification, its role, and the `startedAt` that its start record
-    told (used where the notification itself has none). `trace_id`: set by the converter where a
-    hook attached the execution to another trace."""
+    told (used where the notification itself has none). `trace_id`: set by the converter where there
+    is a hook, which may have moved the execution to another trace."""
 
     notification: Notification
     role: Role
     started_at: str | int | float | None = None
     trace_id: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionFacts:
-    """An execution that ended, as metrics see it: nothing of its user. Times in Unix ns."""
-
-    workflow: str | None
-    integration: str | None
-    outcome: Literal["success", "error", "incomplete"]
-    start: int
-    end: int
-    trace_id: bytes
-    span_id: bytes
 
 
 class Attached(NamedTuple):
@@ -94,10 +83,11 @@ class Unconvertible(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kind:
-    """What executions of one outcome have in common, serialized. `words`: how the body goes on
-    after the workflow's name."""
+    """What executions of one outcome have in common, serialized but for `attributes`. `words`: how
+    the body goes on after the workflow's name."""
 
     words: bytes
+    attributes: Mapping[str, str]
     log_head: bytes
     log_event: bytes
     log_attributes: bytes
@@ -109,9 +99,11 @@ def _kind(
     words: str, severity: int, severity_text: str, event: str, outcome: str = "", error: str = ""
 ) -> _Kind:
     pairs = ((semconv.EXECUTION_OUTCOME, outcome), (semconv.ERROR_TYPE, error))
-    attributes = [encode.attribute(k, v) for k, v in pairs if v]
+    plain = {key: value for key, value in pairs if value}
+    attributes = [encode.attribute(key, value) for key, value in plain.items()]
     return _Kind(
         words.encode(),
+        plain,
         encode.log_head(severity, severity_text),
         encode.log_event(event),
         encode.log_attributes([*attributes, encode.attribute(semconv.EVENT_NAME, event)]),
@@ -254,14 +246,8 @@ class Converter:
         n, role = execution.notification, execution.role
         if not self._started_logs and role is Role.STARTED:
             return None, None
-        data = n.data
-        uuid = data.executionUuid or "" if data else ""
-        execution_id = data.executionId or "" if data else ""
-        notification_id = n.id or ""
-        key = uuid or execution_id or notification_id
-        if not key:
-            raise Unconvertible("it has neither executionUuid, executionId nor _id")
-        trace_id, span_id = execution_ids(key)
+        uuid, execution_id, notification_id = _identity(n)
+        trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
         start, end, observed, adjusted = _times(execution)
         common = self._repeating(n)
         texts = self._texts(execution_id, uuid, notification_id)
@@ -271,10 +257,9 @@ class Converter:
         attached = _NOT_ATTACHED
         if self._attach is not None:
             attached = self._attach(n, span_id, self._clean)
-            execution.trace_id = attached.trace_id
-            trace_id = attached.trace_id or trace_id
+            execution.trace_id = trace_id = attached.trace_id or trace_id
         if role is _ENDED or role is _ENDED_AGAIN:
-            kind = _FAILED if n.message == ERROR else _FINISHED
+            kind = _ended_kind(n)
             body = common.label + kind.words + duration_text(end - start).encode()
             span_form, log_form = _forms(kind, adjusted, *sizes)
         else:
@@ -297,6 +282,41 @@ class Converter:
         record = log_form.fill(trace_id, span_id, end, observed, body, common.log, (*texts, uid))
         return span, record
 
+    def facts(self, execution: Execution) -> ExecutionFacts | None:
+        """What the span of `execution` tells, without making the span; None where it has none.
+
+        The hook is asked only where `convert` has not asked it. Raises Unconvertible as `convert`.
+        """
+        n, role = execution.notification, execution.role
+        if role is not _ENDED and role is not Role.INCOMPLETE:
+            return None
+        uuid, execution_id, notification_id = _identity(n)
+        trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
+        start, end, _, adjusted = _times(execution)
+        if execution.trace_id is None and self._attach is not None:
+            execution.trace_id = self._attach(n, span_id, self._clean).trace_id
+        ids = (
+            (semconv.EXECUTION_ID, execution_id),
+            (semconv.EXECUTION_UUID, uuid),
+            (semconv.NOTIFICATION_ID, notification_id),
+        )
+        attributes = self._attributes(n)
+        attributes.update((key, self._clean(value)) for key, value in ids if value)
+        attributes.update(_ended_kind(n).attributes if role is _ENDED else _INCOMPLETE.attributes)
+        if adjusted:
+            attributes[semconv.TIME_ADJUSTED] = True
+        name = str(attributes.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
+        return ExecutionFacts(
+            execution.trace_id or trace_id, span_id, start, end, name, attributes
+        )
+
+    def ended(self, executions: Iterable[Execution]) -> Iterator[ExecutionFacts]:
+        """The facts of those that have a span, one by one; what cannot be converted is left out."""
+        for execution in executions:
+            with suppress(Unconvertible):
+                if (facts := self.facts(execution)) is not None:
+                    yield facts
+
     def _repeating(self, n: Notification) -> _Repeating:
         workflow, user = n.forgeWorkflow, n.user
         integration = workflow.integrationId if isinstance(workflow, Workflow) else None
@@ -318,40 +338,13 @@ class Converter:
         if found is None:
             if len(self._cache) >= _CACHE:
                 self._cache.clear()
-            found = self._cache[key] = self._serialize(n, integration)
+            found = self._cache[key] = self._serialize(n)
         return found
 
-    def _serialize(self, n: Notification, integration: Integration | str | None) -> _Repeating:
-        workflow, user = n.forgeWorkflow, n.user
-        name = workflow.name if isinstance(workflow, Workflow) else None
-        workflow_id = n.forgeWorkflowId or (workflow if isinstance(workflow, str) else None)
-        user_id = n.userId or (user if isinstance(user, str) else None)
-        if isinstance(integration, Integration):
-            integration_values = (integration.id, integration.name, integration.blockId)
-        else:
-            integration_values = (integration, None, None)
-        email, full_name, user_hash = self._personal(n)
-        values: tuple[tuple[str, str | int | bool | None], ...] = (
-            (semconv.WORKFLOW_NAME, name),
-            (semconv.WORKFLOW_ID, workflow_id),
-            (semconv.WORKFLOW_INSTALLATION_ID, n.workflowId),
-            (semconv.WORKFLOW_VERSION, n.workflowVersion),
-            (semconv.WORKFLOW_CUSTOM_VERSION, n.customVersion),
-            (semconv.INTEGRATION_ID, integration_values[0]),
-            (semconv.INTEGRATION_NAME, integration_values[1]),
-            (semconv.INTEGRATION_BLOCK_ID, integration_values[2]),
-            (semconv.USER_ID, user_id),
-            (semconv.USER_EMAIL, email),
-            (semconv.USER_FULL_NAME, full_name),
-            (semconv.USER_HASH, user_hash),
-            (semconv.TEAM_ID, n.teamId),
-        )
-        attributes = [
-            encode.attribute(key, self._clean(value) if isinstance(value, str) else value)
-            for key, value in values
-            if value is not None and value != ""
-        ]
-        label = self._clean(name) if name else semconv.SPAN_NAME_FALLBACK
+    def _serialize(self, n: Notification) -> _Repeating:
+        values = self._attributes(n)
+        attributes = [encode.attribute(key, value) for key, value in values.items()]
+        label = str(values.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
         version = "" if n.workflowVersion is None else f" v{n.workflowVersion}"
         return _Repeating(
             encode.span_name(label),
@@ -359,6 +352,36 @@ class Converter:
             encode.log_attributes(attributes),
             (label + version).encode(),
         )
+
+    def _attributes(self, n: Notification) -> dict[str, encode.Value]:
+        """What executions of one workflow, version and user have in common, as it is sent."""
+        workflow, user = n.forgeWorkflow, n.user
+        integration = workflow.integrationId if isinstance(workflow, Workflow) else None
+        known = isinstance(integration, Integration)
+        email, full_name, user_hash = self._personal(n)
+        values: tuple[tuple[str, str | int | bool | None], ...] = (
+            (semconv.WORKFLOW_NAME, workflow.name if isinstance(workflow, Workflow) else None),
+            (
+                semconv.WORKFLOW_ID,
+                n.forgeWorkflowId or (workflow if isinstance(workflow, str) else None),
+            ),
+            (semconv.WORKFLOW_INSTALLATION_ID, n.workflowId),
+            (semconv.WORKFLOW_VERSION, n.workflowVersion),
+            (semconv.WORKFLOW_CUSTOM_VERSION, n.customVersion),
+            (semconv.INTEGRATION_ID, integration.id if known else integration),
+            (semconv.INTEGRATION_NAME, integration.name if known else None),
+            (semconv.INTEGRATION_BLOCK_ID, integration.blockId if known else None),
+            (semconv.USER_ID, n.userId or (user if isinstance(user, str) else None)),
+            (semconv.USER_EMAIL, email),
+            (semconv.USER_FULL_NAME, full_name),
+            (semconv.USER_HASH, user_hash),
+            (semconv.TEAM_ID, n.teamId),
+        )
+        return {
+            key: self._clean(value) if isinstance(value, str) else encode.fit(value)
+            for key, value in values
+            if value is not None and value != ""
+        }
 
     def _personal(self, n: Notification) -> tuple[str | None, str | None, str | None]:
         """user.email, user.full_name and user.hash under the privacy settings. The hash is of the
@@ -397,6 +420,22 @@ class Converter:
         return one.encode(), two.encode(), three.encode()
 
 
+def _ended_kind(n: Notification) -> _Kind:
+    return _FAILED if n.message == ERROR else _FINISHED
+
+
+def _identity(n: Notification) -> tuple[str, str, str]:
+    """executionUuid, executionId and _id, "" for what is missing. Raises Unconvertible where all
+    are."""
+    data = n.data
+    uuid = data.executionUuid or "" if data else ""
+    execution_id = data.executionId or "" if data else ""
+    notification_id = n.id or ""
+    if not (uuid or execution_id or notification_id):
+        raise Unconvertible("it has neither executionUuid, executionId nor _id")
+    return uuid, execution_id, notification_id
+
+
 def _times(execution: Execution) -> tuple[int, int, int, bool]:
     """start, end, observed (Unix ns) and whether start or end had to be made up.
 
@@ -421,35 +460,3 @@ def _times(execution: Execution) -> tuple[int, int, int, bool]:
     elif end < start:
         end, adjusted = start, True
     return start, end, fallback or end, adjusted
-
-
-def ended(execution: Execution) -> ExecutionFacts | None:
-    """The facts of an execution that makes a span; None for any other, and where its id is
-    missing or its times would be made up."""
-    n = execution.notification
-    if execution.role not in (Role.ENDED, Role.INCOMPLETE):
-        return None
-    key = (n.data.executionUuid if n.data else None) or n.execution or n.id
-    try:
-        start, end, _, adjusted = _times(execution)
-    except Unconvertible:
-        return None
-    if not key or adjusted:
-        return None
-    trace_id, span_id = execution_ids(key)
-    workflow = n.forgeWorkflow if isinstance(n.forgeWorkflow, Workflow) else None
-    integration = workflow.integrationId if workflow is not None else None
-    outcome: Literal["success", "error", "incomplete"] = "success"
-    if execution.role is Role.INCOMPLETE:
-        outcome = "incomplete"
-    elif n.message == ERROR:
-        outcome = "error"
-    return ExecutionFacts(
-        workflow.name if workflow is not None else None,
-        integration.name if isinstance(integration, Integration) else None,
-        outcome,
-        start,
-        end,
-        execution.trace_id or trace_id,
-        span_id,
-    )

@@ -51,14 +51,20 @@ def length(number: int) -> bytes:
     return _SHORT_LENGTHS[number] if number < 4096 else _varint(number)
 
 
+def fit(value: Value) -> Value:
+    """`value` as OTLP can carry it: an integer beyond 64 bits becomes text."""
+    if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
+        return str(value)
+    return value
+
+
 def any_value(value: Value) -> AnyValue:
-    """`value` as OTLP's AnyValue; an integer beyond 64 bits becomes text."""
+    """`value` as OTLP's AnyValue."""
+    value = fit(value)
     if isinstance(value, bool):
         return AnyValue(bool_value=value)
     if isinstance(value, int):
-        if _INT64_MIN <= value <= _INT64_MAX:
-            return AnyValue(int_value=value)
-        return AnyValue(string_value=str(value))
+        return AnyValue(int_value=value)
     if isinstance(value, float):
         return AnyValue(double_value=value)
     return AnyValue(string_value=value)

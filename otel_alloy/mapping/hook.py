@@ -1,8 +1,8 @@
-"""The mapping's hook: finds the callable that the setting `hook` names, and keeps it at bay.
+"""The mapping's hook: finds the callable that the setting `hook` names, and contains its failures.
 
-The callable is somebody else's code. Whatever it does, short of ending the process, an execution
-is delivered: what it raises and what it answers instead of a `Correlation` cost one warning (in
-30 s) and are counted. A warning never repeats the words of an exception, which may hold personal
+The callable is somebody else's code. Whatever it does, short of ending the process, the execution
+is delivered. An exception, or an answer that is no `Correlation`, is counted and costs a warning,
+one in 30 s at most. A warning never repeats the words of an exception, which may hold personal
 data; it tells the exception's type and the line.
 
 What a correlation becomes is decided here; the bytes are made in `mapping.encode`.
@@ -41,7 +41,7 @@ _NOT_ATTACHED = Attached()
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """How an execution hangs together with traces that exist already.
+    """How an execution belongs to traces that exist already.
 
     `parent`: a span of somebody else's. The execution's span becomes its child and goes into its
     trace, the log record follows; the span id stays the computed one. Services that joined the
@@ -58,16 +58,17 @@ Hook = Callable[["Notification"], "Correlation | None"]
 that are sent again, by one thread for each source, and delays delivery for as long as it takes; it
 must not change the notification. `None`: nothing to add.
 
-It has to be a function of the notification alone: what is sent again after a crash is byte for
-byte the same, and so folds into one, only as long as the hook gives the same answer again. A hook
-that raises, or answers nonsense, costs a warning and counts as a failure; the execution is then
-delivered as if there were no hook.
+Its answer must depend on the notification alone. Only then is what is sent again after a crash the
+same byte for byte, so that a backend can see that it is the same. A hook that raises, or whose
+answer cannot be used, costs a warning and counts as a failure; the execution is then delivered as
+if there were no hook.
 """
 
 
-def open_hook(name: str | None) -> GuardedHook | None:
+def open_hook(name: str | None, monotonic: Callable[[], float]) -> GuardedHook | None:
     """The hook `name` (`module:callable`, or an entry point of the group `otel_alloy_hook`), ready
-    for the converter; None for None. Raises ConfigurationError where it cannot be loaded."""
+    for the converter; None for None. Warnings are throttled by `monotonic`. Raises ConfigurationError
+    where it cannot be loaded."""
     if name is None:
         return None
     try:
@@ -82,7 +83,7 @@ def open_hook(name: str | None) -> GuardedHook | None:
         raise ConfigurationError(
             [f"hook: {name} is no plain function; name one that takes a notification"]
         )
-    return GuardedHook(found, name)
+    return GuardedHook(found, name, monotonic)
 
 
 def _find(name: str) -> Any:
@@ -102,14 +103,14 @@ def _find(name: str) -> Any:
 class GuardedHook:
     """Asks the hook, and turns every answer into something that can be sent.
 
-    `failures`: how often it raised or answered nonsense. For one thread.
+    `failures`: how often it raised or gave an answer that cannot be used. For one thread.
     """
 
-    def __init__(self, hook: Hook, name: str) -> None:
+    def __init__(self, hook: Hook, name: str, monotonic: Callable[[], float]) -> None:
         self.failures = 0
         self._hook = hook
         self._name = name
-        self._folding = LogThrottle()
+        self._throttle = LogThrottle(monotonic)
 
     def __call__(
         self, notification: Notification, span_id: bytes, clean: Callable[[str], str]
@@ -119,7 +120,7 @@ class GuardedHook:
         try:
             answer = self._hook(notification)
             return _NOT_ATTACHED if answer is None else _attached(answer, span_id, clean)
-        except _Nonsense as error:
+        except _Unusable as error:
             self._complain(str(error))
         except Exception as error:
             self._complain(_where(error))
@@ -127,7 +128,7 @@ class GuardedHook:
 
     def _complain(self, reason: str) -> None:
         self.failures += 1
-        more = self._folding("hook")
+        more = self._throttle.admit("hook")
         if more is not None:
             logging.getLogger("otel_alloy").warning(
                 "the hook %s failed (%s); executions are delivered without it%s",
@@ -137,7 +138,7 @@ class GuardedHook:
             )
 
 
-class _Nonsense(ValueError):
+class _Unusable(ValueError):
     """The hook's answer cannot be used; the message may be shown."""
 
 
@@ -146,20 +147,20 @@ def _attached(answer: object, span_id: bytes, clean: Callable[[str], str]) -> At
         kind = type(answer).__name__
         if inspect.iscoroutine(answer):
             answer.close()  # nobody is going to wait for it
-        raise _Nonsense(f"its answer is {kind}, not a Correlation or None")
+        raise _Unusable(f"its answer is {kind}, not a Correlation or None")
     links: Any = answer.links  # whatever the hook put there
     if not isinstance(links, Sequence) or len(links) > MOST_LINKS:
-        raise _Nonsense(f"`links` is not a sequence of at most {MOST_LINKS} links")
+        raise _Unusable(f"`links` is not a sequence of at most {MOST_LINKS} links")
     trace_id, parent = None, b""
     if answer.parent is not None:
         _check(answer.parent, "`parent`")
         trace_id, parent_id = _ids(answer.parent)
         if parent_id == span_id:
-            raise _Nonsense("`parent` is the execution itself")
+            raise _Unusable("`parent` is the execution itself")
         parent = encode.span_parent(parent_id, answer.parent.trace_state.to_header())
     encoded = b"".join([_link(link, clean) for link in links])
     if len(encoded) > MOST_BYTES:
-        raise _Nonsense(f"its links take more than {MOST_BYTES} bytes")
+        raise _Unusable(f"its links take more than {MOST_BYTES} bytes")
     return Attached(trace_id, parent, encoded)
 
 
@@ -173,11 +174,11 @@ def _link(link: Any, clean: Callable[[str], str]) -> bytes:
         context, attributes = getattr(link, "context", None), getattr(link, "attributes", None)
     _check(context, "a link")
     if not isinstance(attributes, Mapping | None):
-        raise _Nonsense("a link's attributes are no mapping")
+        raise _Unusable("a link's attributes are no mapping")
     pairs = {}
     for key, value in (attributes or {}).items():
         if not isinstance(key, str) or not key:
-            raise _Nonsense("a link has an attribute without a name")
+            raise _Unusable("a link has an attribute without a name")
         pairs[clean(key)] = _value(value, clean)
     flags = context.trace_flags & 0xFF | encode.HAS_IS_REMOTE
     if context.is_remote:
@@ -194,14 +195,14 @@ def _value(value: Any, clean: Callable[[str], str]) -> encode.Value | list[encod
         isinstance(one, str | bool | int | float) for one in value
     ):
         return [clean(one) if isinstance(one, str) else one for one in value]
-    raise _Nonsense(f"a link has an attribute that is a {type(value).__name__}")
+    raise _Unusable(f"a link has an attribute that is a {type(value).__name__}")
 
 
 def _check(context: object, what: str) -> None:
     if not isinstance(context, SpanContext):
-        raise _Nonsense(f"{what} is {type(context).__name__}, not a SpanContext")
+        raise _Unusable(f"{what} is {type(context).__name__}, not a SpanContext")
     if not context.is_valid:
-        raise _Nonsense(f"{what} has an invalid trace id or span id")
+        raise _Unusable(f"{what} has an invalid trace id or span id")
 
 
 def _ids(context: SpanContext) -> tuple[bytes, bytes]:

@@ -1,9 +1,8 @@
-"""The log: how a record becomes a line, how repeated failures are folded, what never appears.
+"""The log: how a record becomes a line, how repetitions are held back, and what never appears.
 
 Every line passes `Masked`, which takes out the secrets of the settings (keys, headers, an
-endpoint's query) and whatever looks like an e-mail address or a password in a URL, also where
-another library or a far end brought it. Nothing here decides what is worth a line, and nothing
-here prints.
+endpoint's query) and whatever looks like an e-mail address or a password in a URL, whichever
+library or server brought it. Nothing here decides what is worth a line, and nothing here prints.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ _ADDRESS = re.compile(r"[^\s@/<>\"'(),;:=]+(:[^\s@/]*)?@[^\s@/<>\"'(),;:]+")
 _MASK = "***"
 
 
-class FoldOthers(logging.Filter):
-    """Folds what other libraries warn of, by logger and words before formatting. Our own records
-    are folded where they are made."""
+class ThrottleOthers(logging.Filter):
+    """Holds back what other libraries repeat, by logger and unformatted words. Our own records are
+    held back where they are made."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         super().__init__()
-        self._folding = LogThrottle()
+        self._throttle = LogThrottle(monotonic)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record becomes a line."""
         if record.name.split(".")[0] == "otel_alloy":
             return True
-        more = self._folding((record.name, record.msg))
+        more = self._throttle.admit((record.name, record.msg))
         if more:
             record.msg, record.args = record.getMessage() + more, ()
         return more is not None
@@ -77,7 +76,7 @@ class Lines(logging.Formatter):
         self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; more only where an exception is told with its traceback."""
+        """One line; more only for an exception with its traceback."""
         at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(record.created))
         words = " ".join(record.getMessage().splitlines())
         if record.exc_info:
@@ -110,11 +109,13 @@ class JsonLines(logging.Formatter):
         return json.dumps(entry)
 
 
-def set_up(handler: logging.Handler, formatter: logging.Formatter) -> None:
+def set_up(
+    handler: logging.Handler, formatter: logging.Formatter, monotonic: Callable[[], float]
+) -> None:
     """For a process of our own: all log records go to `handler`, ours from INFO on, those of other
-    libraries from WARNING on."""
+    libraries from WARNING on. Repetitions are counted by `monotonic`."""
     handler.setFormatter(formatter)
-    handler.addFilter(FoldOthers())
+    handler.addFilter(ThrottleOthers(monotonic))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

@@ -1,12 +1,12 @@
 """The receiver's own metrics, over the SDK and its standard exporters.
 
 `METRICS` defines every metric; the README's list is made from it. `Telemetry` is a watcher of the
-receiver's events and measures nothing else: what it counts is what the receiver said. Without
-`OTEL_METRICS_EXPORTER` there are none, because many an OTLP endpoint takes traces and logs only.
+receiver's events and measures nothing itself: it counts what the events say. Metrics are off
+without `OTEL_METRICS_EXPORTER`, because many OTLP endpoints take only traces and logs.
 
-Execution metrics are of live executions: a metric's time is when it is counted, so a backfill
-would stand there as a peak of today. They carry the span's context for exemplars. No metric has
-an attribute of a user, and no name from outside goes uncleaned.
+Execution metrics are of live executions: a metric has the time at which it is counted, so a
+backfill would show up as a peak of today. They carry the span's context for exemplars. No metric
+has an attribute of a user, and every name from outside is cleaned.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from otel_alloy.version import __version__
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
-    from otel_alloy.mapping.convert import ExecutionFacts
+    from otel_alloy.mapping.facts import ExecutionFacts
     from otel_alloy.settings.models import Settings
 
 SERVICE_NAME = "otel-alloy"
@@ -269,24 +269,24 @@ class Telemetry:
                     count[DELIVERY_SIZE](report.bytes, delivery)
             case events.Settled():
                 of = {SOURCE: event.source}
-                new = event.received - event.repeated - event.set_aside
-                count[SETTLED](max(0, new), of)
-                count[REPEATED](event.repeated, of)
-                count[REJECTED](event.set_aside, of)
-                count[HOOK_FAILURES](event.hook_failures, of)
+                count[SETTLED](event.counts.new, of)
+                count[REPEATED](event.counts.repeated, of)
+                count[REJECTED](event.counts.rejected, of)
+                count[HOOK_FAILURES](event.counts.hook_failures, of)
                 self._executions(event)
             case _:
                 pass
 
     def _executions(self, event: events.Settled) -> None:
-        oldest = event.now - LIVE_SECONDS * 1000
-        if event.high is None or event.high < oldest or not event.executions:
-            return  # a batch of a backfill: not looked at one by one
-        for execution in event.ended():
-            if execution.end >= oldest * 1_000_000:
-                self._execution(event.source, execution)
+        at = event.position
+        oldest = at.now - LIVE_SECONDS * 1000
+        if at.high is None or at.high < oldest or not event.counts.executions:
+            return  # a batch of the past: the facts of its executions are not even made
+        for facts in event.ended():
+            if facts.end >= oldest * 1_000_000 and not facts.adjusted:
+                self._execution(event.source, facts)
 
-    def _execution(self, source: str, execution: ExecutionFacts) -> None:
+    def _execution(self, source: str, facts: ExecutionFacts) -> None:
         from opentelemetry.trace import (
             NonRecordingSpan,
             SpanContext,
@@ -294,21 +294,18 @@ class Telemetry:
             set_span_in_context,
         )
 
-        attributes = {SOURCE: source, semconv.EXECUTION_OUTCOME: execution.outcome}
-        if execution.workflow:
-            attributes[semconv.WORKFLOW_NAME] = _label(execution.workflow)
-        if execution.integration:
-            attributes[semconv.INTEGRATION_NAME] = _label(execution.integration)
-        if execution.outcome == "error":
-            attributes[semconv.ERROR_TYPE] = "executionError"
+        attributes = {SOURCE: source}
+        for key in EXECUTION_DURATION.attributes[1:]:
+            if key in facts.attributes:
+                attributes[key] = clean(facts.attributes[key], _LABEL_LENGTH)
         span = SpanContext(
-            int.from_bytes(execution.trace_id),
-            int.from_bytes(execution.span_id),
+            int.from_bytes(facts.trace_id),
+            int.from_bytes(facts.span_id),
             is_remote=True,
             trace_flags=TraceFlags(TraceFlags.SAMPLED),
         )
         self._count[EXECUTION_DURATION](
-            (execution.end - execution.start) / 1e9,
+            facts.seconds,
             attributes,
             context=set_span_in_context(NonRecordingSpan(span)),
         )
@@ -333,12 +330,8 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
     return observe
 
 
-def _label(text: str) -> str:
-    return clean(text, _LABEL_LENGTH)
-
-
 def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
-    """What `OTEL_METRICS_EXPORTER` and `OTEL_SDK_DISABLED` ask for; None where that is nothing.
+    """The metrics that `OTEL_METRICS_EXPORTER` and `OTEL_SDK_DISABLED` ask for; None for none.
 
     Raises ConfigurationError where a variable is wrong.
     """

@@ -1,7 +1,8 @@
-"""What a running process shows of itself, put together: status, health port, metrics, systemd.
+"""What a running process shows of itself, put together: status, health port, metrics, own traces
+and systemd.
 
-Only the assembly for the command `run` lives here. A part that cannot start, such as a port in
-use, is a warning: receiving goes on without it.
+Only the assembly for the command `run` lives here. A health port that is in use is a warning:
+receiving goes on without it.
 """
 
 from __future__ import annotations
@@ -15,21 +16,28 @@ from otel_alloy.observability.metrics import open_telemetry
 from otel_alloy.observability.status import Status
 from otel_alloy.observability.systemd import Systemd
 from otel_alloy.pipeline.events import Observe, tell_all
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 
 log = logging.getLogger("otel_alloy")
 
 
 class Operated:
-    """A context manager. `observe` takes the receiver's events. `environment`: where a service
-    manager leaves word. `serve`: whether to open the health port."""
+    """A context manager. `observe` takes the receiver's events. `environment`: the process's own,
+    which names the service manager. `serve`: whether to open the health port."""
 
     def __init__(
-        self, settings: Settings, environment: Mapping[str, str], *, serve: bool = True
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        environment: Mapping[str, str],
+        *,
+        serve: bool = True,
     ) -> None:
         names = [source.name for source in settings.sources]
-        status = Status(names, max_lag=settings.ready_max_lag, mask=masked(settings))
-        self._systemd = Systemd(environment, status)
+        mask = masked(settings)
+        status = Status(names, max_lag=settings.ready_max_lag, runtime=runtime, mask=mask)
+        self._systemd = Systemd(environment, status, runtime)
         self._telemetry = open_telemetry(settings, status)
         self._health = None
         if serve and settings.health_endpoint:
@@ -41,7 +49,7 @@ class Operated:
         if settings.own_traces:
             from otel_alloy.observability.traces import open_own_traces
 
-            self._own_traces = open_own_traces(settings)
+            self._own_traces = open_own_traces(settings, runtime)
             if self._own_traces is not None:
                 watchers.append(self._own_traces)
         self.observe = tell_all(*watchers)

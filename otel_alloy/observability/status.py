@@ -1,5 +1,5 @@
-"""What is known of each source, from the receiver's events: the one place that health, metrics
-and systemd look at, so that they tell the same story.
+"""What is known of each source, from the receiver's events: the one place where health, metrics
+and systemd look, so that they agree.
 
 **Lag** is how far behind Alloy's clock the source is: everything older is settled. It grows while
 something cannot be delivered, and is about one interval where there is nothing to read. **Cursor
@@ -7,15 +7,14 @@ age** is the age of the newest record that was settled; it also grows while Allo
 
 **Ready** means that executions get through: a cycle was completed, the lag is below the limit (or
 two intervals, where those are longer), and nothing waits for a person. **Live** means that the
-loop turns, also where it can only wait.
+loop turns, also while it can only wait.
 
-Pure: time comes from outside, and nothing is sent, printed or stored here.
+Nothing is sent, printed or stored here.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.otlp.outcome import Kind
 from otel_alloy.pipeline import events
+from otel_alloy.runtime import Runtime
 
 PATIENCE = 900.0
 """Seconds of silence, beyond the wait that was announced, after which a source counts as stuck.
@@ -79,16 +79,15 @@ class Status:
         sources: Iterable[str],
         *,
         max_lag: float,
+        runtime: Runtime,
         mask: Callable[[str], str] = str,
-        monotonic: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._max_lag = max_lag
         self._mask = mask
-        self._monotonic = monotonic
-        self._now = now
+        self._monotonic = runtime.monotonic
+        self._now = runtime.clock
         self._lock = threading.Lock()
-        begun = monotonic()
+        begun = runtime.monotonic()
         self._sources = {name: _Source(begun, quiet_until=begun) for name in sources}
 
     def __call__(self, event: Any) -> None:
@@ -114,10 +113,8 @@ class Status:
                 source.gap = self._now(), event.after, event.oldest
             case events.Requested(error=None):
                 source.trouble.pop("alloy", None)
-            case events.RequestRetried(retrying=retrying):
-                self._fails(
-                    source, "alloy", str(retrying.error), retrying.attempt, retrying.wait, False
-                )
+            case events.RequestRetried():
+                self._fails(source, "alloy", str(event.error), event.attempt, event.wait, False)
             case events.ExportAttempted(report=report):
                 if report.next_wait is None:
                     source.trouble.pop(report.signal, None)
@@ -135,11 +132,12 @@ class Status:
             case events.Settled():
                 source.trouble.pop("checkpoint", None)
                 source.success = self._now()
-                source.open = event.open
-                if event.high is not None:
-                    source.high = event.high
-                    self._settled_to(source, event.high)
-                self._learn(source, event.now)
+                at = event.position
+                source.open = at.open
+                if at.high is not None:
+                    source.high = at.high
+                    self._settled_to(source, at.high)
+                self._learn(source, at.now)
             case events.CycleEnded():
                 source.complete = source.resting = True
                 source.success = self._now()
@@ -217,7 +215,7 @@ class Status:
         return reasons
 
     def stuck(self) -> list[str]:
-        """Sources that have been silent for too long, one sentence each; empty where the loop
+        """Sources that have been silent for too long, one sentence each; empty while the loop
         turns. A source that stopped with a reason is not stuck."""
         with self._lock:
             now = self._monotonic()
@@ -244,7 +242,7 @@ class Status:
         ]
 
     def report(self) -> dict[str, Any]:
-        """All of it, as JSON takes it."""
+        """All of it, ready to be written as JSON."""
         not_ready, stuck = self.not_ready(), self.stuck()
         with self._lock:
             return {
@@ -260,15 +258,11 @@ class Status:
         error = None
         if source.error is not None:
             at, what, reason = source.error
-            error = {"at": to_text(int(at * 1000)), "stage": what, "reason": reason}
+            error = {"at": _text(at), "stage": what, "reason": reason}
         gap = None
         if source.gap is not None:
             at, after, oldest = source.gap
-            gap = {
-                "found_at": to_text(int(at * 1000)),
-                "from": to_text(after),
-                "to": to_text(oldest),
-            }
+            gap = {"found_at": _text(at), "from": to_text(after), "to": to_text(oldest)}
         waits = self._waits(source)
         if source.stopped is not None:
             waits = ["a person: it has stopped"]
@@ -283,8 +277,12 @@ class Status:
             "lag_seconds": None if lag is None else round(lag, 1),
             "open_executions": source.open,
             "cycle": source.cycle,
-            "last_success": None if source.success is None else to_text(int(source.success * 1000)),
+            "last_success": None if source.success is None else _text(source.success),
             "last_error": error,
             "gap": gap,
             "waits_for": waits,
         }
+
+
+def _text(seconds: float) -> str:
+    return to_text(int(seconds * 1000))

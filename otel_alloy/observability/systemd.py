@@ -1,41 +1,43 @@
 """systemd's sd_notify protocol: `READY=1`, `STATUS=`, `WATCHDOG=1`, `STOPPING=1`.
 
-Ready is told when Alloy has answered a first time or turned out to be away: from then on the
-service does all it can. So a refused key fails `systemctl start`, and a collector that is down
-does not. The watchdog is fed while `status` says that the loop turns.
+The service is ready once Alloy has answered a first time or turned out to be away: from then on
+it does all it can. So a refused key fails `systemctl start`, and a collector that is down does
+not. The watchdog is fed while `status` says that the loop turns.
 
-Without NOTIFY_SOCKET nothing happens. Standard library only; a lost message is no error.
+Without NOTIFY_SOCKET nothing happens. A lost message is no error.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 
 from otel_alloy.observability.status import Status
 from otel_alloy.pipeline import events
+from otel_alloy.runtime import Runtime
 
 _TICK = 10.0
 
 
 class Systemd:
-    """A watcher of events that reports to the service manager named in `environment`."""
+    """A watcher of events that reports to the service manager named in `environment`, until the
+    end is asked for or `close` is called."""
 
-    def __init__(self, environment: Mapping[str, str], status: Status) -> None:
+    def __init__(self, environment: Mapping[str, str], status: Status, runtime: Runtime) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         self._status = status
         self._ready = False
         self._said = ""
-        self._end = threading.Event()
+        self._wait = runtime.wait
+        self._closed = False
         self._watchdog = _watchdog_seconds(environment)
         if self._address:
-            threading.Thread(target=self._work, name="sd-notify", daemon=True).start()
+            runtime.spawn(self._work, "sd-notify")
 
     def __call__(self, event: object) -> None:
-        """Takes an event; the first one that shows Alloy's answer makes the service ready."""
+        """Takes an event; the first that shows Alloy's answer makes the service ready."""
         if self._ready or not self._address:
             return
         answered = isinstance(event, events.Requested) and event.error != "AccessRefused"
@@ -49,15 +51,15 @@ class Systemd:
 
     def close(self) -> None:
         """Tells nothing more."""
-        self._end.set()
+        self._closed = True
 
     def _work(self) -> None:
         pause = min(_TICK, self._watchdog / 2) if self._watchdog else _TICK
-        while not self._end.wait(pause):
+        while not self._wait(pause) and not self._closed:
             self.tick()
 
     def tick(self) -> None:
-        """Feeds the watchdog, and shows the status where it has changed."""
+        """Feeds the watchdog, and shows the status if it has changed."""
         if self._watchdog and not self._status.stuck():
             self._send("WATCHDOG=1")
         reasons = self._status.not_ready() or self._status.waiting()

@@ -9,15 +9,14 @@ through the SDK's exporter and batch processor. `OwnTraces` is a watcher of the 
 it makes a span when something has ended, so nothing of ours has to be instrumented, and as the
 export itself makes no event, it makes no span.
 
-Attributes follow the semantic conventions for HTTP and gRPC clients. `url.full` has no query, in
-which filters name users; no attribute holds a key, a header, a user or an answer's words. This
-module is imported only where it is asked for.
+Attributes follow the semantic conventions for HTTP and gRPC clients. `url.full` is without the
+query, in which filters name users; no attribute holds a key, a header, a user or the words of an
+answer. This module is imported only where it is asked for.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -35,6 +34,7 @@ from otel_alloy.otlp.outcome import Kind
 from otel_alloy.otlp.sdk import sdk_exporter
 from otel_alloy.otlp.senders import SIGNALS, exporter_name
 from otel_alloy.pipeline import events
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.settings.otlp import otlp_settings
 from otel_alloy.version import __version__
@@ -61,7 +61,7 @@ Attributes = dict[str, str | int]
 
 @dataclass(slots=True)
 class _Cycle:
-    """A cycle that goes on."""
+    """A cycle that has not ended."""
 
     span: Span
     received: int = 0
@@ -74,7 +74,8 @@ class _Cycle:
 class OwnTraces:
     """A watcher of events that makes spans of them and hands them to `processor`."""
 
-    def __init__(self, settings: Settings, processor: SpanProcessor) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, processor: SpanProcessor) -> None:
+        self._runtime = runtime
         self._provider = TracerProvider(
             resource=Resource(dict(resource(settings))), shutdown_on_exit=False
         )
@@ -91,7 +92,9 @@ class OwnTraces:
             if isinstance(event, events.CycleBegan):
                 self._end(event.source)
                 attributes = {SOURCE: event.source, CYCLE: event.cycle}
-                span = self._tracer.start_span("poll", attributes=attributes)
+                span = self._tracer.start_span(
+                    "poll", attributes=attributes, start_time=self._now()
+                )
                 self._cycles[event.source] = _Cycle(span)
                 return
             cycle = self._cycles.get(getattr(event, "source", ""))
@@ -107,10 +110,9 @@ class OwnTraces:
             case events.Received():
                 cycle.received += event.records
             case events.Settled():
-                new = event.received - event.repeated - event.set_aside
-                cycle.settled += max(0, new)
-                cycle.repeated += event.repeated
-                cycle.rejected += event.set_aside
+                cycle.settled += event.counts.new
+                cycle.repeated += event.counts.repeated
+                cycle.rejected += event.counts.rejected
             case events.CycleEnded():
                 self._end(event.source)
             case events.SourceStopped():
@@ -152,7 +154,7 @@ class OwnTraces:
         self, cycle: _Cycle, name: str, attributes: Attributes, seconds: float, error: str | None
     ) -> None:
         """A span that has just ended, under the cycle's."""
-        now = time.time_ns()
+        now = self._now()
         span = self._tracer.start_span(
             name,
             set_span_in_context(cycle.span),
@@ -172,25 +174,27 @@ class OwnTraces:
             cycle.span.set_attribute(name, getattr(cycle, name.rpartition(".")[2]))
         if failed:
             cycle.span.set_status(Status(StatusCode.ERROR))
-        cycle.span.end()
+        cycle.span.end(self._now())
+
+    def _now(self) -> int:
+        return int(self._runtime.clock() * 1e9)
 
     def close(self) -> None:
-        """Ends what goes on and sends what there is, within a few seconds."""
+        """Ends the cycles that have not ended and sends what there is, within a few seconds."""
         with self._lock:
             for source in list(self._cycles):
                 self._end(source)
-        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        sending.start()
+        sending = self._runtime.spawn(self._provider.shutdown, "own-traces")
         sending.join(_SHUTDOWN_SECONDS)
 
 
-def open_own_traces(settings: Settings) -> OwnTraces | None:
+def open_own_traces(settings: Settings, runtime: Runtime) -> OwnTraces | None:
     """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true."""
     environment = settings.environment
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     exporter = sdk_exporter(exporter_name(environment, "traces"), "traces", environment)
-    return OwnTraces(settings, BatchSpanProcessor(exporter))
+    return OwnTraces(settings, runtime, BatchSpanProcessor(exporter))
 
 
 def _alloy(endpoint: str) -> Attributes:

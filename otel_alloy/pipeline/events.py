@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from otel_alloy.alloy.source import Requested, RequestRetried
-from otel_alloy.mapping.convert import ExecutionFacts
+from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 
 __all__ = [
@@ -105,6 +105,16 @@ class Counts:
     requests: int = 0
     hook_failures: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        """Both together."""
+        names = [one.name for one in fields(self)]
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @property
+    def new(self) -> int:
+        """Records that need nothing more and were not known before."""
+        return max(0, self.received - self.repeated - self.rejected)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
@@ -171,7 +181,8 @@ class Advanced:
 
 
 def tell_all(*watchers: Observe) -> Observe:
-    """One that tells all. A watcher that fails is logged and does not hold the receiver up."""
+    """A watcher that passes each event on to all of these. One that fails is logged, and does not
+    hold up the receiver."""
 
     def tell(event: object) -> None:
         for watcher in watchers:

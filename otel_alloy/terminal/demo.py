@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from math import ceil
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -26,19 +25,22 @@ from rich.text import Text
 from rich.tree import Tree
 
 from otel_alloy.mapping import semconv
+from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.outcome import clean
+from otel_alloy.runtime import Runtime
 from otel_alloy.terminal.render import (
     MARKS,
     PLAIN_MARKS,
     WIDE,
-    Execution,
     bar,
-    clock,
+    clock_of,
     figures,
     new_table,
     percentile,
     span_of_time,
     tolerant,
+    user_of,
+    workflow_of,
 )
 from otel_alloy.testing.order_service import SCOPE as SERVICE_SCOPE
 from otel_alloy.testing.order_service import OrderService
@@ -46,7 +48,7 @@ from otel_alloy.testing.otlp_endpoint import Item, OtlpEndpoint, Received, attri
 from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
 
 RunReceiver = Callable[[str, str, threading.Event], None]
-"""Called with Alloy's base URL, the OTLP/HTTP base URL and the event that asks it to end."""
+"""Called with Alloy's base URL, the OTLP/HTTP base URL and the event that tells it to end."""
 
 _BACKLOG, _BACKLOG_SECONDS = 150, 3500.0
 _RATE = 5.0  # executions per second
@@ -58,7 +60,8 @@ _TICK = 0.1
 class _View(Protocol):
     """What `_watch` shows: itself on a terminal, lines elsewhere, and a summary at the end."""
 
-    deadline: float
+    left: float
+    """Seconds until the demo ends."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
     def lines(self) -> list[str]: ...
@@ -71,9 +74,8 @@ class DemoView:
     def __init__(self, endpoint: str = "") -> None:
         self.endpoint = endpoint
         """The OTLP base URL, for display."""
-        self.deadline = 0.0
-        """When the demo ends, by `time.monotonic`."""
-        self.executions: list[Execution] = []
+        self.left = 0.0
+        self.executions: list[ExecutionFacts] = []
         """In order of arrival, each once."""
         self.spans = 0
         self.log_records = 0
@@ -99,7 +101,7 @@ class DemoView:
                 self.spans += 1
                 if record.trace_id + record.span_id not in self._seen:
                     self._seen.add(record.trace_id + record.span_id)
-                    self.executions.append(Execution.of(record))
+                    self.executions.append(facts_of_span(record))
                     if record.trace_id in self._called:
                         self._whole = [item, *self._called[record.trace_id]]
 
@@ -109,8 +111,8 @@ class DemoView:
             new = self.executions[self._printed :]
             self._printed += len(new)
         return [
-            f"{clock(one.ended)}  {PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}"
-            f"  {one.trace_id}  {one.workflow}, {one.user}"
+            f"{clock_of(one)}  {PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}"
+            f"  {one.trace_id.hex()}  {workflow_of(one)}, {user_of(one)}"
             for one in new
         ]
 
@@ -119,7 +121,7 @@ class DemoView:
             executions = list(self.executions)
             spans, log_records = self.spans, self.log_records
         wide = options.max_width >= WIDE
-        yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.deadline)
+        yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.left)
         durations = sorted(one.seconds for one in executions)
         errors = sum(one.outcome == "error" for one in executions)
         yield figures(
@@ -148,13 +150,13 @@ class DemoView:
             mark, style = MARKS[one.outcome]
             failed = "red" if one.outcome == "error" else ""
             table.add_row(
-                clock(one.ended),
+                clock_of(one),
                 Text(mark, style),
-                Text(one.workflow, failed),
-                Text(one.user),
+                Text(workflow_of(one), failed),
+                Text(user_of(one)),
                 span_of_time(one.seconds),
                 Text(bar(one.seconds / longest, cells), failed or "green"),
-                one.trace_id[: 16 if wide else 8],
+                one.trace_id.hex()[: 16 if wide else 8],
             )
         yield table
         yield Text()  # here the terminal echoes ^C, and breaks no row
@@ -167,9 +169,9 @@ class DemoView:
             whole = list(self._whole)
         if not executions:
             return Text("No execution arrived.", "yellow")
-        groups: dict[str, list[Execution]] = {}
+        groups: dict[str, list[ExecutionFacts]] = {}
         for one in executions:
-            groups.setdefault(one.workflow, []).append(one)
+            groups.setdefault(workflow_of(one), []).append(one)
         table = new_table(show_footer=True)
         table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
         heads = ("executions", "errors", "     p50", "     p95")
@@ -185,7 +187,8 @@ class DemoView:
         traces.add_column(justify="right", width=8)
         traces.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for why, one in worth:
-            traces.add_row(why, one.trace_id, span_of_time(one.seconds), Text(one.workflow))
+            took = span_of_time(one.seconds)
+            traces.add_row(why, one.trace_id.hex(), took, Text(workflow_of(one)))
         told = (
             f"{len(executions):,} executions arrived as {spans:,} spans and {log_records:,} log"
             " records."
@@ -202,7 +205,7 @@ class _RemoteView:
     """A demo that sends to somebody's own collector: what can be told from this side."""
 
     def __init__(self, simulator: Simulator, endpoint: str) -> None:
-        self.deadline = 0.0
+        self.left = 0.0
         self._simulator = simulator
         self._endpoint = endpoint
 
@@ -210,7 +213,7 @@ class _RemoteView:
         return []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _title(f"simulated Alloy to {self._endpoint}", self.deadline)
+        yield _title(f"simulated Alloy to {self._endpoint}", self.left)
         yield figures(
             {
                 "records in the log": f"{len(self._simulator.store):,}",
@@ -233,6 +236,7 @@ class _RemoteView:
 
 def run_demo(
     *,
+    runtime: Runtime,
     seconds: float = 20.0,
     otlp_endpoint: str | None,
     console: Console,
@@ -246,22 +250,24 @@ def run_demo(
     """
     tolerant(console)
     if otlp_endpoint is not None:
-        with _simulator(None) as simulator:
+        with _simulator(runtime, None) as simulator:
             remote = _RemoteView(simulator, otlp_endpoint)
-            return _watch(remote, seconds, console, run_receiver, simulator, otlp_endpoint)
+            return _watch(
+                runtime, remote, seconds, console, run_receiver, simulator, otlp_endpoint
+            )
     view = DemoView()
     with OtlpEndpoint(view.receive, store=False) as endpoint:
         target = view.endpoint = endpoint.http_endpoint
-        with OrderService(target) as service, _simulator(service.url) as simulator:
-            code = _watch(view, seconds, console, run_receiver, simulator, target)
+        with OrderService(target) as service, _simulator(runtime, service.url) as simulator:
+            code = _watch(runtime, view, seconds, console, run_receiver, simulator, target)
     return code if view.executions else 1
 
 
-def _simulator(custom_api_url: str | None) -> Simulator:
+def _simulator(runtime: Runtime, custom_api_url: str | None) -> Simulator:
     """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`."""
-    now = time.time()
+    now = runtime.clock()
     joint = now - _RUNNING_IN
-    simulator = Simulator(Config(custom_api_url=custom_api_url))
+    simulator = Simulator(Config(custom_api_url=custom_api_url), clock=runtime.clock)
     traffic = Traffic(error_rate=0.05)
     simulator.store.feed(
         timeline(_BACKLOG, start=now - _BACKLOG_SECONDS, end=joint, traffic=traffic)
@@ -272,6 +278,7 @@ def _simulator(custom_api_url: str | None) -> Simulator:
 
 
 def _watch(
+    runtime: Runtime,
     view: _View,
     seconds: float,
     console: Console,
@@ -280,7 +287,7 @@ def _watch(
     target: str,
 ) -> int:
     """Show `view` until the time is over, the receiver ends or somebody presses Ctrl-C."""
-    stop, ended = threading.Event(), threading.Event()
+    stop = threading.Event()
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -288,14 +295,11 @@ def _watch(
             run_receiver(simulator.endpoint, target, stop)
         except BaseException as error:
             failures.append(error)
-        finally:
-            ended.set()
 
     terminal = console.is_terminal and not console.is_dumb_terminal
     level = logging.WARNING if isinstance(view, DemoView) else logging.INFO
-    receiver = threading.Thread(target=work, name="otel-alloy-demo", daemon=True)
-    view.deadline = time.monotonic() + seconds
-
+    deadline = runtime.monotonic() + seconds
+    view.left = seconds
     with _log_lines(level) as told:
 
         def print_lines() -> None:
@@ -307,15 +311,13 @@ def _watch(
 
         shown = Live(view, console=console, refresh_per_second=8) if terminal else nullcontext()
         with shown:
-            try:
-                receiver.start()
-                while (left := view.deadline - time.monotonic()) > 0:
-                    if ended.wait(min(left, _TICK)):
-                        break
+            receiver = runtime.spawn(work, "otel-alloy-demo")
+            with suppress(KeyboardInterrupt):
+                while receiver.is_alive() and view.left > 0:
+                    receiver.join(min(view.left, _TICK))
+                    view.left = deadline - runtime.monotonic()
                     print_lines()
-            except KeyboardInterrupt:
-                pass
-            view.deadline = 0.0
+            view.left = 0.0
             stop.set()
             receiver.join(_STOP_SECONDS)
             print_lines()
@@ -335,7 +337,7 @@ def _watch(
 
 @contextmanager
 def _log_lines(level: int) -> Iterator[deque[str]]:
-    """Catch this package's log lines, which would tear the table apart, to print them above it."""
+    """Catch this package's log lines, which would break up the table, to print them above it."""
     told: deque[str] = deque()
 
     class Catch(logging.Handler):
@@ -354,8 +356,7 @@ def _log_lines(level: int) -> Iterator[deque[str]]:
         logger.level, logger.propagate, logger.handlers = before
 
 
-def _title(way: str, deadline: float) -> RenderableType:
-    left = deadline - time.monotonic()
+def _title(way: str, left: float) -> RenderableType:
     title = Table.grid(expand=True)
     title.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     title.add_column(no_wrap=True, justify="right")
@@ -364,7 +365,7 @@ def _title(way: str, deadline: float) -> RenderableType:
     return title
 
 
-def _measures(executions: list[Execution]) -> tuple[str, str, str, str]:
+def _measures(executions: list[ExecutionFacts]) -> tuple[str, str, str, str]:
     durations = sorted(one.seconds for one in executions)
     errors = sum(one.outcome == "error" for one in executions)
     return (
@@ -375,10 +376,22 @@ def _measures(executions: list[Execution]) -> tuple[str, str, str, str]:
     )
 
 
+def facts_of_span(span: Span) -> ExecutionFacts:
+    """What the span of an execution tells; the same as `Converter.facts` made of the execution."""
+    return ExecutionFacts(
+        span.trace_id,
+        span.span_id,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        span.name,
+        attributes(span.attributes),
+    )
+
+
 def trace_tree(items: Iterable[Item]) -> Tree:
     """The spans among `items` (of one trace, say) as a tree: service, name, duration; children by
-    start. A span that came twice stands there once; one whose parent is not among them stands at
-    the top, and where there are several of those, the top itself is hidden."""
+    start. A span that came twice appears once; one whose parent is not among them stands at the
+    top, and where there are several of those, the top itself is hidden."""
     spans = {(i.record.trace_id, i.record.span_id): i for i in items if isinstance(i.record, Span)}
     below: dict[tuple[bytes, bytes] | None, list[Item]] = {}
     for item in sorted(spans.values(), key=_start):

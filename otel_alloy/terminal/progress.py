@@ -1,4 +1,4 @@
-"""What `run` and `backfill` show: log lines, and a bar while much is drained.
+"""What `run` and `backfill` show: log lines, and a bar while there is much to read.
 
 Results go to standard output, everything else to standard error. No decision is taken here.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.durations import duration_text
-from otel_alloy.pipeline.events import Advanced, CycleEnded, Planned, Settled
+from otel_alloy.pipeline.events import Advanced, Counts, CycleEnded, Planned, Position, Settled
 
 _LINE_SECONDS = 30.0
 
@@ -40,39 +39,28 @@ class ConsoleHandler(logging.Handler):
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over a run."""
+    """Sums over a run. `high`: how far each source is settled, createdAt in Unix ms."""
 
-    received: int = 0
-    executions: int = 0
-    spans: int = 0
-    log_records: int = 0
-    repeated: int = 0
-    set_aside: int = 0
-    requests: int = 0
+    counts: Counts = Counts()
     high: dict[str, int] = field(default_factory=dict)
 
     def add(self, event: Settled) -> None:
         """Adds one settled batch."""
-        self.received += event.received
-        self.executions += event.executions
-        self.spans += event.spans
-        self.log_records += event.log_records
-        self.repeated += event.repeated
-        self.set_aside += event.set_aside
-        self.requests += event.requests
-        if event.high is not None:
-            self.high[event.source] = event.high
+        self.counts += event.counts
+        if event.position.high is not None:
+            self.high[event.source] = event.position.high
 
     def sentence(self) -> str:
         """The summary of a run."""
+        sums = self.counts
         words = (
-            f"{self.spans} spans and {self.log_records} log records delivered from "
-            f"{self.received} records in {self.requests} requests"
+            f"{sums.spans} spans and {sums.log_records} log records delivered from "
+            f"{sums.received} records in {sums.requests} requests"
         )
-        if self.repeated:
-            words += f"; {self.repeated} were known already"
-        if self.set_aside:
-            words += f"; {self.set_aside} set aside (otel-alloy rejected list)"
+        if sums.repeated:
+            words += f"; {sums.repeated} were known already"
+        if sums.rejected:
+            words += f"; {sums.rejected} set aside (otel-alloy rejected list)"
         if self.high:
             words += f"; settled up to {to_text(min(self.high.values()))}"
         return words
@@ -81,7 +69,12 @@ class Totals:
 class _View:
     """A bar on a terminal (unless not `bar`), with `words` behind the share done."""
 
-    def __init__(self, console: Console, bar: bool, words: str) -> None:
+    def __init__(
+        self, console: Console, monotonic: Callable[[], float], bar: bool, words: str
+    ) -> None:
+        self.totals = Totals()
+        self._monotonic = monotonic
+        self._said = monotonic()
         self._log = logging.getLogger("otel_alloy")
         self._bar: Progress | None = None
         if bar and console.is_terminal:
@@ -108,11 +101,11 @@ class RunView(_View):
     """Shows what is settled on `console`: a line per cycle that brought something, and meanwhile
     a bar on a terminal (unless not `bar`), else a line every 30 s."""
 
-    def __init__(self, console: Console, *, bar: bool = True) -> None:
-        super().__init__(console, bar, "{task.fields[spans]} spans")
-        self.totals = Totals()
+    def __init__(
+        self, console: Console, monotonic: Callable[[], float], *, bar: bool = True
+    ) -> None:
+        super().__init__(console, monotonic, bar, "{task.fields[spans]} spans")
         self._cycle: dict[str, Totals] = {}
-        self._said = time.monotonic()
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, event: object) -> None:
@@ -120,7 +113,7 @@ class RunView(_View):
         if isinstance(event, CycleEnded):
             cycle = self._cycle.pop(event.source, None)
             self._hide_bar(event.source)
-            if cycle is not None and (cycle.executions or cycle.set_aside):
+            if cycle is not None and (cycle.counts.executions or cycle.counts.rejected):
                 self._say(event, f"source {event.source}: {cycle.sentence()}")
             return
         if not isinstance(event, Settled):
@@ -128,13 +121,14 @@ class RunView(_View):
         self.totals.add(event)
         cycle = self._cycle.setdefault(event.source, Totals())
         cycle.add(event)
-        if event.last:
+        if event.position.last:
             return
         if self._bar is not None:
             self._show_bar(event, cycle)
-        elif time.monotonic() - self._said >= _LINE_SECONDS:
-            self._said = time.monotonic()
-            done = f"{100 * _share(event):.0f} % of the window read, {cycle.spans} spans so far"
+        elif self._monotonic() - self._said >= _LINE_SECONDS:
+            self._said = self._monotonic()
+            read = f"{100 * _share(event.position):.0f} % of the window read"
+            done = f"{read}, {cycle.counts.spans} spans so far"
             self._say(event, f"source {event.source}: {done}")
 
     def _say(self, event: Settled | CycleEnded, words: str) -> None:
@@ -145,7 +139,7 @@ class RunView(_View):
         task = self._tasks.get(event.source)
         if task is None:
             task = self._tasks[event.source] = self._bar.add_task(event.source, total=1.0, spans=0)
-        self._bar.update(task, completed=_share(event), spans=cycle.spans)
+        self._bar.update(task, completed=_share(event.position), spans=cycle.counts.spans)
 
     def _hide_bar(self, source: str) -> None:
         if self._bar is not None and source in self._tasks:
@@ -155,21 +149,19 @@ class RunView(_View):
 class BackfillView(_View):
     """Shows how far a backfill is: a bar on a terminal (unless not `bar`), else a line every 30 s.
 
-    The share done is of the records, where the API can tell how many there are, else of the time.
-    Remaining time and requests are as so far.
+    The share done is of the records, if the API can tell how many there are, else of the time. The
+    time and the requests that remain are estimated from those so far.
     """
 
     def __init__(
-        self, console: Console, *, bar: bool = True, clock: Callable[[], float] = time.monotonic
+        self, console: Console, monotonic: Callable[[], float], *, bar: bool = True
     ) -> None:
-        super().__init__(console, bar, "{task.fields[words]}")
-        self.totals = Totals()
-        self._clock = clock
+        super().__init__(console, monotonic, bar, "{task.fields[words]}")
         self._lock = threading.Lock()
         self._plan = Planned("", 0, None)
         self._done = Totals()
         self._ms = 0
-        self._begun = self._said = clock()
+        self._begun = self._said
         self._task: TaskID | None = None
 
     def __call__(self, event: object) -> None:
@@ -177,7 +169,7 @@ class BackfillView(_View):
         with self._lock:
             if isinstance(event, Planned):
                 self._plan, self._done, self._ms = event, Totals(), 0
-                self._begun = self._said = self._clock()
+                self._begun = self._said = self._monotonic()
                 if self._bar is not None:
                     if self._task is not None:
                         self._bar.remove_task(self._task)
@@ -192,28 +184,28 @@ class BackfillView(_View):
 
     def sentence(self) -> str:
         """The summary of a backfill."""
-        t = self.totals
+        t = self.totals.counts
         words = (
             f"{t.executions} executions: {t.spans} spans and {t.log_records} log records delivered "
-            f"from {t.received} records in {t.requests} requests; {t.set_aside} set aside"
+            f"from {t.received} records in {t.requests} requests; {t.rejected} set aside"
         )
-        return words + (" (otel-alloy rejected list)" if t.set_aside else "")
+        return words + (" (otel-alloy rejected list)" if t.rejected else "")
 
     def _show(self) -> None:
-        plan, done = self._plan, self._done
+        plan, done = self._plan, self._done.counts
         share = self._ms / plan.ms if plan.ms else 1.0
         if plan.records:
             share = (done.received - done.repeated) / plan.records
         share = min(1.0, share)
-        seconds = max(self._clock() - self._begun, 0.001)
+        seconds = max(self._monotonic() - self._begun, 0.001)
         words = f"{done.executions} executions ({done.executions / seconds:.0f}/s)"
         if share:
             words += f", about {done.requests * (1 - share) / share:.0f} requests left"
         if self._bar is not None:
             if self._task is not None:
                 self._bar.update(self._task, completed=share, words=words)
-        elif self._clock() - self._said >= _LINE_SECONDS:
-            self._said = self._clock()
+        elif self._monotonic() - self._said >= _LINE_SECONDS:
+            self._said = self._monotonic()
             if share:
                 words += f", about {duration_text(int(1 + seconds * (1 - share) / share) * 10**9)}"
             self._log.info(
@@ -225,7 +217,7 @@ class BackfillView(_View):
             )
 
 
-def _share(event: Settled) -> float:
-    if event.high is None or event.before <= event.start:
+def _share(at: Position) -> float:
+    if at.high is None or at.before <= at.start:
         return 0.0
-    return min(1.0, max(0.0, (event.high - event.start) / (event.before - event.start)))
+    return min(1.0, max(0.0, (at.high - at.start) / (at.before - at.start)))

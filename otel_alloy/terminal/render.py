@@ -1,82 +1,51 @@
 """How executions look on a terminal: what `demo`, `tail`, `summary` and `check` share.
 
-One execution as its span tells it, and the small forms that it is shown in. No setting is read,
-nothing is fetched and nothing printed here.
+The small forms in which an execution is shown. No setting is read, nothing is fetched and nothing
+printed here.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
-from typing import Any, Literal
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from otel_alloy.mapping import semconv
+from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.outcome import clean
-from otel_alloy.testing.otlp_endpoint import attributes
 
 MARKS = {"success": ("✓", "green"), "error": ("✗", "bold red"), "incomplete": ("…", "yellow")}
 PLAIN_MARKS = {"success": "ok", "error": "error", "incomplete": "open"}
 WIDE = 110
-"""Columns from which on a table shows more."""
+"""From this many columns on, a table shows more."""
 
-_WHO = (semconv.USER_FULL_NAME, semconv.USER_EMAIL, semconv.USER_ID, semconv.USER_HASH)
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """One execution as its span tells it; names are fit for one line of a terminal."""
+def workflow_of(facts: ExecutionFacts) -> str:
+    """The workflow's name, fit for one line of a terminal."""
+    return clean(facts.workflow)
 
-    trace_id: str
-    span_id: str
-    ended: float
-    """Seconds since the epoch."""
-    seconds: float
-    outcome: Literal["success", "error", "incomplete"]
-    workflow: str
-    user: str
-    attributes: dict[str, Any] = field(default_factory=dict)
-    """The span's own."""
 
-    @classmethod
-    def of(cls, span: Span) -> Execution:
-        """Read from a span of this project's mapping; what is missing stays empty."""
-        given = attributes(span.attributes)
-        outcome: Literal["success", "error", "incomplete"] = "success"
-        if span.status.code == Status.STATUS_CODE_ERROR:
-            outcome = "error"
-        elif given.get(semconv.EXECUTION_OUTCOME) == "incomplete":
-            outcome = "incomplete"
-        return cls(
-            trace_id=span.trace_id.hex(),
-            span_id=span.span_id.hex(),
-            ended=span.end_time_unix_nano / 1e9,
-            seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
-            outcome=outcome,
-            workflow=clean(str(given.get(semconv.WORKFLOW_NAME) or span.name)),
-            user=clean(next((str(given[key]) for key in _WHO if given.get(key)), "")),
-            attributes=given,
-        )
+def user_of(facts: ExecutionFacts) -> str:
+    """How to call the user, fit for one line of a terminal; "" where that is not known."""
+    return clean(facts.user)
+
+
+def clock_of(facts: ExecutionFacts) -> str:
+    """The local time of day at which it ended."""
+    return datetime.fromtimestamp(facts.end / 1e9).strftime("%H:%M:%S")
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The nearest-rank percentile of ascending values; 0 of none. `share` is above 0, up to 1."""
     return ordered[ceil(share * len(ordered)) - 1] if ordered else 0.0
-
-
-def clock(seconds: float) -> str:
-    """The local time of day."""
-    return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
 
 
 def span_of_time(seconds: float) -> str:
@@ -127,7 +96,7 @@ def figures(values: dict[str, str]) -> RenderableType:
 
 
 def tolerant(console: Console) -> Console:
-    """The same console; a mark that its encoding cannot write ends nothing."""
+    """The same console; a character that its encoding lacks is replaced, not an error."""
     if isinstance(console.file, io.TextIOWrapper):
         console.file.reconfigure(errors="replace")
     return console

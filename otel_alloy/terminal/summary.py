@@ -1,13 +1,12 @@
-"""`otel-alloy summary`: what ended in a stretch of time, by workflow and by customer.
+"""`otel-alloy summary`: what ended in a period, by workflow and by customer.
 
 Counts, error rate, percentiles and small charts; as JSON one document. Only adding up and
-presentation live here; what is added up comes from `look`.
+presentation live here; what is added up comes from `pipeline.query`.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,14 +19,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from otel_alloy.alloy.retry import Retrying
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
-from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, retry_words
+from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.pipeline.events import RequestRetried
+from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, retry_words
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal.render import (
     WIDE,
-    Execution,
     bar,
     columns,
     figures,
@@ -35,6 +35,8 @@ from otel_alloy.terminal.render import (
     percentile,
     span_of_time,
     tolerant,
+    user_of,
+    workflow_of,
 )
 
 By = Literal["workflow", "customer"]
@@ -54,8 +56,8 @@ class Tally:
     incomplete: int = 0
     durations: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, one: Execution) -> None:
-        """Adds one; of one that did not end, the duration is not known."""
+    def add(self, one: ExecutionFacts) -> None:
+        """Adds one; the duration of one that did not end is not known."""
         self.executions += 1
         self.errors += one.outcome == "error"
         if one.outcome == "incomplete":
@@ -64,7 +66,7 @@ class Tally:
             self.durations.append(one.seconds)
 
     def merge(self, other: Tally) -> None:
-        """Adds all of another one."""
+        """Adds all that `other` has."""
         self.executions += other.executions
         self.errors += other.errors
         self.incomplete += other.incomplete
@@ -100,7 +102,7 @@ class Summary:
         self.start, self.before = start, before
         self.all = Tally()
         self.groups: dict[By, dict[str, Tally]] = {"workflow": {}, "customer": {}}
-        """Under the id, or the name where there is no id; "" is what names neither."""
+        """By id, or by name where there is no id; "" where there is neither."""
         self.slices = [0] * _SLICES
         self.failed = [0] * _SLICES
         self.complete = False
@@ -108,21 +110,21 @@ class Summary:
         self.requests = 0
         self.unreadable = 0
 
-    def add(self, one: Execution) -> None:
+    def add(self, one: ExecutionFacts) -> None:
         """Adds one execution."""
         self.all.add(one)
-        given = one.attributes
-        workflow = given.get(semconv.WORKFLOW_ID) or given.get(semconv.WORKFLOW_NAME) or ""
-        user = given.get(semconv.USER_ID) or given.get(semconv.USER_HASH) or one.user
-        for by, key, label in (
-            ("workflow", workflow, one.workflow),
-            ("customer", user, one.user or "(no user named)"),
-        ):
-            tally = self.groups[by].setdefault(key, Tally())  # type: ignore[index]
+        workflow = one.workflow_id or one.attributes.get(semconv.WORKFLOW_NAME, "")
+        user = one.user_id or one.attributes.get(semconv.USER_HASH) or user_of(one)
+        groups: tuple[tuple[By, str, str], ...] = (
+            ("workflow", workflow, workflow_of(one)),
+            ("customer", user, user_of(one) or "(no user named)"),
+        )
+        for by, key, label in groups:
+            tally = self.groups[by].setdefault(key, Tally())
             if not tally.label or tally.label == key:
                 tally.label = label  # a name, where only some records have it
             tally.add(one)
-        share = (one.ended * 1000 - self.start) / max(1, self.before - self.start)
+        share = (one.end / 1e6 - self.start) / max(1, self.before - self.start)
         place = min(_SLICES - 1, max(0, int(share * _SLICES)))
         self.slices[place] += 1
         self.failed[place] += one.outcome == "error"
@@ -156,6 +158,7 @@ class Summary:
 
 def run_summary(
     settings: Settings,
+    runtime: Runtime,
     *,
     source: str | None,
     wanted: Wanted,
@@ -167,8 +170,8 @@ def run_summary(
     errors: Console,
     say: Callable[[str], None],
 ) -> bool:
-    """Reads what ended `since` (Unix ms, or seconds ago) and shows it; False when Ctrl-C cut it
-    short, which then shows what was read. Raises Stop where the API cannot be read."""
+    """Reads what ended `since` (Unix ms, or seconds ago) and shows it; after Ctrl-C, what was read
+    until then, and returns False. Raises Stop where the API cannot be read."""
     tolerant(console)
     shown: tuple[By, ...] = ("workflow", "customer") if by is None else (by,)
     progress = Progress(
@@ -180,44 +183,48 @@ def run_summary(
         transient=True,
         disable=not errors.is_terminal,
     )
-    now = int(time.time() * 1000)
+    now = runtime.now_ms()
     begin = since if isinstance(since, int) else now - int(since * 1000)
     summary = Summary(begin, max(now, begin + 1))
 
-    def report(name: str, event: Retrying) -> None:
+    def report(event: object) -> None:
+        if not isinstance(event, RequestRetried):
+            return
         if errors.is_terminal:
-            errors.print(Text(retry_words(name, event), "yellow"), soft_wrap=True)
+            errors.print(Text(retry_words(event), "yellow"), soft_wrap=True)
         else:
-            say(retry_words(name, event))
+            say(retry_words(event))
 
-    looks: list[ExecutionQuery] = []
+    queries: list[ExecutionQuery] = []
     with ExitStack() as stack:
         try:
             stack.enter_context(progress)
             for each in chosen_sources(settings, source):
                 task = progress.add_task(each.name, total=None, executions=0, requests=0)
-                looks.append(
-                    stack.enter_context(
-                        ExecutionQuery(settings, each, overlap=each.overlap, report=report)
+                query = stack.enter_context(
+                    ExecutionQuery(
+                        settings, each, overlap=each.overlap, runtime=runtime, report=report
                     )
                 )
-                window = looks[-1].window(since)
-                if len(looks) == 1:
+                queries.append(query)
+                window = query.window(since)
+                if len(queries) == 1:
                     summary.start, summary.before = window.start, window.before
-                for part in looks[-1].read(window):
-                    _add(summary, part, wanted)
+                for part in query.read(window):
+                    for one in filter(wanted, part.executions):
+                        summary.add(one)
                     if part.position is not None:
                         done = part.position - window.start
                         progress.update(task, total=window.before - window.start, completed=done)
                     progress.update(
-                        task, executions=summary.all.executions, requests=looks[-1].requests
+                        task, executions=summary.all.executions, requests=query.requests
                     )
             summary.complete = True
         except KeyboardInterrupt:
             pass
-    summary.running = sum(look.running for look in looks)
-    summary.requests = sum(look.requests for look in looks)
-    summary.unreadable = sum(look.unreadable for look in looks)
+    summary.running = sum(query.running for query in queries)
+    summary.requests = sum(query.requests for query in queries)
+    summary.unreadable = sum(query.unreadable for query in queries)
     if as_json:
         print(json.dumps(summary.as_object(shown), indent=2), file=console.file, flush=True)
     else:
@@ -225,11 +232,6 @@ def run_summary(
             console.width = _PLAIN_WIDTH
         console.print(render(summary, shown, console, top))
     return summary.complete
-
-
-def _add(summary: Summary, part: Part, wanted: Wanted) -> None:
-    for one in filter(wanted, part.executions):
-        summary.add(one)
 
 
 def render(summary: Summary, shown: tuple[By, ...], console: Console, top: int) -> RenderableType:
@@ -334,7 +336,7 @@ def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> Ren
 
 
 def _alarm(tally: Tally, everything: Tally) -> str:
-    """How loud a group's errors are: bold where it fails twice as often as all do together."""
+    """The style of a group's errors: bold where it fails twice as often as all together."""
     if not tally.errors:
         return "dim"
     return "bold red" if tally.errors >= 3 and tally.rate >= 2 * everything.rate else "red"

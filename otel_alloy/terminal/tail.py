@@ -2,17 +2,15 @@
 
 On a terminal a table that grows downwards, with one line of status below it; otherwise plain lines
 or JSON, one object per line, complete and without colour. Only presentation and the rhythm of
-looking live here; what is shown comes from `look`.
+reading live here; what is shown comes from `pipeline.query`.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -20,28 +18,32 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from otel_alloy.alloy.retry import Retrying
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
+from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.pipeline.events import RequestRetried
 from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, retry_words
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal.render import (
     MARKS,
     PLAIN_MARKS,
     WIDE,
-    Execution,
-    clock,
+    clock_of,
     span_of_time,
     tolerant,
+    user_of,
+    workflow_of,
 )
 
 OVERLAP = 15.0
-"""Seconds that are read again each time, at most: this is a look, which `run`'s promise of
-finding what appears later does not cover, and short steps are to stay cheap."""
+"""At most this many seconds are read again each time. `tail` does not promise, as `run` does, to
+find what appears late, and reading often has to stay cheap."""
 
 
 def run_tail(
     settings: Settings,
+    runtime: Runtime,
     *,
     source: str | None,
     wanted: Wanted,
@@ -55,15 +57,16 @@ def run_tail(
     ago). `say` prints a line on standard error. Raises Stop where the API cannot be read."""
     tolerant(console)
     screen = console.is_terminal and not console.is_dumb_terminal and not as_json
-    status = Status(interval)
+    status = Status(interval, runtime.monotonic)
     view = Live(status, console=console, transient=True, refresh_per_second=4) if screen else None
 
-    def report(name: str, event: Retrying) -> None:
-        words = retry_words(name, event)
+    def report(event: object) -> None:
+        if not isinstance(event, RequestRetried):
+            return
         if view is not None:
-            console.print(Text(words, "yellow"), soft_wrap=True)
+            console.print(Text(retry_words(event), "yellow"), soft_wrap=True)
         else:
-            say(words)
+            say(retry_words(event))
 
     def show(part: Part) -> None:
         for again, executions in ((False, part.executions), (True, part.again)):
@@ -76,30 +79,37 @@ def run_tail(
                     print(shown, file=console.file, flush=True)
 
     with ExitStack() as stack:
-        looks = [
+        queries = [
             stack.enter_context(
-                ExecutionQuery(settings, each, overlap=min(OVERLAP, each.overlap), report=report)
+                ExecutionQuery(
+                    *(settings, each),
+                    overlap=min(OVERLAP, each.overlap),
+                    runtime=runtime,
+                    report=report,
+                )
             )
             for each in chosen_sources(settings, source)
         ]
         try:
-            windows = [look.window(since) for look in looks]
+            windows = [query.window(since) for query in queries]
             if view is not None:
                 console.print(head(console.width))
                 stack.enter_context(view)
             while True:
-                for number, look in enumerate(looks):
-                    for part in _in_order(look.follow(windows[number])):
+                for query, window in zip(queries, windows, strict=True):
+                    for part in _in_order(query.follow(window)):
                         show(part)
-                status.looked(looks)
-                Event().wait(interval)
+                status.read(queries)
+                if runtime.wait(interval):
+                    break
                 windows = [
-                    look.next_window(window) for look, window in zip(looks, windows, strict=True)
+                    query.next_window(window)
+                    for query, window in zip(queries, windows, strict=True)
                 ]
         except KeyboardInterrupt:
             stack.close()
         if screen:
-            console.print(status.end(looks))
+            console.print(status.end(queries))
 
 
 def _in_order(parts: Iterable[Part]) -> Iterator[Part]:
@@ -111,7 +121,7 @@ def _in_order(parts: Iterable[Part]) -> Iterator[Part]:
         else:
             whole.executions.extend(part.executions)
             whole.again.extend(part.again)
-    whole.executions.sort(key=lambda one: one.ended)
+    whole.executions.sort(key=lambda one: one.end)
     yield whole
 
 
@@ -120,42 +130,39 @@ class Status:
     """The line below the table."""
 
     interval: float
+    monotonic: Callable[[], float]
     shown: int = 0
     failed: int = 0
     running: int = 0
-    requests: int = 0
-    at: float = 0.0
+    at: float | None = None
 
-    def count(self, one: Execution) -> None:
+    def count(self, one: ExecutionFacts) -> None:
         """Adds one that is shown."""
         self.shown += 1
         self.failed += one.outcome == "error"
 
-    def looked(self, looks: list[ExecutionQuery]) -> None:
+    def read(self, queries: list[ExecutionQuery]) -> None:
         """Notes that all sources were read."""
-        self.running = sum(look.running for look in looks)
-        self.requests = sum(look.requests for look in looks)
-        self.at = time.monotonic()
+        self.running = sum(query.running for query in queries)
+        self.at = self.monotonic()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts: list[tuple[str, str]] = [("live  ", "bold green")] if self.at else []
-        if not self.at:
-            parts.append(("reading  ", "bold"))
+        live = self.at is not None
+        parts = [("live  ", "bold green") if live else ("reading  ", "bold")]
         parts.append((f"{self.shown:,} shown", ""))
         if self.failed:
             parts.append((f"  {self.failed:,} failed", "red"))
         parts.append((f"  {self.running:,} running", "dim"))
-        if self.at:
-            left = max(0.0, self.interval - (time.monotonic() - self.at))
+        if self.at is not None:
+            left = max(0.0, self.interval - (self.monotonic() - self.at))
             parts.append((f"  next look in {left:.0f} s  Ctrl-C ends", "dim"))
-        text = Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
-        yield text
+        yield Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
-    def end(self, looks: list[ExecutionQuery]) -> Text:
+    def end(self, queries: list[ExecutionQuery]) -> Text:
         """The last line."""
-        requests = sum(look.requests for look in looks)
+        requests = sum(query.requests for query in queries)
         words = f"{self.shown:,} shown, {self.failed:,} failed, {requests:,} requests"
-        unreadable = sum(look.unreadable for look in looks)
+        unreadable = sum(query.unreadable for query in queries)
         if unreadable:
             words += f", {unreadable:,} records could not be read"
         return Text(words, "dim")
@@ -181,46 +188,46 @@ def head(width: int) -> Table:
     return grid
 
 
-def row(one: Execution, width: int, *, again: bool = False) -> Table:
+def row(one: ExecutionFacts, width: int, *, again: bool = False) -> Table:
     """One execution on a terminal of that width."""
     grid = _columns(width)
     mark, style = MARKS[one.outcome]
     color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
     grid.add_row(
-        Text(clock(one.ended), "dim"),
+        Text(clock_of(one), "dim"),
         Text(mark, style),
-        Text(one.workflow + (" (again)" if again else ""), color),
-        Text(one.user),
+        Text(workflow_of(one) + (" (again)" if again else ""), color),
+        Text(user_of(one)),
         Text(span_of_time(one.seconds), color),
-        Text(one.trace_id if width >= WIDE else one.trace_id[:8], "cyan"),
+        Text(one.trace_id.hex()[: 32 if width >= WIDE else 8], "cyan"),
     )
     return grid
 
 
-def line(one: Execution, again: bool = False) -> str:
+def line(one: ExecutionFacts, again: bool = False) -> str:
     """One execution for a pipe: nothing shortened, columns that `cut` and `awk` can take."""
-    words = f"{PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}  {one.trace_id}"
-    name = one.workflow + (" (again)" if again else "")
-    return f"{_iso(one.ended)}  {words}  {name}, {one.user}".removesuffix(", ")
+    words = f"{PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}  {one.trace_id.hex()}"
+    name = workflow_of(one) + (" (again)" if again else "")
+    return f"{_iso(one.end)}  {words}  {name}, {user_of(one)}".removesuffix(", ")
 
 
-def as_object(one: Execution, again: bool = False) -> dict[str, Any]:
-    """One execution as JSON: what one asks for most, and all attributes under their own names.
+def as_object(one: ExecutionFacts, again: bool = False) -> dict[str, Any]:
+    """One execution as JSON: what is asked for most, and all attributes under their own names.
     `again`: a further end of an execution that was shown before."""
     return {
-        "started": _iso(one.ended - one.seconds),
-        "ended": _iso(one.ended),
+        "started": _iso(one.start),
+        "ended": _iso(one.end),
         "seconds": round(one.seconds, 3),
         "outcome": one.outcome,
         "again": again,
-        "workflow": one.workflow,
-        "user": one.user,
+        "workflow": workflow_of(one),
+        "user": user_of(one),
         "execution_uuid": one.attributes.get(semconv.EXECUTION_UUID),
-        "trace_id": one.trace_id,
-        "span_id": one.span_id,
-        "attributes": one.attributes,
+        "trace_id": one.trace_id.hex(),
+        "span_id": one.span_id.hex(),
+        "attributes": dict(one.attributes),
     }
 
 
-def _iso(seconds: float) -> str:
-    return to_text(round(seconds * 1000))
+def _iso(ns: int) -> str:
+    return to_text(round(ns / 1e6))

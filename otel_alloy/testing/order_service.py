@@ -8,21 +8,19 @@ receiver: only the propagator `alloy` joins the two.
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Tracer
 
+from otel_alloy.http_server import Handler, Server
 from otel_alloy.mapping.semconv import SERVICE_NAME
 from otel_alloy.propagation.propagator import AlloyPropagator
 
 SCOPE = "orders"
 _EXPORT_EVERY_MS = 200
+_PROPAGATOR = AlloyPropagator(sampled=True)
 
 
 class OrderService:
@@ -34,37 +32,30 @@ class OrderService:
         exporter = OTLPSpanExporter(endpoint=f"{otlp}/v1/traces")
         processor = BatchSpanProcessor(exporter, schedule_delay_millis=_EXPORT_EVERY_MS)
         provider.add_span_processor(processor)
-        tracer = provider.get_tracer(SCOPE)
-        propagator = AlloyPropagator(sampled=True)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                context = propagator.extract(headers)
-                with tracer.start_as_current_span("POST /orders", context, SpanKind.SERVER):
-                    with tracer.start_as_current_span("reserve stock"):
-                        pass
-                    with tracer.start_as_current_span("print label"):
-                        pass
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Nothing: standard error is the demo's."""
-
         self._provider = provider
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/orders"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._server = Server(("127.0.0.1", 0), _Handler, provider.get_tracer(SCOPE))
+        self.url = f"{self._server.url}/orders"
 
     def __enter__(self) -> OrderService:
-        self._thread.start()
+        self._server.start(SCOPE)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
         self._provider.shutdown()
+
+
+class _Handler(Handler):
+    server: Server[Tracer]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        context, tracer = _PROPAGATOR.extract(headers), self.server.owner
+        with tracer.start_as_current_span("POST /orders", context, SpanKind.SERVER):
+            with tracer.start_as_current_span("reserve stock"):
+                pass
+            with tracer.start_as_current_span("print label"):
+                pass
+        self.send_response(204)
+        self.end_headers()

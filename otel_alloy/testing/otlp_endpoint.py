@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -29,7 +28,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from otel_alloy.testing.http_server import Server
+from otel_alloy.http_server import Handler, Server
 
 if TYPE_CHECKING:
     from grpc import Server as GrpcServer
@@ -78,15 +77,15 @@ class Received:
     def items(self) -> Iterator[Item]:
         """All spans or log records of the request, in order. Raises `DecodeError`."""
         if isinstance(self.message, trace_service.ExportTraceServiceRequest):
-            for of_resource in self.message.resource_spans:
-                for of_scope in of_resource.scope_spans:
+            for spans in self.message.resource_spans:
+                for of_scope in spans.scope_spans:
                     for span in of_scope.spans:
-                        yield Item(span, of_scope.scope, of_resource.resource)
+                        yield Item(span, of_scope.scope, spans.resource)
         else:
-            for of_source in self.message.resource_logs:
-                for scoped in of_source.scope_logs:
+            for logs in self.message.resource_logs:
+                for scoped in logs.scope_logs:
                     for record in scoped.log_records:
-                        yield Item(record, scoped.scope, of_source.resource)
+                        yield Item(record, scoped.scope, logs.resource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +143,7 @@ class OtlpEndpoint:
         self._store = store
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self._http = _HttpServer(("127.0.0.1", http_port), self)
+        self._http = Server(("127.0.0.1", http_port), _HttpHandler, self)
         self._grpc: GrpcServer | None = None
         self._grpc_port = 0
         try:
@@ -157,7 +156,7 @@ class OtlpEndpoint:
     @property
     def http_endpoint(self) -> str:
         """The base URL for `OTEL_EXPORTER_OTLP_ENDPOINT`, without a trailing slash."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return self._http.url
 
     @property
     def grpc_endpoint(self) -> str:
@@ -167,9 +166,7 @@ class OtlpEndpoint:
         return f"http://127.0.0.1:{self._grpc_port}"
 
     def __enter__(self) -> OtlpEndpoint:
-        threading.Thread(
-            target=self._http.serve_forever, args=(0.02,), name="otlp-endpoint", daemon=True
-        ).start()
+        self._http.start("otlp-endpoint")
         if self._grpc is not None:
             self._grpc.start()
         return self
@@ -252,29 +249,18 @@ def _plain(value: AnyValue) -> Any:
     return getattr(value, kind)
 
 
-def _response(signal: Signal, answer: Answer) -> bytes:
-    """The OTLP export response; a full success is the empty message."""
-    if signal == "traces":
-        traces = trace_service.ExportTraceServiceResponse()
-        if answer.rejected or answer.message:
-            traces.partial_success.rejected_spans = answer.rejected
-            traces.partial_success.error_message = answer.message
-        return traces.SerializeToString()
-    logs = logs_service.ExportLogsServiceResponse()
+def _response(answer: Answer) -> bytes:
+    """The OTLP export response; a full success is the empty message. The responses for traces and
+    for logs have the same bytes, as their fields have the same numbers."""
+    response = trace_service.ExportTraceServiceResponse()
     if answer.rejected or answer.message:
-        logs.partial_success.rejected_log_records = answer.rejected
-        logs.partial_success.error_message = answer.message
-    return logs.SerializeToString()
+        response.partial_success.rejected_spans = answer.rejected
+        response.partial_success.error_message = answer.message
+    return response.SerializeToString()
 
 
-class _HttpServer(Server):
-    def __init__(self, address: tuple[str, int], endpoint: OtlpEndpoint) -> None:
-        self.endpoint = endpoint
-        super().__init__(address, _HttpHandler)
-
-
-class _HttpHandler(BaseHTTPRequestHandler):
-    server: _HttpServer
+class _HttpHandler(Handler):
+    server: Server[OtlpEndpoint]
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave in one packet
@@ -300,14 +286,14 @@ class _HttpHandler(BaseHTTPRequestHandler):
             except (OSError, EOFError, zlib.error):
                 return self._send(400, {}, b"")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.endpoint._take(Received(signal, "http", headers, body))
+        answer = self.server.owner._take(Received(signal, "http", headers, body))
         if answer.connection != "keep":
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         content = answer.body
         if content is None and answer.status < 300:
-            content = _response(signal, answer)
+            content = _response(answer)
         elif content is None:
             content = Status(message=answer.message).SerializeToString()
         self._send(answer.status, answer.headers, content)
@@ -322,9 +308,6 @@ class _HttpHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing on standard error: `OtlpEndpoint.requests` is the log."""
 
 
 def _grpc_server(endpoint: OtlpEndpoint, port: int) -> tuple[GrpcServer, int]:
@@ -344,7 +327,7 @@ def _grpc_server(endpoint: OtlpEndpoint, port: int) -> tuple[GrpcServer, int]:
             context.set_trailing_metadata(answer.trailers)
             if answer.code != "OK":
                 context.abort(grpc.StatusCode[answer.code], answer.message)
-            return _response(signal, answer)
+            return _response(answer)
 
         return answer_to
 

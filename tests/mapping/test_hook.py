@@ -20,7 +20,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, TraceFl
 from otel_alloy import Correlation, execution_context
 from otel_alloy.alloy.models import Notification, read_notification
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.mapping.convert import Converter, Execution, Role, ended
+from otel_alloy.mapping.convert import Converter, Execution, Role
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.hook import MOST_LINKS, GuardedHook, Hook, open_hook
 from otel_alloy.mapping.ids import execution_ids
@@ -29,6 +29,7 @@ from otel_alloy.observability.status import Status
 from otel_alloy.otlp.installed import spans as sdk_spans
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.loader import load_settings
 from otel_alloy.testing.otlp_endpoint import attributes
 
@@ -45,6 +46,7 @@ RECORD = {
     "createdAt": "2025-04-29T17:44:10.432Z",
     "forgeWorkflow": {"name": "order_id example"},
 }
+CLOCK = system_runtime().monotonic
 STATE = TraceState([("vendor", "value")])
 OTHER = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1))
 STATED = SpanContext(OTHER.trace_id, OTHER.span_id, False, TraceFlags(0), STATE)
@@ -55,7 +57,7 @@ def notification(message: str = "executionFinished") -> Notification:
 
 
 def converter(hook: Hook | None) -> Converter:
-    attach = None if hook is None else GuardedHook(hook, "a hook")
+    attach = None if hook is None else GuardedHook(hook, "a hook", CLOCK)
     return Converter(started_logs=True, attach=attach)
 
 
@@ -121,17 +123,30 @@ def test_every_log_record_follows(role: Role, message: str) -> None:
     assert span.trace_id in (b"", log.trace_id)
 
 
-def test_exemplars_follow() -> None:
-    """What metrics are told of the execution leads to the trace that it is in."""
-    execution = Execution(notification(), Role.ENDED)
-    for hook, trace_id in (
-        (answering(Correlation(OTHER)), OTHER.trace_id.to_bytes(16)),
-        (answering(Correlation(links=[OTHER])), execution_ids(UUID)[0]),
+def test_facts_follow_and_ask_once() -> None:
+    """The facts of an execution name the trace that its span is in. The hook is asked once for
+    both, whether it moves the execution or not; where only facts are wanted, it is asked for them.
+    """
+    asked = 0
+
+    def hook(notification: Notification) -> Correlation:
+        nonlocal asked
+        asked += 1
+        return correlation
+
+    for correlation, trace_id in (
+        (Correlation(OTHER), OTHER.trace_id.to_bytes(16)),
+        (Correlation(links=[OTHER]), execution_ids(UUID)[0]),
     ):
-        converter(hook).convert(execution)
-        facts = ended(execution)
-        assert facts is not None and facts.trace_id == trace_id
-        assert facts.span_id == execution_ids(UUID)[1]
+        for converted_before in (True, False):
+            asked = 0
+            execution, converting = Execution(notification(), Role.ENDED), converter(hook)
+            if converted_before:
+                converting.convert(execution)
+            facts = converting.facts(execution)
+            assert facts is not None and facts.trace_id == trace_id
+            assert facts.span_id == execution_ids(UUID)[1]
+            assert asked == 1
 
 
 def test_links() -> None:
@@ -300,7 +315,7 @@ def test_no_answer_breaks_a_record(answer: Any) -> None:
 
 def test_none_is_none() -> None:
     """Without the setting there is no hook, and an empty one is none."""
-    assert open_hook(None) is None
+    assert open_hook(None, CLOCK) is None
     assert load_settings({}, {"ALLOY_API_KEY": "k", "OTEL_ALLOY_HOOK": ""}).hook is None
 
 
@@ -331,7 +346,7 @@ def test_a_hook_that_cannot_be_loaded(
     (tmp_path / "broken_hooks.py").write_text("1 / 0\n")
     (tmp_path / "async_hooks.py").write_text("async def hook(notification): ...\n")
     with pytest.raises(ConfigurationError, match=why):
-        open_hook(name)
+        open_hook(name, CLOCK)
 
 
 def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +369,8 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_ways_to_name_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point and `module:callable`, dotted too, both find the function."""
     installed(tmp_path, monkeypatch)
-    hook = open_hook(load_settings({}, {"ALLOY_API_KEY": "k", "OTEL_ALLOY_HOOK": name}).hook)
+    chosen = load_settings({}, {"ALLOY_API_KEY": "k", "OTEL_ALLOY_HOOK": name})
+    hook = open_hook(chosen.hook, CLOCK)
     assert hook is not None
     span, _ = Converter(attach=hook).convert(Execution(notification(), Role.ENDED))
     assert span is not None
@@ -419,11 +435,11 @@ def test_failures_are_counted(
 
     chosen = place.settings(hook="failing_hooks:hook", batch_size=10, page_size=10)
     Receiver(chosen, observe=observe).run(once=True)
-    assert sum(event.hook_failures for event in settled) == 40
-    assert len([event for event in settled if event.hook_failures]) > 1
+    assert sum(event.counts.hook_failures for event in settled) == 40
+    assert len([event for event in settled if event.counts.hook_failures]) > 1
     assert len(place.otlp.spans()) == 40
     reader = InMemoryMetricReader()
-    telemetry = Telemetry([reader], {}, Status(["default"], max_lag=1.0))
+    telemetry = Telemetry([reader], {}, Status(["default"], max_lag=1.0, runtime=system_runtime()))
     for event in settled:
         telemetry(event)
     data = reader.get_metrics_data()
@@ -440,7 +456,7 @@ def test_failures_are_counted(
 
 def test_parent_and_links_reach_other_exporters() -> None:
     """An exporter that is installed for the SDK is told of parent and links, too."""
-    hook = GuardedHook(answering(Correlation(OTHER, [Link(STATED, {"a": 1})])), "a hook")
+    hook = GuardedHook(answering(Correlation(OTHER, [Link(STATED, {"a": 1})])), "a hook", CLOCK)
     span, _ = Converter(attach=hook).convert(Execution(notification(), Role.ENDED))
     assert span is not None
     (read,) = sdk_spans(Envelope({}, "test", "1").request([span]))

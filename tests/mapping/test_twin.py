@@ -36,6 +36,7 @@ from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
+from otel_alloy.terminal.demo import facts_of_span
 
 Choice = Literal["keep", "hash", "drop"]
 KEY = b"a test's key"
@@ -347,6 +348,32 @@ RESOURCE = {"deployment.environment.name": "test", "service.name": "runalloy"}
 
 
 SCOPE = InstrumentationScope("otel_alloy", "1.2.3")
+
+
+@given(notifications, st.booleans(), st.sampled_from(["keep", "hash", "drop"]))
+@settings(deadline=None, max_examples=300)
+def test_facts_are_what_the_span_tells(raw: dict[str, Any], choice: bool, privacy: Choice) -> None:
+    """What the converter knows of an execution without encoding it is what can be read from its
+    span, in the same order; there are none where there is no span, and none that cannot be
+    converted."""
+    n = as_read(raw)
+    execution = Execution(n, role_of(n, choice))
+    converter = Converter(value_limit=64, email=privacy, full_name=privacy, privacy_key=KEY)
+    try:
+        span, _ = converter.convert(execution)
+    except Unconvertible:
+        span = None
+        assert list(converter.ended([execution])) == []
+    else:
+        facts = converter.facts(execution)
+        assert list(converter.ended([execution])) == [facts] * (facts is not None)
+        assert (facts is None) == (span is None)
+        if facts is not None:
+            (read,) = ScopeSpans.FromString(span or b"").spans
+            told = facts_of_span(read)
+            assert facts == told
+            assert list(facts.attributes) == list(told.attributes)
+            assert facts.outcome == told.attributes["runalloy.execution.outcome"]
 
 
 def sdk_context(message: Span | LogRecord) -> SpanContext:

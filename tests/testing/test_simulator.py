@@ -823,6 +823,6 @@ def test_the_stand_in_shares_nothing_with_the_client() -> None:
                 modules = [node.module or ""]
             for module in modules:
                 own = module.startswith(
-                    ("otel_alloy.testing.simulator.", "otel_alloy.testing.http_server")
+                    ("otel_alloy.testing.simulator.", "otel_alloy.http_server")
                 )
                 assert own or module.split(".")[0] in sys.stdlib_module_names, (path.name, module)

@@ -14,8 +14,8 @@ can be held against every way in which the real service may turn out to behave.
 ``server``     sockets, keys, the request log
 ============== ===================================================================================
 
-Imports go upwards in that list only. It uses the standard library alone and imports nothing else of
-this project: a stand-in that shares code with the client would share its mistakes.
+Imports go upwards in that list only. It uses the standard library, and of this project the bare
+``http_server`` alone: a stand-in that shares code with the client would share its mistakes.
 """
 
 from otel_alloy.testing.simulator.config import Config

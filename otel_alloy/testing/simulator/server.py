@@ -16,12 +16,10 @@ from contextlib import suppress
 from dataclasses import replace
 from email.message import Message
 from email.utils import formatdate
-from functools import partial
-from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from otel_alloy.testing.http_server import Server
+from otel_alloy.http_server import Handler, Server
 from otel_alloy.testing.simulator.config import Config
 from otel_alloy.testing.simulator.faults import Answer, Fault, Wire, choose, wire
 from otel_alloy.testing.simulator.records import Record
@@ -78,7 +76,7 @@ class Simulator:
         self._number = 0
         self._script: deque[Fault | None] = deque()
         self._recent: deque[float] = deque()
-        self._server: _Server | None = None
+        self._server: Server[Simulator] | None = None
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
 
@@ -93,11 +91,13 @@ class Simulator:
         if self._server is not None:
             raise RuntimeError("the simulator is already running")
         self._stopping.clear()
-        self._server = _Server((self._host, self._port), self)
-        self._port = self._server.server_address[1]
-        self._run(partial(self._server.serve_forever, poll_interval=0.02))
+        self._server = Server((self._host, self._port), _Handler, self)
+        self._port = self._server.port
+        self._threads = [self._server.start("alloy-simulator")]
         if self.config.custom_api_url is not None:
-            self._run(self._call_customer)
+            calls = threading.Thread(target=self._call_customer, name="alloy-calls", daemon=True)
+            calls.start()
+            self._threads.append(calls)
         return self
 
     def stop(self) -> None:
@@ -109,7 +109,6 @@ class Simulator:
         for thread in self._threads:
             thread.join()
         self._server = None
-        self._threads.clear()
 
     def __enter__(self) -> "Simulator":
         return self.start()
@@ -200,11 +199,6 @@ class Simulator:
             return 0
         return max(1, math.ceil(self._recent[0] + 60 - now))
 
-    def _run(self, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, name="alloy-simulator", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
     def _call_customer(self) -> None:
         """Make the requests of running executions to the customer's service as they fall due."""
         with ThreadPoolExecutor(max_workers=8, thread_name_prefix="alloy-custom-api") as pool:
@@ -245,20 +239,14 @@ def _message(now: float, status: int, text: str, **headers: str) -> Answer:
     return Answer(status, common | headers, json.dumps({"message": text}).encode())
 
 
-class _Server(Server):
-    def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
-        self.simulator = simulator
-        super().__init__(address, _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _Handler(Handler):
+    server: "Server[Simulator]"
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def _respond(self) -> None:
-        sent, seconds, _ = self.server.simulator.respond(self.command, self.path, self.headers)
-        if seconds and self.server.simulator._stopping.wait(seconds):
+        sent, seconds, _ = self.server.owner.respond(self.command, self.path, self.headers)
+        if seconds and self.server.owner._stopping.wait(seconds):
             self.close_connection = True
             return
         data = sent.data
@@ -279,6 +267,3 @@ class _Handler(BaseHTTPRequestHandler):
         if name.startswith("do_"):
             return self._respond
         raise AttributeError(name)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing on standard error: ``Simulator.requests`` is the log."""

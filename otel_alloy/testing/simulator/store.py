@@ -141,11 +141,6 @@ class LogStore:
         with self._lock:
             self._pull(iter(executions))
 
-    def schedule(self, step: Step) -> None:
-        """Let one step happen when the clock reaches it."""
-        with self._lock:
-            self._push(step.at, step)
-
     def advance(self) -> int:
         """Let everything happen that is due; the time of the clock in ms."""
         with self._lock:

@@ -1,0 +1,82 @@
+"""The small HTTP server under the health port, the simulator, the OTLP endpoint and the demo's
+order service: what only sockets know.
+
+`http.server` by itself looks up the host's name before it listens, prints the errors of clients
+that go away, logs every request, and at the end leaves connections open.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers requests, and logs none of them."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Standard error belongs to the command."""
+
+
+class Server(ThreadingHTTPServer, Generic[T]):
+    """Listens on `address` (host, port; port 0 is a free one) from its creation on, and answers
+    between `start` and `stop`. `owner`: what the handlers need. Raises OSError where it cannot
+    listen there."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[Handler], owner: T) -> None:
+        self.owner = owner
+        self._open: set[socket.socket] = set()
+        self._host = address[0]
+        if ":" in self._host:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, handler)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self.server_address[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a trailing slash."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
+    def start(self, name: str) -> threading.Thread:
+        """Answers from a thread of that name; returns it."""
+        thread = threading.Thread(target=self.serve_forever, args=(0.02,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """Stops listening and breaks the connections that are open."""
+        self.shutdown()
+        self.server_close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def server_bind(self) -> None:
+        # The inherited one looks up the host's name, which takes seconds on some machines.
+        socketserver.TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no error of the server."""
