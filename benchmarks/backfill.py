@@ -35,7 +35,7 @@ def once(alloy: str, otlp: str, executions: int, page: int, workers: int, proces
     def observe(event: object) -> None:
         nonlocal spans, requests
         if isinstance(event, Settled):
-            spans += event.spans
+            spans += event.counts.spans
             requests += event.requests
 
     with tempfile.TemporaryDirectory() as folder:

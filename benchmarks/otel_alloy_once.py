@@ -29,7 +29,7 @@ def main() -> None:
     def observe(event: object) -> None:
         nonlocal count, requests
         if isinstance(event, Settled):
-            count += event.spans
+            count += event.counts.spans
             requests += event.requests
             marks.append((count, time.process_time()))
 

@@ -130,7 +130,7 @@ class Run:
 
     @property
     def executions(self) -> int:
-        return sum(s.executions - s.set_aside for s in self.settled)
+        return sum(s.counts.executions - s.counts.rejected for s in self.settled)
 
 
 def one_cycle(
