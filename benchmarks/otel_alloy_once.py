@@ -30,7 +30,7 @@ def main() -> None:
         nonlocal count, requests
         if isinstance(event, Settled):
             count += event.counts.spans
-            requests += event.requests
+            requests += event.counts.requests
             marks.append((count, time.process_time()))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ the store only when those signals took it. Nothing here reads Alloy or moves a c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
     done = Retried([], {})
     convert = open_converter(factory.settings)
     delivery = factory.delivery(lambda report: None)
-    groups: dict[tuple[tuple[str, object], ...], list[RejectedRecord]] = {}
+    groups: dict[str, tuple[Resource, list[RejectedRecord]]] = {}
     for record in store.rejected(numbers):
         resource = _resource(factory.settings, record)
         if resource is None:
@@ -45,10 +46,10 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
                 "add the source to the settings, or drop the record"
             )
         else:
-            groups.setdefault(tuple(resource.items()), []).append(record)
+            groups.setdefault(json.dumps(resource), (resource, []))[1].append(record)
     try:
-        for attributes, records in groups.items():
-            envelope = Envelope(dict(attributes), semconv.SCOPE_NAME, __version__)  # type: ignore[arg-type]
+        for resource, records in groups.values():
+            envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
             _retry(convert, delivery, envelope, records, store, done)
     finally:
         delivery.close()
