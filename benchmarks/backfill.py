@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import END_MS, far_ends, measure
+from common import END_MS, both_ends, measure
 
 
 def once(alloy: str, otlp: str, executions: int, page: int, workers: int, processes: int) -> None:
@@ -35,8 +35,8 @@ def once(alloy: str, otlp: str, executions: int, page: int, workers: int, proces
     def observe(event: object) -> None:
         nonlocal spans, requests
         if isinstance(event, Settled):
-            spans += event.spans
-            requests += event.requests
+            spans += event.counts.spans
+            requests += event.counts.requests
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.model_validate(
@@ -82,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     cores = os.cpu_count() or 1
     first = 0.0
-    with far_ends(options.executions) as (alloy, otlp):
+    with both_ends(options.executions) as (alloy, otlp):
         for workers, processes in ((1, 1), (2, 1), (4, 1), (2, 2), (4, cores)):
             words = map(str, (alloy, otlp, options.executions, options.page, workers, processes))
             result = measure("backfill.py", *words)

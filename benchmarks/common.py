@@ -1,4 +1,4 @@
-"""What the benchmarks share: far ends in a process of their own, and scripts that print JSON."""
+"""What the benchmarks share: both ends in a process of their own, and scripts that print JSON."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def measure(script: str, *arguments: str) -> dict[str, Any]:
 
 
 @contextmanager
-def far_ends(
+def both_ends(
     executions: int, *, request: float = 0.0, export: float = 0.0
 ) -> Iterator[tuple[str, str]]:
     """The endpoints of a simulated Alloy with so many executions and of an OTLP endpoint, which
     take `request` and `export` seconds to answer."""
     far = subprocess.Popen(
-        [sys.executable, str(HERE / "far_ends.py"), str(executions), str(request), str(export)],
+        [sys.executable, str(HERE / "both_ends.py"), str(executions), str(request), str(export)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from common import far_ends, measure
+from common import both_ends, measure
 
 
 def cost(marks: list[list[float]], begin: float, end: float) -> float:
@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {}
     for number in (options.executions, 100 * options.executions):
-        with far_ends(number) as (alloy, otlp):
+        with both_ends(number) as (alloy, otlp):
             result = measure("otel_alloy_once.py", alloy, otlp, str(options.page), "none")
         assert result["executions"] == number, result
         micros = (result["cpu"] - result["imports"]) / number * 1e6

@@ -7,10 +7,11 @@ clock is moved on. The hour begins after the backlog is read.
 from __future__ import annotations
 
 import tempfile
-import threading
 
 from otel_alloy.checkpoint.store import open_store
+from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
+from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.otlp_endpoint import OtlpEndpoint
 from otel_alloy.testing.simulator import Simulator, Traffic, iso, timeline
@@ -55,14 +56,15 @@ def requests(*, per_hour: int, open_executions: int) -> tuple[int, int]:
                 }
             )
         store = open_store(settings.storage)
-        loop = Poller(settings, settings.sources[0], store, threading.Event(), lambda event: None)
-        loop.cycle()
+        factory = Factory(settings, system_runtime())
+        poller = Poller(factory, settings.sources[0], store, lambda event: None)
+        poller.cycle()
         before, spans = len(alloy.requests), otlp.span_count
         for _ in range(HOUR // INTERVAL):
             now += INTERVAL
-            loop.cycle()
+            poller.cycle()
         found = len(alloy.requests) - before, otlp.span_count - spans
-        loop.close()
+        poller.close()
         store.close()
         return found
 

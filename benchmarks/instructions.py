@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 
-from common import HERE, far_ends
+from common import HERE, both_ends
 
 RATIO = 8.9
 """How many times otel-alloy's instructions the script takes."""
@@ -51,7 +51,7 @@ def main() -> None:
     for script in ("otel_alloy_once.py", "sdk_script.py"):
         counts = []
         for number in (few, many):
-            with far_ends(number) as (alloy, otlp):
+            with both_ends(number) as (alloy, otlp):
                 counts.append(instructions(script, alloy, otlp, str(options.page), "none"))
         costs[script] = (counts[1] - counts[0]) / (many - few)
         print(

@@ -29,8 +29,8 @@ def main() -> None:
     def observe(event: object) -> None:
         nonlocal count, requests
         if isinstance(event, Settled):
-            count += event.spans
-            requests += event.requests
+            count += event.counts.spans
+            requests += event.counts.requests
             marks.append((count, time.process_time()))
 
     with tempfile.TemporaryDirectory() as folder:

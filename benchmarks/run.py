@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from common import far_ends, measure
+from common import both_ends, measure
 
 CASES = ((1000, "none", 1 / 8), (1000, "gzip", 1 / 6), (30, "none", 1 / 4))
 """Page size, compression, and the share of the script's CPU that otel-alloy keeps to."""
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     lost: list[str] = []
-    with far_ends(options.executions) as (alloy, otlp):
+    with both_ends(options.executions) as (alloy, otlp):
         print(f"{options.executions} executions, span and log record each; CPU of the process")
         for page, compression, promised in CASES:
             ours: list[dict[str, Any]] = []

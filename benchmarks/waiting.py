@@ -14,13 +14,13 @@ import logging
 import tempfile
 import time
 
-from common import END_MS, far_ends
+from common import END_MS, both_ends
 
-from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Reader, Window
+from otel_alloy.alloy.reader import Window
 from otel_alloy.pipeline.backfill import Backfill, Range
-from otel_alloy.pipeline.factory import open_client
+from otel_alloy.pipeline.factory import open_source
 from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import Settings
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     length = options.executions * 5_000
     begin, end = END_MS - length, END_MS - 120_000
     with (
-        far_ends(options.executions, request=options.request, export=options.export) as (
+        both_ends(options.executions, request=options.request, export=options.export) as (
             alloy,
             otlp,
         ),
@@ -64,11 +64,9 @@ def main() -> None:
                 }
             )
 
-        source = settings("none").sources[0]
-        client = open_client(source)
-        reader = Reader(client.fetch, Query(options.page))
-        alone = seconds(lambda: sum(1 for _ in reader.read(Window(begin, end))))
-        client.close()
+        source = open_source(settings("none").sources[0], system_runtime(), lambda event: None)
+        alone = seconds(lambda: sum(1 for _ in source.read(Window(begin, end))))
+        source.close()
         rate = options.executions / alone
         print(f"the API alone        {rate:7.0f} executions/s")
         took = seconds(lambda: Receiver(settings("run")).run(once=True))

@@ -30,7 +30,8 @@ class Task(Protocol):
 class Runtime:
     """`clock`: Unix seconds. `monotonic`: seconds that never jump. `wait(seconds)`: sleeps, and
     says whether the end was asked for, at once where it was. `stopping()`: whether it was.
-    `random()`: in [0, 1). `spawn(function, name)`: starts it in a thread of that name."""
+    `random()`: in [0, 1). `spawn(function, name)`: starts it in a thread of that name. `stop()`:
+    asks for the end; from any thread or signal handler."""
 
     clock: Callable[[], float]
     monotonic: Callable[[], float]
@@ -38,6 +39,7 @@ class Runtime:
     stopping: Callable[[], bool]
     random: Callable[[], float]
     spawn: Callable[[Callable[[], None], str], Task]
+    stop: Callable[[], None]
 
     def now_ms(self) -> int:
         """Our clock, Unix ms."""
@@ -49,10 +51,16 @@ class Runtime:
 
 
 def system_runtime(stop: threading.Event | None = None) -> Runtime:
-    """The machine's own. `stop`: ends every wait; None for work that only an interrupt ends."""
+    """The machine's own. `stop`: an event that ends every wait; None: one of its own."""
     event = stop or threading.Event()
     return Runtime(
-        time.time, time.monotonic, event.wait, event.is_set, random.random, spawn_thread
+        clock=time.time,
+        monotonic=time.monotonic,
+        wait=event.wait,
+        stopping=event.is_set,
+        random=random.random,
+        spawn=spawn_thread,
+        stop=event.set,
     )
 
 

@@ -8,6 +8,7 @@ no lock. Only SQL and its errors may live here.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,15 @@ from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 
 _APPLICATION_ID = 0x6F616C79  # "oaly"
 _PASSING = frozenset(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_BUSY"))
-_REJECTED = "SELECT source, signals, reason, role, original, started_at, at, number FROM rejected"
+_REJECTED = (
+    "SELECT source, signals, reason, role, original, started_at, at, number, attributes"
+    " FROM rejected LEFT JOIN rejected_resource USING (number) ORDER BY number"
+)
+# Beside schema version 3, which does without it: a program that does not know it is not disturbed.
+_RESOURCES = (
+    "CREATE TABLE IF NOT EXISTS rejected_resource"
+    " (number INTEGER PRIMARY KEY, attributes TEXT NOT NULL)"
+)
 
 
 class SqliteStore:
@@ -123,12 +132,12 @@ class SqliteStore:
                     f"the checkpoint {self._path} has schema version {version}, this otel-alloy "
                     f"reads up to version {SCHEMA_VERSION}; use the otel-alloy that wrote it"
                 )
-            if version == SCHEMA_VERSION:
-                return
-            for statement in _statements(version):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            if version < SCHEMA_VERSION:
+                for statement in _statements(version):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            db.execute(_RESOURCES)
 
     def _error(self, error: Exception) -> CheckpointError:
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
@@ -229,16 +238,23 @@ class SqliteStore:
     def rejected(self, numbers: Iterable[int] = ()) -> list[RejectedRecord]:
         """See `Store.rejected`."""
         with self.transaction() as db:
-            rows = db.execute(_REJECTED + " ORDER BY number").fetchall()
+            rows = db.execute(_REJECTED).fetchall()
         wanted = set(numbers)
-        return [RejectedRecord(*row) for row in rows if not wanted or row[-1] in wanted]
+        return [
+            RejectedRecord(*row, None if attributes is None else json.loads(attributes))
+            for *row, attributes in rows
+            if not wanted or row[-1] in wanted
+        ]
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
         """See `Store.drop_rejected`."""
+        dropped = 0
         with self.transaction() as db:
-            return sum(
-                db.execute("DELETE FROM rejected WHERE number=?", (n,)).rowcount for n in numbers
-            )
+            for number in numbers:
+                db.execute("DELETE FROM rejected_resource WHERE number=?", (number,))
+                found = db.execute("DELETE FROM rejected WHERE number=?", (number,))
+                dropped += found.rowcount
+        return dropped
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -301,14 +317,15 @@ def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> 
         "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
         [(owner, e, until) for e, until in settlement.ended.items()],
     )
-    db.executemany(
-        "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
-        " VALUES (?,?,?,?,?,?,?)",
-        [
-            (a.source, a.signals, a.reason, a.role, a.original, a.started_at, a.at)
-            for a in settlement.set_aside
-        ],
-    )
+    for r in settlement.rejected:
+        row = db.execute(
+            "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
+            " VALUES (?,?,?,?,?,?,?)",
+            (r.source, r.signals, r.reason, r.role, r.original, r.started_at, r.at),
+        )
+        if r.resource is not None:
+            attributes = json.dumps(r.resource)
+            db.execute("INSERT INTO rejected_resource VALUES (?,?)", (row.lastrowid, attributes))
     db.execute("DELETE FROM seen WHERE source=? AND created<?", (owner, settlement.forget_before))
     db.execute(
         "DELETE FROM ended_execution WHERE source=? AND until<?",

@@ -2,13 +2,13 @@
 
 The checkpoint is what a source would need to go on after a crash: how far it is settled, which
 records inside the overlap are known, which executions are open, and what was set aside. It moves
-in one transaction per settled batch and never before the far end has acknowledged. Neither keys
-nor anything but set-aside and open records' own JSON is stored.
+in one transaction per settled batch and never before the endpoint has acknowledged. No key is stored, and
+of records only the JSON of those that were set aside or have not ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -83,8 +83,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """A record that nobody takes: which signals refused it (`source` when it cannot be read), why,
-    and all that is needed to try again. `role` is a `Role` value, `at` is Unix ms."""
+    """A record that was set aside: which signals refused it (`source` where it cannot be read or
+    converted), why, and all that is needed to try again. `role` is a `Role` value, `at` Unix ms.
+    `resource`: the attributes of the resource that it belongs to; None where they were not kept."""
 
     source: str
     signals: str
@@ -94,6 +95,7 @@ class RejectedRecord:
     started_at: str | None = None
     at: int = 0
     number: int = 0
+    resource: Mapping[str, str | bool | int | float] | None = None
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class Settlement:
     opened: dict[str, Open] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     ended: dict[str, int] = field(default_factory=dict)
-    set_aside: list[RejectedRecord] = field(default_factory=list)
+    rejected: list[RejectedRecord] = field(default_factory=list)
     forget_before: int = 0
     forget_ended_before: int = 0
 
@@ -139,8 +141,8 @@ class Plan:
     slices: list[Slice]
 
 
-class Memory(Protocol):
-    """What a reading loop needs of a store; see `Store`."""
+class SourceStore(Protocol):
+    """What reading a source needs of a store; see `Store`."""
 
     def load(self, source: str, fingerprint: str) -> State: ...
 
@@ -168,15 +170,15 @@ class Store(Protocol):
         ...
 
     def reset(self, source: str) -> bool:
-        """Forgets a source (its set-aside records stay); False when it was not known."""
+        """Forgets a source, but not its rejected records; False where it was not known."""
         ...
 
     def rejected(self, numbers: Iterable[int] = ()) -> list[RejectedRecord]:
-        """Set-aside records, oldest first: all, or those with these numbers."""
+        """Rejected records, oldest first: all, or those with these numbers."""
         ...
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
-        """Deletes set-aside records; how many there were."""
+        """Deletes rejected records; how many there were."""
         ...
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """History, in time slices and by several workers, beside a running `run`.
 
 **Slices.** The range is cut into slices of createdAt, which are kept in the store. A worker claims
-one and reads it as `run` reads a window (the same loop, in ascending order), with a joiner that
+one and reads it as `run` reads a window (in ascending order), with a tracker that
 knows this slice only. Each batch is settled in one transaction: how far the slice is, what was set
-aside, what the joiner has to know next. So a crash repeats at most one batch per worker, byte for
+aside, what the tracker has to know next. So a crash repeats at most one batch per worker, byte for
 byte, and the next `backfill` goes on from there. When a worker finds nothing to claim, a slice that
 has taken many pages is halved where it stands; the far half is anybody's.
 
@@ -35,20 +35,18 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from otel_alloy.alloy.reader import Window
-from otel_alloy.alloy.retry import ShutdownRequested
+from otel_alloy.alloy.reader import Filter, Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text
-from otel_alloy.errors import AlloyReceiverError, ConfigurationError
+from otel_alloy.errors import AlloyReceiverError, ConfigurationError, ShutdownRequested
 from otel_alloy.pipeline.events import Observe, Planned
-from otel_alloy.pipeline.receiver import run_to_end
+from otel_alloy.pipeline.factory import Factory
+from otel_alloy.pipeline.receiver import wait_for_end
 from otel_alloy.pipeline.slice_worker import (
     DENSE_PAGES,
     Part,
@@ -56,10 +54,10 @@ from otel_alloy.pipeline.slice_worker import (
     SliceWorker,
     do_part,
     least_ms,
-    now_ms,
-    worker_threads,
+    work_function,
 )
 from otel_alloy.pipeline.worker_process import call
+from otel_alloy.runtime import Runtime, Task, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
@@ -131,6 +129,9 @@ class Backfill:
         restart: bool = False,
         observe: Observe | None = None,
         dense_pages: int = DENSE_PAGES,
+        slices_per_worker: int = _SLICES_PER_WORKER,
+        factory: Factory | None = None,
+        slices: Callable[[str], Slices] = open_slices,
     ) -> None:
         self._settings = settings
         self._sources = sources
@@ -140,22 +141,25 @@ class Backfill:
         self._restart = restart
         self._observe: Observe = observe or (lambda event: None)
         self._dense_pages = dense_pages
-        self._stop = threading.Event()
-        self._running: list[threading.Thread] = []
+        self._slices_per_worker = slices_per_worker
+        self._open_slices = slices
+        self._factory = factory or Factory(settings, system_runtime())
+        self._runtime = self._factory.runtime
+        self._running: list[Task] = []
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
-        self._stop.set()
+        self._runtime.stop()
 
     def run(self) -> bool:
         """True when all is delivered; False where `stop` came first. Raises Stop
         (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when it cannot go
         on; what is settled stays settled."""
-        slices = open_slices(self._settings.storage)
+        slices = self._open_slices(self._settings.storage)
         try:
             for source in self._sources:
                 self._backfill(source, slices)
-                if self._stop.is_set():
+                if self._runtime.stopping():
                     return False
             return True
         except ShutdownRequested:
@@ -170,23 +174,23 @@ class Backfill:
 
     def estimate(self) -> list[Estimate]:
         """What `run` would take, from a few requests of one record each; nothing is written."""
-        slices = open_slices(self._settings.storage)
+        slices = self._open_slices(self._settings.storage)
         try:
             return [self._estimate(source, slices) for source in self._sources]
         finally:
             slices.close()
 
     def _estimate(self, source: SourceSettings, slices: Slices) -> Estimate:
-        shared = Shared(source, slices, self._workers)
+        shared = Shared(source, slices, self._workers, self._runtime)
         worker = self._worker(shared)
         try:
             shared.make_room()
             page = worker.probe()
             plan, _ = self._plan(worker, shared)
             rests = _rests(plan.slices)
-            begun = time.monotonic()
+            begun = self._runtime.monotonic()
             records = worker.count(rests)
-            took = (time.monotonic() - begun) / max(1, len(rests))
+            took = (self._runtime.monotonic() - begun) / max(1, len(rests))
         finally:
             worker.close()
         requests = seconds = None
@@ -201,7 +205,7 @@ class Backfill:
             plan.start,
             plan.before,
             len(plan.slices),
-            worker.newest_first,
+            worker.source.newest_first,
             shared.per_minute(),
             records,
             requests,
@@ -209,7 +213,7 @@ class Backfill:
         )
 
     def _worker(self, shared: Shared) -> SliceWorker:
-        return SliceWorker(self._settings, shared, self._stop, self._observe, self._dense_pages)
+        return SliceWorker(self._factory, shared, self._observe, self._dense_pages)
 
     def _plan(self, worker: SliceWorker, shared: Shared) -> tuple[Plan, bool]:
         """What there is to do, and whether it is an earlier backfill that goes on. Raises
@@ -292,15 +296,15 @@ class Backfill:
             shared.say(
                 logging.INFO, f"waits {seconds:.0f} s: what lies before `run` may still appear"
             )
-            if self._stop.wait(seconds + 0.001):
+            if self._runtime.wait(seconds + 0.001):
                 raise ShutdownRequested
 
     def _slices(
         self, source: SourceSettings, worker: SliceWorker, start: int, before: int
     ) -> list[Slice]:
         overlap = int(source.overlap * 1000)
-        number = min(_SLICES_PER_WORKER * self._workers, (before - start) // least_ms(overlap))
-        if self._workers == 1 or worker.newest_first:
+        number = min(self._slices_per_worker * self._workers, (before - start) // least_ms(overlap))
+        if self._workers == 1 or worker.source.newest_first:
             number = 1
         number = max(1, number)
         edges = [start + (before - start) * i // number for i in range(number + 1)]
@@ -311,7 +315,7 @@ class Backfill:
 
     def _backfill(self, source: SourceSettings, slices: Slices) -> None:
         """Reads a source to its end, or to `stop`. Raises what a worker raises."""
-        shared = Shared(source, slices, self._workers)
+        shared = Shared(source, slices, self._workers, self._runtime)
         slices.release(source.name)
         shared.make_room()
         first = self._worker(shared)
@@ -330,48 +334,39 @@ class Backfill:
             else:
                 slices.begin(source.name, plan)
                 shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
-            for warning in age_warnings(plan.start, now_ms()):
+            for warning in age_warnings(plan.start, self._runtime.now_ms()):
                 shared.say(logging.WARNING, warning)
             rests = _rests(plan.slices)
             records = first.count(rests)
             self._observe(Planned(source.name, sum(w.before - w.start for w in rests), records))
-            number = 1 if first.newest_first else self._workers
+            number = 1 if first.source.newest_first else self._workers
             processes = min(number, 1 if source.requests_per_minute else self._processes)
             if processes == 1:
                 workers += [self._worker(shared) for _ in range(number - 1)]
                 for worker in workers[1:]:
-                    worker.learn(first.verdict)
+                    worker.source.learn(first.source.filter)
         except BaseException:
             for worker in workers:
                 worker.close()
             raise
         failures: list[BaseException] = []
         if processes == 1:
-            threads = worker_threads(workers, shared, self._stop, failures)
+            work = [
+                work_function(worker, shared, self._runtime, failures)
+                for worker in workers
+            ]
         else:
             first.close()
-            threads = [
-                threading.Thread(
-                    target=self._call,
-                    args=(
-                        Part(
-                            self._settings,
-                            source,
-                            self._workers,
-                            (number + at) // processes,
-                            self._dense_pages,
-                            first.verdict,
-                        ),
-                        failures,
-                    ),
-                    name=f"otel-alloy-{source.name}-{at}",
-                    daemon=True,
-                )
+            work = [
+                self._elsewhere((number + at) // processes, source, first.source.filter, failures)
                 for at in range(processes)
             ]
-        self._running = threads
+        self._running = [
+            self._runtime.spawn(one, f"otel-alloy-{source.name}-{at}")
+            for at, one in enumerate(work)
+        ]
         patience = self._settings.shutdown_timeout
-        if not run_to_end(threads, self._stop, patience, time.monotonic):
+        if not wait_for_end(self._running, self._runtime, patience):
             shared.say(
                 logging.WARNING,
                 f"gave up waiting for the last batches after {patience:g} s; "
@@ -380,13 +375,20 @@ class Backfill:
         if failures:
             raise failures[0]
 
-    def _call(self, part: Part, failures: list[BaseException]) -> None:
-        """Lets a process do its part."""
-        try:
-            call(do_part, part, self._stop, self._observe)
-        except BaseException as error:
-            failures.append(error)
-            self._stop.set()  # the others settle what is in flight
+    def _elsewhere(
+        self, threads: int, source: SourceSettings, verdict: Filter, failures: list[BaseException]
+    ) -> Callable[[], None]:
+        """Lets a process of its own do a part of the work."""
+        part = Part(self._settings, source, self._workers, threads, self._dense_pages, verdict)
+
+        def work() -> None:
+            try:
+                call(do_part, part, self._runtime.stopping, self._observe)
+            except BaseException as error:
+                failures.append(error)
+                self.stop()  # the others settle what is in flight
+
+        return work
 
 
 def age_warnings(start: int, now: int) -> list[str]:

@@ -1,19 +1,40 @@
-"""What the settings ask of the stages: a source's client and query, and the converter.
+"""From settings to parts: the one place that knows both.
 
-The stages themselves (`otel_alloy.alloy`, `otel_alloy.mapping`) know no settings.
+The stages (`otel_alloy.alloy`, `otel_alloy.mapping`, `otel_alloy.otlp`) know no settings. What
+touches the outside world can be exchanged here: that is where a test puts its own API, endpoint and
+order of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.reader import Reading
+from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.source import AlloySource, Client
+from otel_alloy.checkpoint.store import Settlement, State
+from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
+from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.hook import open_hook
+from otel_alloy.otlp.delivery import Delivery, Report
+from otel_alloy.otlp.outcome import Sender
+from otel_alloy.otlp.senders import open_senders
+from otel_alloy.pipeline.batch import BatchPolicy, Readings
+from otel_alloy.pipeline.events import ExportAttempted, Observe
+from otel_alloy.pipeline.prefetch import Prefetcher
+from otel_alloy.pipeline.processor import BatchProcessor
+from otel_alloy.pipeline.source_log import SourceLog
+from otel_alloy.pipeline.tracker import ExecutionTracker
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
-from otel_alloy.version import USER_AGENT
+from otel_alloy.version import USER_AGENT, __version__
 
 
-def open_client(source: SourceSettings) -> AlloyClient:
+def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
     """A client of this source; the caller closes it."""
     return AlloyClient(
         source.endpoint,
@@ -25,22 +46,111 @@ def open_client(source: SourceSettings) -> AlloyClient:
     )
 
 
-def scope(source: SourceSettings) -> Query:
+def base_query(source: SourceSettings) -> Query:
     """What every request to this source has in common."""
     return Query(source.page_size, workflow_id=source.workflow_id, user_id=source.user_id)
 
 
-def converter(settings: Settings) -> Converter:
+def open_source(
+    source: SourceSettings,
+    runtime: Runtime,
+    observe: Callable[[object], None],
+    budget: RequestBudget | None = None,
+    client: Client | None = None,
+) -> AlloySource:
+    """The source, ready to be read. `budget`: where it is shared with others."""
+    return AlloySource(
+        source.name,
+        client or open_client(source, runtime),
+        base_query(source),
+        budget or RequestBudget(source.requests_per_minute, runtime.monotonic),
+        runtime,
+        observe,
+    )
+
+
+def open_converter(settings: Settings) -> Converter:
     """The converter that the settings ask for. Raises ConfigurationError where its hook cannot be
     loaded."""
-    limit = settings.environment.get("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "")
     return Converter(
-        value_limit=int(limit)
-        if limit.isdecimal() and int(limit) >= 16
-        else settings.attribute_value_length_limit,
+        value_limit=settings.value_limit,
         email=settings.privacy.user_email,
         full_name=settings.privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
         attach=open_hook(settings.hook),
     )
+
+
+def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
+    """What the requests of this source have in common: resource and scope."""
+    return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
+
+
+def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender, Sender]:
+    """The senders of traces and logs. Raises ConfigurationError."""
+    return open_senders(settings.otlp, USER_AGENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """Makes the parts of a pipeline that reads and delivers."""
+
+    settings: Settings
+    runtime: Runtime
+    client: Callable[[SourceSettings, Runtime], Client] = open_client
+    endpoint: Callable[[Settings, Runtime], tuple[Sender, Sender]] = open_endpoint
+    prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
+
+    def source(
+        self, source: SourceSettings, observe: Observe, budget: RequestBudget | None = None
+    ) -> AlloySource:
+        """See `open_source`."""
+        client = self.client(source, self.runtime)
+        return open_source(source, self.runtime, observe, budget, client)
+
+    def tracker(self, source: SourceSettings, state: State) -> ExecutionTracker:
+        """A tracker that goes on from `state`."""
+        return ExecutionTracker(
+            source.name,
+            state,
+            overlap_ms=int(source.overlap * 1000),
+            incomplete_after_ms=int(source.incomplete_after * 1000),
+            started_logs=self.settings.started_logs,
+        )
+
+    def delivery(self, report: Callable[[Report], None]) -> Delivery:
+        """The delivery to the endpoint; `report` is told of each attempt."""
+        return Delivery(
+            *self.endpoint(self.settings, self.runtime),
+            max_request_bytes=self.settings.max_request_bytes,
+            runtime=self.runtime,
+            report=report,
+        )
+
+    def processor(
+        self,
+        settings: SourceSettings,
+        source: AlloySource,
+        write: Callable[[Settlement], None],
+        observe: Observe,
+        log: SourceLog,
+    ) -> BatchProcessor:
+        """What settles the batches of a source."""
+        converter = open_converter(self.settings)
+        return BatchProcessor(
+            source,
+            converter,
+            self.settings.resource(settings),
+            open_envelope(self.settings, settings),
+            self.delivery(lambda report: observe(ExportAttempted(source.name, report))),
+            write,
+            self.runtime,
+            observe,
+            log,
+        )
+
+    @property
+    def policy(self) -> BatchPolicy:
+        """When a batch is full."""
+        return BatchPolicy(self.settings.batch_size)

@@ -1,4 +1,4 @@
-"""Reading ahead: the next page is fetched while one is delivered. Threads, and nothing else."""
+"""Reading ahead: the next page is fetched while one is delivered. A thread, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_alloy.alloy.reader import Reading
+from otel_alloy.runtime import Runtime
 
 _PAGES_AHEAD = 2
 
@@ -15,11 +16,10 @@ _PAGES_AHEAD = 2
 class Prefetcher:
     """Runs an iterator in a thread, a few items ahead of whoever takes them."""
 
-    def __init__(self, items: Iterator[Reading]) -> None:
+    def __init__(self, items: Iterator[Reading], runtime: Runtime) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(_PAGES_AHEAD)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(items,), daemon=True)
-        self._thread.start()
+        runtime.spawn(lambda: self._work(items), "otel-alloy-prefetch")
 
     def _work(self, items: Iterator[Reading]) -> None:
         try:

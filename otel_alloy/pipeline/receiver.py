@@ -1,22 +1,20 @@
-"""The receiver: a loop per source, each in a thread of its own, over one store.
+"""The receiver: a poller for each source, each in a thread of its own, over one store.
 
-What a loop does is in `source_loop.py`.
+What a poller does is in `poller.py`.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
 
-from otel_alloy.alloy.retry import ShutdownRequested
 from otel_alloy.checkpoint.store import Store, open_store
-from otel_alloy.errors import AlloyReceiverError
-from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
 from otel_alloy.pipeline.events import Observe, SourceStopped
+from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
+from otel_alloy.runtime import Runtime, Task, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
@@ -32,11 +30,12 @@ class Receiver:
     def __init__(self, settings: Settings, *, observe: Observe | None = None) -> None:
         self._settings = settings
         self._observe: Observe = observe or (lambda event: None)
-        self._stop = threading.Event()
+        self._runtime = system_runtime()
+        self._failures: list[BaseException] = []
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
-        self._stop.set()
+        self._runtime.stop()
 
     def run(self, *, once: bool = False) -> None:
         """Receives until `stop`, or with `once` until everything there is now is settled.
@@ -45,66 +44,55 @@ class Receiver:
         source cannot go on; other sources are finished first, or go on until `stop`.
         """
         store = open_store(self._settings.storage)
-        failures: list[BaseException] = []
-        threads = [
-            threading.Thread(
-                target=self._run_source,
-                args=(source, store, once, failures),
-                name=f"otel-alloy-{source.name}",
-                daemon=True,
-            )
+        tasks = [
+            self._runtime.spawn(self._work(source, store, once), f"otel-alloy-{source.name}")
             for source in self._settings.sources
         ]
-        if run_to_end(threads, self._stop, self._settings.shutdown_timeout, time.monotonic):
+        patience = self._settings.shutdown_timeout
+        if wait_for_end(tasks, self._runtime, patience):
             store.close()
         else:
             log.warning(
-                "gave up waiting for the last batch after %g s; it will be sent again",
-                self._settings.shutdown_timeout,
+                "gave up waiting for the last batch after %g s; it will be sent again", patience
             )
-        if failures:
-            raise failures[0]
+        if self._failures:
+            raise self._failures[0]
 
-    def _run_source(
-        self, source: SourceSettings, store: Store, once: bool, failures: list[BaseException]
-    ) -> None:
+    def _work(self, source: SourceSettings, store: Store, once: bool) -> Callable[[], None]:
+        return lambda: self._run_source(source, store, once)
+
+    def _run_source(self, source: SourceSettings, store: Store, once: bool) -> None:
+        factory = Factory(self._settings, self._runtime)
         try:
-            loop = Poller(self._settings, source, store, self._stop, self._observe)
+            poller = Poller(factory, source, store, self._observe)
             try:
-                loop.run(once)
+                poller.run(once)
             finally:
-                loop.close()
-        except (ShutdownRequested, Stopped):
+                poller.close()
+        except ShutdownRequested:
             return
         except AlloyReceiverError as error:
             if len(self._settings.sources) > 1:
                 log.error(
                     "source %s stopped: %s", source.name, error, extra={"source": source.name}
                 )
-            failures.append(error)
+            self._failures.append(error)
             self._observe(SourceStopped(source.name, str(error)))
         except BaseException as error:
-            failures.append(error)
+            self._failures.append(error)
             self._observe(SourceStopped(source.name, f"a defect ({type(error).__name__})"))
 
 
-def run_to_end(
-    threads: Sequence[threading.Thread],
-    stop: threading.Event,
-    patience: float,
-    clock: Callable[[], float],
-) -> bool:
-    """Starts the threads and waits for the end of all; False where they were still at work
-    `patience` seconds after `stop`."""
-    for thread in threads:
-        thread.start()
+def wait_for_end(tasks: Sequence[Task], runtime: Runtime, patience: float) -> bool:
+    """Waits for the end of all; False where they were still at work `patience` seconds after the
+    end was asked for."""
     deadline: float | None = None
-    while any(thread.is_alive() for thread in threads):
-        for thread in threads:
-            thread.join(timeout=0.2)
-        if stop.is_set():
-            deadline = deadline or clock() + patience
-            if clock() > deadline:
+    while any(task.is_alive() for task in tasks):
+        for task in tasks:
+            task.join(timeout=0.2)
+        if runtime.stopping():
+            deadline = deadline or runtime.monotonic() + patience
+            if runtime.monotonic() > deadline:
                 return False
     return True
 

@@ -1,14 +1,13 @@
-"""Sending again what was set aside: the store's `rejected` records through mapping and delivery.
+"""Sending again what was set aside: the store's rejected records through mapping and delivery.
 
-A record goes only to the signals that refused it, and leaves the store only when both of those
-took it. Nothing here reads Alloy or moves a checkpoint.
+A record goes only to the signals that refused it, with the resource that it belongs to, and leaves
+the store only when those signals took it. Nothing here reads Alloy or moves a checkpoint.
 """
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from otel_alloy.alloy.models import Unreadable, read_notification
@@ -17,10 +16,11 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery
-from otel_alloy.otlp.senders import open_senders
-from otel_alloy.pipeline.factory import converter
+from otel_alloy.pipeline.factory import Factory, open_converter
 from otel_alloy.settings.models import Settings
-from otel_alloy.version import USER_AGENT, __version__
+from otel_alloy.version import __version__
+
+Resource = Mapping[str, str | bool | int | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,49 +31,67 @@ class Retried:
     refused: dict[int, str]
 
 
-def retry_rejected(
-    settings: Settings, store: Store, numbers: Iterable[int], stop: threading.Event
-) -> Retried:
-    """Sends the set-aside records `numbers` (none: all) again; waits like `run` for a far end
-    that is away, until `stop`. Raises `Stopped` then."""
-    kept = store.rejected(numbers)
-    refused: dict[int, str] = {}
-    delivered: list[int] = []
-    convert = converter(settings)
-    delivery = Delivery(
-        *open_senders(settings.environment, USER_AGENT),
-        max_request_bytes=settings.max_request_bytes,
-        wait=stop.wait,
-        random=random.random,
-        report=lambda report: None,
-    )
+def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Retried:
+    """Sends the rejected records `numbers` (none: all) again; waits like `run` for an endpoint that
+    does not answer, until the end is asked for. Raises ShutdownRequested then."""
+    done = Retried([], {})
+    convert = open_converter(factory.settings)
+    delivery = factory.delivery(lambda report: None)
+    groups: dict[str, tuple[Resource, list[RejectedRecord]]] = {}
+    for record in store.rejected(numbers):
+        resource = _resource(factory.settings, record)
+        if resource is None:
+            done.refused[record.number] = (
+                f"its source {record.source!r} is not configured, so its resource is not known; "
+                "add the source to the settings, or drop the record"
+            )
+        else:
+            groups.setdefault(json.dumps(resource), (resource, []))[1].append(record)
     try:
-        for source in dict.fromkeys(r.source for r in kept):
-            known = [s for s in settings.sources if s.name == source]
-            resource = settings.resource(known[0] if known else settings.sources[0])
+        for resource, records in groups.values():
             envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
-            batch: list[RejectedRecord] = []
-            spans: list[bytes | None] = []
-            logs: list[bytes | None] = []
-            for record in (r for r in kept if r.source == source):
-                try:
-                    span, log = _convert(convert, record)
-                except (Unreadable, Unconvertible) as error:
-                    refused[record.number] = str(error)
-                    continue
-                batch.append(record)
-                spans.append(span)
-                logs.append(log)
-            answers = delivery.deliver(spans, logs, envelope, envelope) if batch else {}
-            for index, record in enumerate(batch):
-                if index in answers:
-                    refused[record.number] = answers[index].reason
-                else:
-                    delivered.append(record.number)
-            store.drop_rejected(r.number for i, r in enumerate(batch) if i not in answers)
+            _retry(convert, delivery, envelope, records, store, done)
     finally:
         delivery.close()
-    return Retried(delivered, refused)
+    return done
+
+
+def _resource(settings: Settings, record: RejectedRecord) -> Resource | None:
+    """The resource that was kept with the record; else, for a record of an older version, that of
+    its source, where it is still configured."""
+    if record.resource is not None:
+        return record.resource
+    known = [s for s in settings.sources if s.name == record.source]
+    return settings.resource(known[0]) if known else None
+
+
+def _retry(
+    convert: Converter,
+    delivery: Delivery,
+    envelope: Envelope,
+    records: list[RejectedRecord],
+    store: Store,
+    done: Retried,
+) -> None:
+    batch: list[RejectedRecord] = []
+    spans: list[bytes | None] = []
+    logs: list[bytes | None] = []
+    for record in records:
+        try:
+            span, log = _convert(convert, record)
+        except (Unreadable, Unconvertible) as error:
+            done.refused[record.number] = str(error)
+            continue
+        batch.append(record)
+        spans.append(span)
+        logs.append(log)
+    rejections = delivery.deliver(spans, logs, envelope, envelope) if batch else {}
+    for index, record in enumerate(batch):
+        if index in rejections:
+            done.refused[record.number] = rejections[index].reason
+        else:
+            done.delivered.append(record.number)
+    store.drop_rejected(r.number for i, r in enumerate(batch) if i not in rejections)
 
 
 def _convert(convert: Converter, record: RejectedRecord) -> tuple[bytes | None, bytes | None]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.pipeline.events import Observe, Settled
+from otel_alloy.runtime import spawn_thread
 
 Call = Callable[[Any, threading.Event, Observe], None]
 """A function of a module: its argument, the event that asks for its end, and whom to tell."""
@@ -40,7 +41,9 @@ class _Ended:
     error: BaseException | None
 
 
-def call(function: Call, argument: Any, stop: threading.Event, observe: Observe) -> None:
+def call(
+    function: Call, argument: Any, stopping: Callable[[], bool], observe: Observe
+) -> None:
     """Calls `function(argument, stop, observe)` in a new process and waits for its end. Raises what
     it raised, or AlloyReceiverError where the process ended without a word."""
     mine, theirs = Pipe()
@@ -58,7 +61,7 @@ def call(function: Call, argument: Any, stop: threading.Event, observe: Observe)
         try:
             mine.send((function, argument, logging.getLogger("otel_alloy").getEffectiveLevel()))
             while ended is None:
-                if stop.is_set() and not asked:
+                if stopping() and not asked:
                     asked = True
                     mine.send(None)
                 if not mine.poll(_LOOK_SECONDS):
@@ -117,7 +120,7 @@ def serve(handle: int) -> None:
     function, argument, level = up.recv()
     logging.getLogger().addHandler(_Up(tell))
     logging.getLogger("otel_alloy").setLevel(level)
-    threading.Thread(target=listen, daemon=True).start()
+    spawn_thread(listen, "otel-alloy-parent")
     error: BaseException | None = None
     try:
         function(argument, stop, tell)

@@ -65,7 +65,7 @@ FULL = Settlement(
         "open 2": Open("{}", 990, 240_000, None),
     },
     ended={"e0": 5000, "e2": 2**53},
-    set_aside=[
+    rejected=[
         RejectedRecord("s", "traces,logs", "400: why", "ended", '{"_id":"x"}', "2025", at=7),
         RejectedRecord("s", "source", "no `message`", "other", "[]", None, at=8),
     ],
@@ -216,7 +216,7 @@ def test_a_settlement_is_written_whole_or_not_at_all(again: OpenStore) -> None:
     broken = Settlement(
         Progress(high=9000),
         seen={("new", "executionError"): Seen(8999)},
-        set_aside=[RejectedRecord("s", "traces", None, "ended", "{}")],  # type: ignore[arg-type]
+        rejected=[RejectedRecord("s", "traces", None, "ended", "{}")],  # type: ignore[arg-type]
         forget_before=9000,
     )
     with pytest.raises((CheckpointError, CheckpointUnwritable)):
@@ -294,7 +294,7 @@ class Killing(list):
         # everything but this and the forgetting is in the transaction by now
         yield RejectedRecord("s", "traces", "r", "ended", "{}")
         os.kill(os.getpid(), signal.SIGKILL)
-store.settle("s", Settlement(Progress(high=9000), set_aside=Killing(), forget_before=9000))
+store.settle("s", Settlement(Progress(high=9000), rejected=Killing(), forget_before=9000))
 """
 
 

@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
     aside = [RejectedRecord("us", "traces", f"quota, {n}", "ended", "{}") for n in range(2)]
     with closing(open_store(f"sqlite:///{tmp_path}/kept.db")) as store:
         store.load("us", "f")
-        store.settle("us", Settlement(Progress(1), set_aside=aside))
+        store.settle("us", Settlement(Progress(1), rejected=aside))
     return tmp_path
 
 

@@ -10,30 +10,25 @@ import random
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from otel_alloy.checkpoint.slices import SqliteSlices
-from otel_alloy.checkpoint.store import Settlement, Slice, open_slices
+from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused
-from otel_alloy.otlp import delivery
-from otel_alloy.pipeline import backfill, slice_worker
-from otel_alloy.pipeline import poller as source_loop
 from otel_alloy.pipeline.backfill import Backfill, Range
+from otel_alloy.runtime import Runtime, Task
 from otel_alloy.testing.simulator import Config
 
-from . import world as worlds
 from .scale import scaled
 from .test_state_machine import ANSWERS, FAULTS, MEMORY
-from .world import START, Crash, Key, Model, World, log_key, span_key
+from .world import START, Beside, Crash, Key, Model, World, log_key, span_key
 
 OVERLAP_MS = 6_000
 BASE = (START - 5_000) * 1000
@@ -43,22 +38,19 @@ LENGTH = 2_400_000  # four workers make slices of 150 s of it, which may be halv
 class _Worker:
     """A thread that runs when it is its turn."""
 
-    def __init__(self, history: History, target: Any, args: Any) -> None:
-        self._history, self._target, self._args = history, target, args
+    def __init__(self, history: History, work: Callable[[], None]) -> None:
+        self._history, self._work = history, work
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.unsettled: set[Key] = set()
-        self._alive = False
-
-    def start(self) -> None:
         self._alive = True
-        self._history.workers.append(self)
+        history.workers.append(self)
         self._thread.start()
 
     def _run(self) -> None:
         self._go.acquire()
         try:
-            self._target(*self._args)
+            self._work()
         finally:
             self._alive = False
             self._back.release()
@@ -79,40 +71,6 @@ class _Worker:
         """Called by the thread itself: waits for its next turn."""
         self._back.release()
         self._go.acquire()
-
-
-class _Event:
-    """The stop event; waiting moves the clock."""
-
-    def __init__(self, history: History) -> None:
-        self._history, self._set = history, False
-
-    def set(self) -> None:
-        self._set = True
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def wait(self, seconds: float) -> bool:
-        if not self._set:
-            self._history.clock.wait(seconds)
-            if seconds:
-                self._history.pass_on()
-        return self._set
-
-
-class _Threading:
-    """Takes the place of the module `threading` in `backfill` and `slice_worker`."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self.Lock = threading.Lock
-
-    def Thread(self, *, target: Any, args: Any, **_: object) -> _Worker:
-        return _Worker(self._history, target, args)
-
-    def Event(self) -> _Event:
-        return _Event(self._history)
 
 
 class _Slices:
@@ -174,6 +132,32 @@ class History(World):
         self.slices_per_worker = 4
         self._random = random.Random(0)
         self._work: Backfill | None = None
+        self._stopping = False
+
+    def runtime(self) -> Runtime:
+        """As the world's; but workers take turns, waiting passes the turn on, and it can stop."""
+        return replace(
+            super().runtime(),
+            wait=self._wait,
+            stopping=lambda: self._stopping,
+            spawn=self._spawn,
+            stop=self._stop,
+        )
+
+    def _spawn(self, work: Callable[[], None], name: str) -> Task:
+        if name.startswith("otel-alloy-"):
+            return _Worker(self, work)
+        return Beside(work, early=True)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _wait(self, seconds: float) -> bool:
+        if not self._stopping:
+            self.clock.wait(seconds)
+            if seconds:
+                self.pass_on()
+        return self._stopping
 
     # Whose turn it is -----------------------------------------------------------------------------
 
@@ -237,42 +221,31 @@ class History(World):
         self._random = random.Random(attempt.seed)
         inner = open_slices(f"sqlite:///{self.path}")
         assert isinstance(inner, SqliteSlices)
-        with ExitStack() as patches:
-            for module, name, other in (
-                (source_loop, "time", self.clock),
-                (source_loop, "Prefetcher", lambda items: worlds._Ahead(self, items)),
-                (source_loop, "open_client", lambda source: worlds._Api(self)),
-                (source_loop, "open_senders", lambda *_: (self.traces, self.logs)),
-                (delivery, "threading", worlds._Threading),
-                (backfill, "time", self.clock),
-                (slice_worker, "time", self.clock),
-                (backfill, "_SLICES_PER_WORKER", self.slices_per_worker),
-                (backfill, "threading", _Threading(self)),
-                (slice_worker, "threading", _Threading(self)),
-                (backfill, "open_slices", lambda url: _Slices(self, inner)),
-            ):
-                patches.enter_context(patch.object(module, name, other))
-            self._work = Backfill(
-                self.settings,
-                self.settings.sources,
-                Range(BASE, BASE + LENGTH, "the range"),
-                workers=attempt.workers,
-                dense_pages=attempt.dense_pages,
-            )
-            try:
-                return self._work.run()
-            except Crash:
-                self.crashes += 1
-                return False
-            except RequestRefused:  # at a page size of 1
-                return False
-            finally:
-                self.dead = True  # whoever is left ends at the next step
-                while any(worker.is_alive() for worker in self.workers):
-                    self.next()
-                self.workers.clear()
-                self.dies_in = self.stops_in = self._work = None
-                inner.close()
+        self._stopping = False
+        self._work = Backfill(
+            self.settings,
+            self.settings.sources,
+            Range(BASE, BASE + LENGTH, "the range"),
+            workers=attempt.workers,
+            dense_pages=attempt.dense_pages,
+            slices_per_worker=self.slices_per_worker,
+            factory=self.factory(),
+            slices=lambda url: cast(Slices, _Slices(self, inner)),
+        )
+        try:
+            return self._work.run()
+        except Crash:
+            self.crashes += 1
+            return False
+        except RequestRefused:  # at a page size of 1
+            return False
+        finally:
+            self.dead = True  # whoever is left ends at the next step
+            while any(worker.is_alive() for worker in self.workers):
+                self.next()
+            self.workers.clear()
+            self.dies_in = self.stops_in = self._work = None
+            inner.close()
 
     # What was there -------------------------------------------------------------------------------
 

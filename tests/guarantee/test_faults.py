@@ -24,12 +24,12 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import trustme
 
-from otel_alloy.alloy.retry import ShutdownRequested
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Stop
-from otel_alloy.otlp.outcome import Stopped
 from otel_alloy.pipeline.events import Settled
+from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
+from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, attributes
 from otel_alloy.testing.simulator import LogStore, generate, iso
@@ -42,18 +42,16 @@ PATIENCE = 12
 RECORDS = 10
 
 
-class NoPatience:
-    """An event nobody waits for; set after `PATIENCE` waits with a length."""
+def impatient() -> Runtime:
+    """Does not wait, and asks for the end after `PATIENCE` waits with a length."""
+    waits = 0
 
-    def __init__(self) -> None:
-        self.waits = 0
+    def wait(seconds: float) -> bool:
+        nonlocal waits
+        waits += bool(seconds)
+        return waits >= PATIENCE
 
-    def wait(self, seconds: float | None = None) -> bool:
-        self.waits += bool(seconds)
-        return self.is_set()
-
-    def is_set(self) -> bool:
-        return self.waits >= PATIENCE
+    return replace(system_runtime(), wait=wait, stopping=lambda: waits >= PATIENCE)
 
 
 Fault = Callable[[socket.socket], None]
@@ -130,13 +128,11 @@ class Run:
 
     @property
     def executions(self) -> int:
-        return sum(s.executions - s.set_aside for s in self.settled)
+        return sum(s.counts.executions - s.counts.rejected for s in self.settled)
 
 
-def one_cycle(
-    folder: Path, alloy: str, otlp: str, *, largest: int | None = None, **more: Any
-) -> Run:
-    """One cycle of the real loop over real sockets."""
+def one_cycle(folder: Path, alloy: str, otlp: str, **more: Any) -> Run:
+    """One cycle of the real poller over real sockets."""
     protocol = more.pop("protocol", "http/protobuf")
     settings = Settings.model_validate(
         {
@@ -157,21 +153,18 @@ def one_cycle(
     events: list[Settled] = []
     error: BaseException | None = None
     with closing(SqliteStore(folder / "state.db")) as store:
-        loop = Poller(
-            settings,
+        poller = Poller(
+            Factory(settings, impatient()),
             settings.sources[0],
             store,
-            NoPatience(),  # type: ignore[arg-type]
             lambda e: events.append(e) if isinstance(e, Settled) else None,
         )
-        if largest is not None:
-            loop._client._max = largest
         try:
-            loop.cycle()
-        except (ShutdownRequested, Stopped, AlloyReceiverError) as told:
+            poller.cycle()
+        except (ShutdownRequested, AlloyReceiverError) as told:
             error = told
         finally:
-            loop.close()
+            poller.close()
         return Run(error, events, len(store.rejected()), store.sources()["default"].high)
 
 
@@ -249,7 +242,7 @@ def test_the_api_fails_and_recovers(
     fault, words = API_PASSING[name]
     with raw_api([fault] * 3) as api, OtlpEndpoint() as otlp:
         run = one_cycle(
-            tmp_path, f"http://127.0.0.1:{api.port}", otlp.http_endpoint, largest=1_000_000
+            tmp_path, f"http://127.0.0.1:{api.port}", otlp.http_endpoint, max_response_bytes=1_000_000
         )
     assert run.error is None
     assert run.executions == RECORDS and run.rejected == 0
@@ -411,7 +404,7 @@ def test_an_endpoint_that_cannot_be_reached_is_waited_for(
     with raw_api([]) as api:
         alloy = f"http://127.0.0.1:{api.port}"
         run = one_cycle(tmp_path, alloy, away)
-        assert isinstance(run.error, Stopped)
+        assert isinstance(run.error, ShutdownRequested)
         assert run.high is None and run.rejected == 0
         assert "cannot deliver" in caplog.text
         with OtlpEndpoint() as otlp:

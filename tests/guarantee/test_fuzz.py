@@ -64,17 +64,17 @@ ANSWER = st.fixed_dictionaries(
 
 
 def convert_all(body: bytes) -> None:
-    """Through models, joiner and converter, as the receiver does it."""
+    """Through models, tracker and converter, as the receiver does it."""
     page = read_page(body)
-    joiner = ExecutionTracker(
+    tracker = ExecutionTracker(
         "s", State(), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True
     )
-    batch = joiner.batch()
-    joiner.take(batch, page.records, page.bad, 1_750_000_000_000)
-    joiner.give_up(batch, 4 * 10**12)
+    batch = tracker.batch()
+    tracker.take(batch, page.records, page.bad, 1_750_000_000_000)
+    tracker.give_up(batch, 4 * 10**12)
     for opened in batch.settlement.opened.values():
         json.loads(opened.text())
-    for aside in batch.settlement.set_aside:
+    for aside in batch.settlement.rejected:
         aside.original.encode()
     converter = Converter(started_logs=True, email="hash", full_name="keep", privacy_key=b"k")
     for index, execution in enumerate(batch.executions):

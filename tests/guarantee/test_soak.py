@@ -58,8 +58,8 @@ def test_hours_of_traffic(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
                 passed < first or passed > last + 120 for first, last in (API_AWAY, ENDPOINT_AWAY)
             ]
             if passed > 120 and all(calm):
-                assert world.loop is not None
-                high = world.loop._state.progress.high or 0
+                assert world.poller is not None
+                high = world.poller.tracker.state.progress.high or 0
                 assert world.now - high < (3 * INTERVAL + OVERLAP) * 1000, "the lag stays"
             world.clock.wait(max(0.0, INTERVAL - (world.clock.now - begun)))
             if world.clock.now >= next_restart:

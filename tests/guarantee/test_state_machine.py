@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from otel_alloy.testing.simulator import Config
 
 from .scale import scaled
-from .world import INCOMPLETE_AFTER, OVERLAP, Model, World, _Thread, log_key, span_key
+from .world import INCOMPLETE_AFTER, OVERLAP, Model, World, log_key, span_key
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Thousands of transactions need not wait for a disk."""
@@ -200,7 +200,7 @@ class Guarantee(RuleBasedStateMachine):
         world.traces.script, world.logs.script = deque(traces), deque(logs)
         world.meanwhile = deque([self._arrival(count) for count in arrivals])
         world.pauses, world.ahead, world.disk_full = deque(pauses), ahead, disk_full
-        _Thread.early = early
+        self.world.traces_first = early
         alive = world.cycle(dies_in=dies_in)
         world.disk_full = 0
         world.check()

@@ -1,6 +1,6 @@
 """A world without sockets and with a clock of its own, for the real `Poller`.
 
-The API is the simulator's `LogStore`, the far end speaks the `Sender` protocol, the checkpoint is
+The API is the simulator's `LogStore`, the endpoint speaks the `Sender` protocol, the checkpoint is
 a real SQLite file. Every step that a process could die at (a request, its answer, a delivery, its
 acknowledgement, a settlement, its end) counts down to `Crash`; a dead process does nothing more.
 What happened is written down, and `check` compares it with what should have.
@@ -9,14 +9,14 @@ What happened is written down, and `check` compares it with what should have.
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -28,9 +28,10 @@ from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import Settlement, State
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
 from otel_alloy.mapping.ids import execution_ids
-from otel_alloy.otlp import delivery
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.pipeline import poller as source_loop
+from otel_alloy.pipeline.factory import Factory
+from otel_alloy.pipeline.poller import Poller
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.simulator import Config, LogStore, iso
 
@@ -63,7 +64,7 @@ def span_key(uuid: str) -> Key:
 
 
 class Clock:
-    """Takes the place of the module `time`, and of the stop event that everything waits on."""
+    """Time that moves when somebody waits, and nobody asks for the end."""
 
     def __init__(self) -> None:
         self.now = float(START)
@@ -72,19 +73,14 @@ class Clock:
     def time(self) -> float:
         return self.now
 
-    monotonic = time
-
     def wait(self, seconds: float | None = None) -> bool:
         with self._lock:
             self.now += seconds or 0.0
         return False
 
-    def is_set(self) -> bool:
-        return False
 
-
-class _Ahead:
-    """`ahead.Prefetcher` without a thread, so that a run can be repeated: reads `world.ahead` pages
+class Ahead:
+    """A `Prefetcher` without a thread, so that a run can be repeated: reads `world.ahead` pages
     before the first is taken, and now and then has nothing in time."""
 
     def __init__(self, world: World, items: Iterator[Reading]) -> None:
@@ -112,31 +108,26 @@ class _Ahead:
         pass
 
 
-class _Thread:
-    """A thread that runs when it is started, or when it is waited for."""
+class Beside:
+    """Work beside, which runs at once or, where it is not `early`, when it is waited for."""
 
-    early = True
-
-    def __init__(self, *, target: Callable[..., None], args: Sequence[Any], **_: object) -> None:
-        self._run: Callable[[], None] | None = lambda: target(*args)
-
-    def start(self) -> None:
-        if self.early:
+    def __init__(self, work: Callable[[], None], *, early: bool) -> None:
+        self._work: Callable[[], None] | None = work
+        if early:
             self.join()
 
-    def join(self) -> None:
-        run, self._run = self._run, None
-        if run is not None:
-            run()
+    def join(self, timeout: float | None = None) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work()
 
-
-class _Threading:
-    Event, Thread = threading.Event, _Thread
+    def is_alive(self) -> bool:
+        return self._work is not None
 
 
 @dataclass
-class FarEnd:
-    """One signal's end: takes what it is sent as its script says, for ever once that is used up.
+class Endpoint:
+    """One signal's endpoint: takes what it is sent as its script says, for ever once that is used up.
 
     ok, lost (taken, but the answer is a timeout), busy (503), unexpected (500), partial, large.
     Requests with a key of `poison` are refused."""
@@ -183,7 +174,7 @@ def _items(signal: str, request: bytes) -> Iterator[tuple[Key, bytes]]:
             yield ("log", uid, log.event_name), log.SerializeToString()
 
 
-class _Api:
+class Api:
     """`AlloyClient` without a socket. `faults` decide about the next requests."""
 
     def __init__(self, world: World) -> None:
@@ -269,7 +260,8 @@ class World:
             "environment": {},
         }
         self.settings = Settings.model_validate({**values, **settings})
-        self.traces, self.logs = FarEnd(self, "traces"), FarEnd(self, "logs")
+        self.traces, self.logs = Endpoint(self, "traces"), Endpoint(self, "logs")
+        self.traces_first = True
         self.faults: deque[str | None] = deque()
         self.meanwhile: deque[Callable[[], None]] = deque()
         self.pauses: deque[bool] = deque()
@@ -290,8 +282,31 @@ class World:
         self.executions: list[Model] = []
         self.wanted: dict[Key, int] = {}
         self._number = 0
+        self._chance = random.Random(0)
         self._store: SqliteStore | None = None
-        self.loop: source_loop.Poller | None = None
+        self.poller: Poller | None = None
+
+    def runtime(self) -> Runtime:
+        """Time, waiting, chance and threads as this world has them."""
+        return Runtime(
+            clock=self.clock.time,
+            monotonic=self.clock.time,
+            wait=self.clock.wait,
+            stopping=lambda: False,
+            random=self._chance.random,
+            spawn=lambda work, name: Beside(work, early=self.traces_first),
+            stop=lambda: None,
+        )
+
+    def factory(self) -> Factory:
+        """The real pipeline, with this world around it."""
+        return Factory(
+            self.settings,
+            self.runtime(),
+            client=lambda source, runtime: Api(self),
+            endpoint=lambda settings, runtime: (self.traces, self.logs),
+            prefetch=lambda items, runtime: Ahead(self, items),
+        )
 
     # What the process does ------------------------------------------------------------------------
 
@@ -340,26 +355,13 @@ class World:
         """One cycle of the process, which is started first if it is not running; False: it died."""
         self.dies_in, self.dead = dies_in, False
         self.cycles += 1
-        patches = (
-            patch.object(source_loop, "time", self.clock),
-            patch.object(source_loop, "Prefetcher", lambda items: _Ahead(self, items)),
-            patch.object(source_loop, "open_client", lambda source: _Api(self)),
-            patch.object(source_loop, "open_senders", lambda *_: (self.traces, self.logs)),
-            patch.object(delivery, "threading", _Threading),
-        )
-        for one in patches:
-            one.start()
         try:
-            if self.loop is None:
+            if self.poller is None:
                 self._store = self._store or SqliteStore(self.path)
-                self.loop = source_loop.Poller(
-                    self.settings,
-                    self.settings.sources[0],
-                    _Store(self, self._store),
-                    self.clock,  # type: ignore[arg-type]
-                    lambda event: None,
-                )
-            self.loop.cycle()
+                store = _Store(self, self._store)
+                source = self.settings.sources[0]
+                self.poller = Poller(self.factory(), source, store, lambda event: None)
+            self.poller.cycle()
         except Crash:
             self.crashes += 1
             self.restart()
@@ -369,14 +371,12 @@ class World:
             self.restart()
             return False
         finally:
-            for one in patches:
-                one.stop()
             self.dies_in = None
         return True
 
     def restart(self) -> None:
         """The process ends without another word; the next cycle starts a new one."""
-        self.loop = None
+        self.poller = None
         self._unsettled.clear()
         if self._store is not None:
             self._store.close()
@@ -470,8 +470,8 @@ class World:
 
     def check_memory(self) -> None:
         """After a whole cycle no more is remembered than the overlap holds."""
-        assert self.loop is not None
-        state = self.loop._state
+        assert self.poller is not None
+        state = self.poller.tracker.state
         if state.progress.high is None or state.progress.window is not None:
             return
         horizon = state.progress.high - OVERLAP * 1000
@@ -489,7 +489,7 @@ class World:
             self.clock.wait(pause)
         self.cycle()
         for _ in self.executions:  # a cycle asks for ten that are open; then they are incomplete
-            if self.loop is not None and self.loop._state.open:
+            if self.poller is not None and self.poller.tracker.state.open:
                 self.cycle()
 
     def check_all_delivered(self) -> None:

@@ -28,7 +28,7 @@ from otel_alloy.errors import (
 )
 from otel_alloy.mapping import semconv
 from otel_alloy.pipeline.backfill import Backfill, Range, age_warnings
-from otel_alloy.pipeline.events import Advanced, Planned, Settled
+from otel_alloy.pipeline.events import Advanced, Counts, Planned, Position, Settled
 from otel_alloy.pipeline.slice_worker import Shared
 from otel_alloy.settings.models import parse_moment
 from otel_alloy.terminal.progress import BackfillView
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 PAGE = 30
 HOUR, DAY = 3600.0, 86400.0
+COUNTS = Counts(received=100, executions=50, spans=50, log_records=50, requests=4)
+POSITION = Position(high=1, start=0, before=2, last=False)
 
 
 def backfill(
@@ -146,26 +148,27 @@ def test_only_the_range(place: Place) -> None:
 
 
 @pytest.mark.parametrize("fails_at", [1, 4, 9])
-def test_an_exception_in_the_middle(
-    place: Place, monkeypatch: pytest.MonkeyPatch, fails_at: int
-) -> None:
+def test_an_exception_in_the_middle(place: Place, fails_at: int) -> None:
     """Where a settlement cannot be written after its batch was delivered, the next backfill sends
     that batch again, byte for byte, and goes on."""
     records = place.fill(1000)
     place.alloy.configure(max_limit=PAGE)
-    settle = SqliteSlices.settle
     calls = 0
 
-    def fail(slices: SqliteSlices, piece: Slice, settlement: Settlement) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == fails_at:
-            raise CheckpointError("torn out")
-        settle(slices, piece, settlement)
+    class Failing(SqliteSlices):
+        def settle(self, piece: Slice, settlement: Settlement) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == fails_at:
+                raise CheckpointError("torn out")
+            super().settle(piece, settlement)
 
-    monkeypatch.setattr(SqliteSlices, "settle", fail)
     with pytest.raises(CheckpointError, match="torn out"):
-        backfill(place, settings={"batch_size": 100})
+        backfill(
+            place,
+            settings={"batch_size": 100},
+            slices=lambda url: Failing(open_store(url, exclusive=False)),
+        )
     assert len(place.otlp.spans()) < 1000
     assert backfill(place, settings={"batch_size": 100})
     assert_no_more_than_a_batch_twice(place, records, 2)
@@ -275,7 +278,7 @@ def test_processes(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     )
     place.assert_exactly_once(place.ended(records))
     settled = [event for event in events if isinstance(event, Settled)]
-    assert sum(event.spans for event in settled) == len(place.ended(records))
+    assert sum(event.counts.spans for event in settled) == len(place.ended(records))
     assert any("trying again in" in message for message in caplog.messages)
 
     def refuse(received: Received) -> None:
@@ -579,7 +582,7 @@ def test_what_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     """Not on a terminal: a line every 30 s with share, rate, requests and time that are left."""
     now = 0.0
     view = BackfillView(Console(file=io.StringIO()), clock=lambda: now)
-    settled = Settled("s", 100, 0, 50, 50, 50, 0, 4, 1, 0, 2, False)
+    settled = Settled(source="s", counts=COUNTS, position=POSITION)
     with view, caplog.at_level(logging.INFO, "otel_alloy"):
         view(Planned("s", 1000, 400))
         for _ in range(2):
@@ -598,7 +601,7 @@ def test_a_bar_on_a_terminal() -> None:
     out = io.StringIO()
     with BackfillView(Console(file=out, force_terminal=True, width=120)) as view:
         view(Planned("s", 1000, None))
-        view(Settled("s", 100, 0, 50, 50, 50, 0, 4, 1, 0, 2, False))
+        view(Settled(source="s", counts=COUNTS, position=POSITION))
         view(Advanced("s", 250))
         assert view._bar is not None
         view._bar.refresh()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from otel_alloy.alloy.timestamps import to_ms, to_text
 from otel_alloy.pipeline.query import ExecutionQuery, Wanted
+from otel_alloy.runtime import system_runtime
 from otel_alloy.terminal.render import Execution, columns
 from otel_alloy.terminal.summary import Summary, Tally, render
 from otel_alloy.terminal.tail import as_object, line, row
@@ -288,22 +290,27 @@ def test_summary_cut_short(place: Place) -> None:
     assert len(place.alloy.requests) == 1
 
 
-def test_the_request_budget_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_request_budget_is_kept(place: Place) -> None:
     """At one request a minute, each but the first waits a minute more than the one before."""
     recent(place, 5)
     waits: list[float] = []
 
-    class Waiting(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout or 0.0)
-            return False
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return False
 
-    monkeypatch.setattr("otel_alloy.pipeline.query.Event", Waiting)
     settings = place.settings(requests_per_minute=1)
-    with ExecutionQuery(settings, settings.sources[0], overlap=10, report=lambda *_: None) as look:
-        parts = list(look.read(look.window(7200.0)))
+    query = ExecutionQuery(
+        settings,
+        settings.sources[0],
+        overlap=10,
+        runtime=replace(system_runtime(), wait=wait),
+        report=lambda event: None,
+    )
+    with query:
+        parts = list(query.read(query.window(7200.0)))
     assert sum(len(part.executions) for part in parts) == 5
-    assert look.requests == len(waits) == len(place.alloy.requests) >= 3
+    assert query.requests == len(waits) == len(place.alloy.requests) >= 3
     # They add up, as no time passes here.
     assert [round(wait / 60) for wait in waits] == list(range(len(waits)))
 

@@ -194,7 +194,7 @@ def test_running_on(place: Place) -> None:
         thread.join(10)
     assert not thread.is_alive()
     place.assert_exactly_once(["first", "second"])
-    assert sum(event.spans for event in settled) == 2
+    assert sum(event.counts.spans for event in settled) == 2
 
 
 def test_started_logs(place: Place) -> None:

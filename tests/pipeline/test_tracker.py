@@ -60,40 +60,40 @@ class Kept:
 
 
 class Source:
-    """A joiner with a store behind it. `made` are (role, `_id`) of everything settled."""
+    """A tracker with a store behind it. `made` are (role, `_id`) of everything settled."""
 
     def __init__(self, **options: Any) -> None:
         self.options = {"overlap_ms": OVERLAP, "incomplete_after_ms": DAY} | options
         self.store = Kept()
         self.made: list[tuple[Role, str | None]] = []
-        self.set_aside: list[RejectedRecord] = []
+        self.rejected: list[RejectedRecord] = []
         self.restart()
 
     def restart(self) -> None:
         self.state = self.store.load()
-        self.joiner = ExecutionTracker("s", self.state, **self.options)
+        self.tracker = ExecutionTracker("s", self.state, **self.options)
 
     def take(self, *entries: Any, batch: Batch | None = None) -> Batch:
-        batch = batch or self.joiner.batch()
+        batch = batch or self.tracker.batch()
         page = read_page(json.dumps({"notifications": entries}).encode())
-        self.joiner.take(batch, page.records, page.bad, now=T0)
+        self.tracker.take(batch, page.records, page.bad, now=T0)
         return batch
 
     def settle(self, batch: Batch, high: int | None = None) -> list[tuple[Role, str | None]]:
         """Delivers and settles; what was made."""
         made = [(x.role, x.notification.id) for x in batch.executions]
-        self.joiner.advance(batch, None if high is None else T0 + high)
+        self.tracker.advance(batch, None if high is None else T0 + high)
         self.store.settle(batch.settlement)
         self.made += made
-        self.set_aside += batch.settlement.set_aside
+        self.rejected += batch.settlement.rejected
         return made
 
     def page(self, *entries: Any, high: int | None = None) -> list[tuple[Role, str | None]]:
         return self.settle(self.take(*entries), high)
 
     def give_up(self, now: int) -> list[tuple[Role, str | None]]:
-        batch = self.joiner.batch()
-        self.joiner.give_up(batch, T0 + now)
+        batch = self.tracker.batch()
+        self.tracker.give_up(batch, T0 + now)
         return self.settle(batch)
 
 
@@ -142,7 +142,7 @@ def test_a_record_is_made_once(between: Between) -> None:
     between(source)
     batch = source.take(*entries)
     assert (batch.received, batch.repeated, len(batch)) == (5, 5, 0)
-    assert source.settle(batch, 7) == [] and len(source.set_aside) == 2
+    assert source.settle(batch, 7) == [] and len(source.rejected) == 2
 
 
 def test_the_same_record_twice_in_a_page() -> None:
@@ -225,9 +225,9 @@ def test_open_executions_are_asked_for_ever_more_rarely(between: Between) -> Non
     for now in range(0, DAY + HOUR, MINUTE):
         if now % (7 * MINUTE) == 0:
             between(source)
-        for execution in source.joiner.due(T0 + now):
-            batch = source.joiner.batch()
-            source.joiner.asked(batch, execution)
+        for execution in source.tracker.due(T0 + now):
+            batch = source.tracker.batch()
+            source.tracker.asked(batch, execution)
             source.settle(batch)
             asked.append(now)
     assert asked[0] == OVERLAP and asked[-1] == DAY and len(asked) == 11
@@ -238,9 +238,9 @@ def test_where_ends_are_records_of_their_own_nothing_is_asked_for() -> None:
     """Once an end came under another `_id` than its start, asking by id is known to be idle."""
     source = Source()
     source.page(notification("a", START, 0, "e1"), notification("b", START, 0, "e2"))
-    assert source.joiner.due(T0 + HOUR) == ["e1", "e2"]
+    assert source.tracker.due(T0 + HOUR) == ["e1", "e2"]
     source.page(notification("c", END, 5, "e1"))
-    assert source.joiner.due(T0 + HOUR) == []
+    assert source.tracker.due(T0 + HOUR) == []
 
 
 def test_without_message_a_record_is_set_aside(between: Between) -> None:
@@ -250,7 +250,7 @@ def test_without_message_a_record_is_set_aside(between: Between) -> None:
     assert source.page(entry, high=0) == []
     between(source)
     assert source.page(entry) == []
-    (aside,) = source.set_aside
+    (aside,) = source.rejected
     assert (aside.source, aside.signals, aside.role) == ("s", "source", "other")
     assert "message" in aside.reason and json.loads(aside.original) == entry
 
@@ -263,7 +263,7 @@ def test_an_unreadable_record_is_set_aside_once(between: Between) -> None:
     assert source.page(*page, high=1) == [(Role.ENDED, "a"), (Role.ENDED, "b")]
     between(source)
     assert source.page(*page, high=1) == []
-    (aside,) = source.set_aside
+    (aside,) = source.rejected
     assert json.loads(aside.original) == ["no record"] and aside.signals == "source"
 
 
@@ -298,8 +298,8 @@ def test_every_execution_has_its_json() -> None:
     assert json.loads(batch.original(0))["_id"] == "b"
     source.settle(batch)
     source.restart()
-    given_up = source.joiner.batch()
-    source.joiner.give_up(given_up, T0 + DAY)
+    given_up = source.tracker.batch()
+    source.tracker.give_up(given_up, T0 + DAY)
     assert json.loads(given_up.original(0)) == notification("a", START, 0)
 
 
@@ -333,7 +333,7 @@ def test_memory_is_bounded(between: Between) -> None:
     assert len(source.state.seen) <= kept
     assert len(source.state.ended) <= (DAY + OVERLAP) // MINUTE + 1
     assert source.state.open == {}
-    assert len(source.joiner._has_span) <= len(source.state.ended) + kept
+    assert len(source.tracker._has_span) <= len(source.state.ended) + kept
     memory = State(source.state.progress, dict(source.state.seen), {}, dict(source.state.ended))
     source.restart()
     assert source.state == memory

@@ -1,4 +1,4 @@
-"""Both far ends of a benchmark in one process of their own: simulated Alloy and an OTLP endpoint.
+"""Both both ends of a benchmark in one process of their own: simulated Alloy and an OTLP endpoint.
 
 Prints their two addresses, serves until standard input ends. The endpoint acknowledges and
 counts, and keeps nothing.

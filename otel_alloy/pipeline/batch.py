@@ -1,0 +1,141 @@
+"""Batches: what is delivered and settled together, and when one is full.
+
+A batch grows while pages arrive. It is settled as a whole, or not at all: that is the unit in which
+the checkpoint moves. Nothing here converts, sends or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from otel_alloy.alloy.models import BadRecord, Record
+from otel_alloy.alloy.reader import Reading, UnorderedApi, Window
+from otel_alloy.checkpoint.store import HasText, Settlement
+from otel_alloy.mapping.convert import Execution
+from otel_alloy.runtime import Runtime
+
+
+@dataclass(slots=True)
+class Batch:
+    """Executions to deliver together, and what settling them changes. `originals[i]` gives the
+    JSON of `executions[i]`'s notification. `newest`: createdAt (Unix ms) up to here, which stands
+    in where a record has none."""
+
+    settlement: Settlement
+    executions: list[Execution] = field(default_factory=list)
+    originals: list[HasText] = field(default_factory=list)
+    received: int = 0
+    repeated: int = 0
+    newest: int = 0
+
+    def __len__(self) -> int:
+        return len(self.executions)
+
+    def add(self, execution: Execution, original: HasText) -> None:
+        """Takes one more to deliver."""
+        self.executions.append(execution)
+        self.originals.append(original)
+
+    def original(self, index: int) -> str:
+        """The JSON of the notification behind `executions[index]`."""
+        return self.originals[index].text()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When a batch is full: at so many executions, at twice as many records received (of which
+    starts and repeats make no execution), or after so many seconds."""
+
+    executions: int
+    seconds: float = 1.0
+
+    def is_full(self, executions: int, received: int, seconds: float) -> bool:
+        """Whether a batch that holds so much, and is so old, is to be settled."""
+        return max(executions, received // 2) >= self.executions or seconds >= self.seconds
+
+    def rest(self, seconds: float) -> float:
+        """For how many seconds more a batch of this age may grow."""
+        return max(0.0, self.seconds - seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class FullBatch:
+    """A batch that is to be settled. `high`: createdAt (Unix ms) up to which everything is settled
+    with it, None where that cannot be said. `last`: the window is read to its end."""
+
+    batch: Batch
+    window: Window
+    high: int | None
+    last: bool
+
+
+class Taker(Protocol):
+    """Sorts records into batches: the `ExecutionTracker`."""
+
+    def batch(self) -> Batch: ...
+
+    def take(self, batch: Batch, records: list[Record], bad: list[BadRecord], now: int) -> None: ...
+
+
+class Readings(Protocol):
+    """Pages that are fetched ahead: the `Prefetcher`."""
+
+    def get(self, timeout: float) -> Reading | None: ...
+
+    def close(self) -> None: ...
+
+
+def batches(
+    window: Window,
+    readings: Readings,
+    tracker: Taker,
+    policy: BatchPolicy,
+    runtime: Runtime,
+    on_received: Callable[[int], None],
+) -> Generator[FullBatch, None, None]:
+    """The window's records as batches, each to be settled before the next one is asked for.
+    `on_received` is told how many records each page held. Raises what reading raises; where that is
+    UnorderedApi, what was read so far comes first, as a batch that says nothing of how far the
+    window is settled, and the window is to be read again."""
+    batch, begun = tracker.batch(), runtime.monotonic()
+    newest: int | None = None
+    try:
+        while True:
+            reading = readings.get(policy.rest(runtime.monotonic() - begun))
+            progress = batch.settlement.progress
+            if reading is not None:
+                if not batch.received:
+                    begun = runtime.monotonic()
+                times = [r.created for r in reading.records if r.created is not None]
+                if times:
+                    newest = max(newest or 0, *times)
+                known = batch.received
+                tracker.take(batch, reading.records, reading.bad, runtime.now_ms())
+                on_received(batch.received - known)
+                progress.window = (window.start, window.before)
+                progress.position = reading.position
+                if progress.begin is None:
+                    progress.begin = window.start
+                if reading.last:
+                    progress.window = progress.position = None
+                    high = window.start if progress.high is None else None
+                    if newest is not None:
+                        high = max(newest, high or 0)
+                    yield FullBatch(batch, window, high, last=True)
+                    return
+            age = policy.seconds if reading is None else 0.0
+            if policy.is_full(len(batch), batch.received, age):
+                if batch.received:
+                    yield FullBatch(batch, window, progress.position, last=False)
+                    batch = tracker.batch()
+                begun = runtime.monotonic()
+    except UnorderedApi:
+        # What was taken so far is known from here on, so it has to be settled.
+        progress = batch.settlement.progress
+        progress.window, progress.position = (window.start, window.before), None
+        yield FullBatch(batch, window, None, last=False)
+        raise
+    finally:
+        readings.close()

@@ -1,0 +1,166 @@
+"""Settling, written once: a batch is converted, delivered, and remembered.
+
+The order is the guarantee. A batch is written to the store after each of its spans and log records
+was acknowledged or set aside, and before the next batch is delivered. A crash at any point repeats
+at most one batch, byte for byte. `run` and `backfill` hold one of these each; when to read, and
+what, is theirs to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from otel_alloy.alloy.source import AlloySource
+from otel_alloy.checkpoint.store import RejectedRecord, Settlement
+from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
+from otel_alloy.mapping.convert import Converter, Unconvertible
+from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.otlp.delivery import Delivery
+from otel_alloy.pipeline.batch import Batch, FullBatch
+from otel_alloy.pipeline.events import CheckpointWriteFailed, Counts, Observe, Position, Settled
+from otel_alloy.pipeline.source_log import SourceLog
+from otel_alloy.pipeline.tracker import ExecutionTracker
+from otel_alloy.runtime import Runtime
+
+_UNWRITABLE_SECONDS = 2.0
+
+
+class BatchProcessor:
+    """Settles the batches of one source, one at a time. `resource`: its attributes. `write`: puts a
+    settlement into the store; raises CheckpointUnwritable where that may succeed later."""
+
+    def __init__(
+        self,
+        source: AlloySource,
+        converter: Converter,
+        resource: Mapping[str, str | bool | int | float],
+        envelope: Envelope,
+        delivery: Delivery,
+        write: Callable[[Settlement], None],
+        runtime: Runtime,
+        observe: Observe,
+        log: SourceLog,
+    ) -> None:
+        self._source = source
+        self._converter = converter
+        self._resource = resource
+        self._envelope = envelope
+        self._delivery = delivery
+        self._write = write
+        self._runtime = runtime
+        self._observe = observe
+        self._log = log
+        self._requests_told = 0
+        self._hook_failures_told = 0
+
+    def close(self) -> None:
+        """Closes the connections to the endpoint."""
+        self._delivery.close()
+
+    def settle(self, tracker: ExecutionTracker, full: FullBatch) -> None:
+        """Delivers what the batch holds, waits for the acknowledgement, writes the checkpoint.
+        Raises ShutdownRequested where the end was asked for before that; nothing of the batch is
+        settled then."""
+        batch = full.batch
+        spans, logs = self._deliver(batch)
+        before = tracker.state.progress
+        tracker.advance(batch, full.high)
+        s = batch.settlement
+        changed = s.seen or s.opened or s.closed or s.ended or s.rejected
+        if changed or tracker.state.progress != before:
+            self.write(s)
+        for rejected in s.rejected:
+            self._log.complain(
+                "set aside",
+                f"set aside a record ({rejected.signals}): {rejected.reason}; see `otel-alloy "
+                "rejected list`",
+            )
+        self._tell(tracker, full, spans, logs)
+
+    def write(self, settlement: Settlement) -> None:
+        """Writes the settlement; a full disk is waited for, the delivery not repeated."""
+        while True:
+            try:
+                self._write(settlement)
+                return
+            except CheckpointUnwritable as error:
+                name, wait = self._source.name, _UNWRITABLE_SECONDS
+                self._observe(CheckpointWriteFailed(name, str(error), wait))
+                if self._runtime.wait(wait):
+                    raise ShutdownRequested from None
+
+    def _deliver(self, batch: Batch) -> tuple[int, int]:
+        """How many spans and log records were sent. What is refused or cannot be converted is set
+        aside, with the resource that it belongs to."""
+        spans: list[bytes | None] = []
+        logs: list[bytes | None] = []
+        for index, execution in enumerate(batch.executions):
+            try:
+                span, record = self._converter.convert(execution)
+            except Unconvertible as error:
+                span = record = None
+                self._set_aside(batch, index, "source", str(error))
+            spans.append(span)
+            logs.append(record)
+        sent = len(spans) - spans.count(None), len(logs) - logs.count(None)
+        if any(sent):
+            rejections = self._delivery.deliver(spans, logs, self._envelope, self._envelope)
+            for index, rejection in rejections.items():
+                self._set_aside(batch, index, ",".join(rejection.signals), rejection.reason)
+        rejected = batch.settlement.rejected
+        rejected[:] = [replace(r, resource=self._resource) for r in rejected]
+        return sent
+
+    def _set_aside(self, batch: Batch, index: int, signals: str, reason: str) -> None:
+        execution = batch.executions[index]
+        started_at = execution.started_at
+        batch.settlement.rejected.append(
+            RejectedRecord(
+                self._source.name,
+                signals,
+                reason,
+                execution.role.value,
+                batch.original(index),
+                None if started_at is None else str(started_at),
+                self._runtime.now_ms(),
+            )
+        )
+
+    def _tell(self, tracker: ExecutionTracker, full: FullBatch, spans: int, logs: int) -> None:
+        batch, requests, failures = full.batch, self._source.requests, self._converter.hook_failures
+        counts = Counts(
+            received=batch.received,
+            repeated=batch.repeated,
+            executions=len(batch),
+            spans=spans,
+            log_records=logs,
+            rejected=len(batch.settlement.rejected),
+            requests=requests - self._requests_told,
+            hook_failures=failures - self._hook_failures_told,
+        )
+        self._requests_told, self._hook_failures_told = requests, failures
+        position = Position(
+            high=tracker.state.progress.high,
+            start=full.window.start,
+            before=full.window.before,
+            last=full.last,
+            now=self._source.now(),
+            open=len(tracker.state.open),
+        )
+        self._observe(
+            Settled(
+                source=self._source.name,
+                cycle=self._log.cycle,
+                counts=counts,
+                position=position,
+                ended=lambda: self._ended(batch),
+            )
+        )
+
+    def _ended(self, batch: Batch) -> Iterator[ExecutionFacts]:
+        for execution in batch.executions:
+            facts = self._converter.facts(execution)
+            if facts is not None:
+                yield facts

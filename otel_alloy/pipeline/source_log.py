@@ -1,0 +1,83 @@
+"""The log lines of one source: what happens becomes words, and repetitions are throttled.
+
+An observer like any other. Words only: nothing is decided or counted here.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from otel_alloy.log_throttle import LogThrottle
+from otel_alloy.otlp.outcome import Kind
+from otel_alloy.pipeline.events import (
+    CheckpointWriteFailed,
+    ExportAttempted,
+    Requested,
+    RequestRetried,
+)
+
+log = logging.getLogger("otel_alloy")
+
+
+class SourceLog:
+    """`throttle`: where several write about the same source. `cycle`: goes along with each line."""
+
+    def __init__(self, source: str, throttle: LogThrottle) -> None:
+        self.cycle = ""
+        self._source = source
+        self._throttle = throttle
+
+    def __call__(self, event: object) -> None:
+        """Takes an event."""
+        match event:
+            case Requested(error=None):
+                self._works_again("alloy", "Alloy answers again")
+            case RequestRetried(error=error, smaller=True):
+                self.say(logging.WARNING, f"{error}; trying half the page size")
+            case RequestRetried(error=error, attempt=attempt, wait=wait) if attempt > 1:
+                self.complain("alloy", f"{error}; trying again in {wait:.1f} s")
+            case ExportAttempted():
+                self._export(event)
+            case CheckpointWriteFailed(reason=reason):
+                self.complain("checkpoint", reason)
+
+    def say(self, level: int, words: str) -> None:
+        """A line, always."""
+        more = {"source": self._source, "cycle": self.cycle}
+        log.log(level, "source %s: %s", self._source, words, extra=more)
+
+    def complain(self, topic: str, words: str) -> None:
+        """A warning; repetitions on one topic become one line."""
+        more = self._throttle(topic)
+        if more is not None:
+            self.say(logging.WARNING, words + more)
+
+    def fallback(self, why: str) -> None:
+        """That the API has to be read newest first."""
+        self.say(
+            logging.WARNING,
+            f"this API does not page by createdAt ({why}); reading newest first, which costs more "
+            "requests after a pause",
+        )
+
+    def _export(self, event: ExportAttempted) -> None:
+        report = event.report
+        signal, outcome = report.signal, report.outcome
+        if report.next_wait is not None:
+            self.complain(
+                signal,
+                f"cannot deliver {signal}: {outcome.reason}; trying again in "
+                f"{report.next_wait:.1f} s",
+            )
+        elif outcome.kind is Kind.DELIVERED:
+            self._works_again(signal, f"{signal} are delivered again")
+            if outcome.rejected or outcome.reason:
+                self.complain(
+                    f"{signal}-partial",
+                    f"the OTLP endpoint accepted a request but rejected {outcome.rejected} of "
+                    f"its {signal}: {outcome.reason}",
+                )
+
+    def _works_again(self, topic: str, words: str) -> None:
+        if failures := self._throttle.forget(topic):
+            self.say(logging.INFO, f"{words}, after {failures} failed attempts")
