@@ -16,9 +16,7 @@ class LogThrottle:
     `monotonic`: seconds that never jump, as `Runtime.monotonic`.
     """
 
-    def __init__(
-        self, monotonic: Callable[[], float], seconds: float = THROTTLE_SECONDS
-    ) -> None:
+    def __init__(self, monotonic: Callable[[], float], seconds: float = THROTTLE_SECONDS) -> None:
         self._monotonic = monotonic
         self._seconds = seconds
         self._topics: dict[object, _Topic] = {}

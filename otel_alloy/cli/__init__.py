@@ -2,7 +2,7 @@
 
 Exit codes: 0 fine, 1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy. Here
 the commands are put together and their errors told; what they share is in `options` and `terminal`.
-Only this package and what shows something (`console`, `demo`, `tail`, `summary`, `check`) print.
+Only this package and `terminal` print.
 Heavy imports wait until their command runs.
 """
 

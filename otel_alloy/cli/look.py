@@ -1,4 +1,4 @@
-"""The commands that look and settle nothing: `check`, `tail` and `summary`."""
+"""The commands that only read: `check`, `tail` and `summary`."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> N
       otel-alloy check
       otel-alloy check --send-test --config settings.yaml
     """
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.check import run_check
 
-    raise SystemExit(run_check(load(config, flags), send_test=send_test, as_json=as_json))
+    settings = load(config, flags)
+    raise SystemExit(run_check(settings, system_runtime(), send_test=send_test, as_json=as_json))
 
 
 def _look_options(since: str) -> Callable[[F], F]:
@@ -74,7 +76,7 @@ def _look_options(since: str) -> Callable[[F], F]:
 @click.command()
 @click.option("--errors", is_flag=True, help="only failed executions")
 @click.option(
-    "--interval", metavar="DURATION", default="5s", show_default=True, help="between two looks"
+    "--interval", metavar="DURATION", default="5s", show_default=True, help="between two requests"
 )
 @json_option("one JSON object per line")
 @_look_options("5m")
@@ -101,6 +103,7 @@ def tail(
 
     from otel_alloy.durations import parse_duration
     from otel_alloy.pipeline.query import Wanted
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.tail import run_tail
 
     try:
@@ -113,6 +116,7 @@ def tail(
     interrupt_on_sigterm()
     run_tail(
         settings,
+        system_runtime(),
         source=source,
         wanted=Wanted(workflow, user, errors),
         since=settings.since or 0.0,
@@ -153,12 +157,14 @@ def summary(
     from rich.console import Console
 
     from otel_alloy.pipeline.query import Wanted
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})
     interrupt_on_sigterm()
     complete = run_summary(
         settings,
+        system_runtime(),
         source=source,
         wanted=Wanted(workflow, user),
         since=settings.since or 0.0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,22 +25,23 @@ from otel_alloy.errors import AlloyReceiverError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from otel_alloy.runtime import Runtime
     from otel_alloy.settings.models import Settings
 
 
-def _log_to(console: Console, settings: Settings) -> None:
+def _log_to(console: Console, settings: Settings, runtime: Runtime) -> None:
     """Logs as `log_format` says: lines above what `console` shows, or JSON."""
     from otel_alloy.observability.logging import JsonLines, Lines, masked, set_up
     from otel_alloy.terminal.progress import ConsoleHandler
 
     mask = masked(settings)
-    as_json = settings.log_format == "json"
-    set_up(ConsoleHandler(console), JsonLines(mask) if as_json else Lines(mask))
+    formatter = JsonLines(mask) if settings.log_format == "json" else Lines(mask)
+    set_up(ConsoleHandler(console), formatter, runtime.monotonic)
 
 
 @contextmanager
 def _errors_logged(settings: Settings) -> Iterator[None]:
-    """Where the log is JSON, so is the error that ends the command."""
+    """If the log is JSON, so is the error that ends the command."""
     try:
         yield
     except AlloyReceiverError as error:
@@ -68,17 +68,18 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.observability.service import Operated
     from otel_alloy.pipeline.events import tell_all
     from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.progress import RunView
 
     settings = load(config, flags)
     console = errors_console()
-    _log_to(console, settings)
-    asked_to_end = threading.Event()
-    stop_on_signals(asked_to_end.set)  # before anything can be seen to be up
+    runtime = system_runtime()
+    _log_to(console, settings, runtime)
+    stop_on_signals(runtime.stop)  # before anything can be seen to be up
     with (
         _errors_logged(settings),
-        RunView(console, bar=settings.log_format != "json") as view,
-        Operated(settings, os.environ, serve=not once) as operated,
+        RunView(console, runtime.monotonic, bar=settings.log_format != "json") as view,
+        Operated(settings, runtime, os.environ, serve=not once) as operated,
     ):
         tune_garbage_collector()
         receiver = Receiver(settings, observe=tell_all(view, operated.observe))
@@ -86,9 +87,10 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         def stop() -> None:
             operated.stopping()
             receiver.stop()
+            runtime.stop()
 
         stop_on_signals(stop)
-        if asked_to_end.is_set():
+        if runtime.stopping():
             stop()
         receiver.run(once=once)
     if once:
@@ -126,10 +128,10 @@ def backfill(
     restart: bool,
     **flags: Any,
 ) -> None:
-    """Deliver the executions of a past time.
+    """Deliver the executions of a past period.
 
-    The time is that of createdAt. It may work beside a running `run`. The same command goes on
-    where an earlier one was ended, however that was.
+    The period is one of createdAt. It may work beside a running `run`. The same command goes on
+    where an earlier one ended, however that came about.
 
     \b
     Examples:
@@ -139,6 +141,7 @@ def backfill(
     from otel_alloy.pipeline.backfill import Backfill, Range
     from otel_alloy.pipeline.query import chosen_sources
     from otel_alloy.pipeline.receiver import tune_garbage_collector
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
     from otel_alloy.terminal.progress import BackfillView
 
@@ -152,8 +155,10 @@ def backfill(
     wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
     settings = load(config, flags)
     console = errors_console()
-    _log_to(console, settings)
-    with BackfillView(console, bar=settings.log_format != "json" and not dry_run) as view:
+    runtime = system_runtime()
+    _log_to(console, settings, runtime)
+    bar = settings.log_format != "json" and not dry_run
+    with BackfillView(console, runtime.monotonic, bar=bar) as view:
         work = Backfill(
             settings,
             chosen_sources(settings, source),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import closing
 
 import click
@@ -55,24 +54,23 @@ def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> N
 def checkpoint_set(source: str, moment: str, config: str | None, storage: str | None) -> None:
     """Begin SOURCE at MOMENT.
 
-    MOMENT (of createdAt) is a timestamp, or how long ago: 6h. What lies after it is delivered
-    again, with the same bytes. `run` has to be stopped.
+    MOMENT (of createdAt) is a timestamp, or how long ago: 6h. What was created after it is
+    delivered again, with the same bytes. Stop `run` first.
 
     \b
     Examples:
       otel-alloy checkpoint set default 6h
       otel-alloy checkpoint set default 2026-04-29T17:44:10Z
     """
-    import time
-
     from otel_alloy.alloy.timestamps import to_text
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
 
     try:
         when = parse_moment(moment)
     except ValueError as error:
         raise click.UsageError(f"MOMENT: {error}") from None
-    high = when if isinstance(when, int) else int((time.time() - when) * 1000)
+    high = when if isinstance(when, int) else system_runtime().now_ms() - int(when * 1000)
     with closing(opened_store(config, storage, exclusive=True)) as store:
         store.set_high(source, high)
     click.echo(f"{source}: begins at {to_text(high)}")
@@ -84,7 +82,7 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
 def checkpoint_reset(source: str, config: str | None, storage: str | None) -> None:
     """Forget SOURCE, so that it begins anew.
 
-    It begins where initial_lookback or --since says. `run` has to be stopped.
+    It begins where initial_lookback or --since says. Stop `run` first.
 
     \b
     Example:
@@ -99,7 +97,7 @@ def checkpoint_reset(source: str, config: str | None, storage: str | None) -> No
 
 @click.group()
 def rejected() -> None:
-    """Look at records that nobody took, send them again or drop them."""
+    """List the records set aside, send them again or drop them."""
 
 
 @rejected.command("list")
@@ -133,16 +131,18 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
       otel-alloy rejected retry
       otel-alloy rejected retry 7 8
     """
-    from otel_alloy.otlp.outcome import Stopped
+    from otel_alloy.errors import ShutdownRequested
+    from otel_alloy.pipeline.factory import Factory
     from otel_alloy.pipeline.rejected import retry_rejected
+    from otel_alloy.runtime import system_runtime
 
     settings = load(config, {"storage": storage}, key_needed=False)
-    stop = threading.Event()
-    stop_on_signals(stop.set)
+    runtime = system_runtime()
+    stop_on_signals(runtime.stop)
     with closing(opened_store(config, storage, exclusive=False)) as store:
         try:
-            result = retry_rejected(settings, store, numbers, stop)
-        except Stopped:
+            result = retry_rejected(Factory(settings, runtime), store, numbers)
+        except ShutdownRequested:
             raise click.ClickException("stopped; what was not delivered is still there") from None
     for number, why in result.refused.items():
         click.echo(f"{number}  refused again: {why}")

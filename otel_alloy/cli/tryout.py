@@ -34,8 +34,11 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
     from rich.console import Console
 
     from otel_alloy.pipeline.receiver import Receiver
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.loader import load_settings
     from otel_alloy.terminal.demo import run_demo
+
+    runtime = system_runtime()
 
     kept = {k: v for k, v in os.environ.items() if k.startswith("OTEL_EXPORTER_OTLP_")}
 
@@ -55,11 +58,12 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
                 stop.wait()
                 receiver.stop()
 
-            threading.Thread(target=end, daemon=True).start()
+            runtime.spawn(end, "otel-alloy-demo-end")
             receiver.run()
 
     raise SystemExit(
         run_demo(
+            runtime=runtime,
             seconds=seconds,
             otlp_endpoint=otlp_endpoint,
             console=Console(),
@@ -102,16 +106,15 @@ def simulate(
       otel-alloy simulate
       otel-alloy simulate --port 9000 --executions 5000 --max-limit 30
     """
-    import time
-
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
 
     config = Config(api_key=api_key, max_limit=max_limit, ignore_filters=ignore_filters, seed=seed)
-    stop = threading.Event()
-    stop_on_signals(stop.set)
+    runtime = system_runtime()
+    stop_on_signals(runtime.stop)
     try:
-        simulator = Simulator(config, port=port)
-        now = time.time()
+        simulator = Simulator(config, clock=runtime.clock, port=port)
+        now = runtime.clock()
         traffic = Traffic(seed=seed)
         simulator.store.feed(timeline(executions, start=now - 86400, end=now, traffic=traffic))
         if rate > 0:
@@ -127,7 +130,7 @@ def simulate(
             f"  ALLOY_API_KEY={api_key or 'any'} ALLOY_ENDPOINT={simulator.endpoint} "
             "otel-alloy run --once --since 1d"
         )
-        while not stop.wait(0.5):
+        while not runtime.wait(60.0):
             pass
     finally:
         simulator.stop()

@@ -39,6 +39,7 @@ class Role(enum.Enum):
     OTHER = "other"  # a message this version does not know: log record only
 
 
+_NO_INTEGRATION = Integration()
 _ENDED, _ENDED_AGAIN = Role.ENDED, Role.ENDED_AGAIN  # for speed: an enum finds its members slowly
 
 
@@ -306,9 +307,7 @@ class Converter:
         if adjusted:
             attributes[semconv.TIME_ADJUSTED] = True
         name = str(attributes.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
-        return ExecutionFacts(
-            execution.trace_id or trace_id, span_id, start, end, name, attributes
-        )
+        return ExecutionFacts(execution.trace_id or trace_id, span_id, start, end, name, attributes)
 
     def ended(self, executions: Iterable[Execution]) -> Iterator[ExecutionFacts]:
         """The facts of those that have a span, one by one; what cannot be converted is left out."""
@@ -357,7 +356,7 @@ class Converter:
         """What executions of one workflow, version and user have in common, as it is sent."""
         workflow, user = n.forgeWorkflow, n.user
         integration = workflow.integrationId if isinstance(workflow, Workflow) else None
-        known = isinstance(integration, Integration)
+        whole = integration if isinstance(integration, Integration) else _NO_INTEGRATION
         email, full_name, user_hash = self._personal(n)
         values: tuple[tuple[str, str | int | bool | None], ...] = (
             (semconv.WORKFLOW_NAME, workflow.name if isinstance(workflow, Workflow) else None),
@@ -368,9 +367,9 @@ class Converter:
             (semconv.WORKFLOW_INSTALLATION_ID, n.workflowId),
             (semconv.WORKFLOW_VERSION, n.workflowVersion),
             (semconv.WORKFLOW_CUSTOM_VERSION, n.customVersion),
-            (semconv.INTEGRATION_ID, integration.id if known else integration),
-            (semconv.INTEGRATION_NAME, integration.name if known else None),
-            (semconv.INTEGRATION_BLOCK_ID, integration.blockId if known else None),
+            (semconv.INTEGRATION_ID, integration if isinstance(integration, str) else whole.id),
+            (semconv.INTEGRATION_NAME, whole.name),
+            (semconv.INTEGRATION_BLOCK_ID, whole.blockId),
             (semconv.USER_ID, n.userId or (user if isinstance(user, str) else None)),
             (semconv.USER_EMAIL, email),
             (semconv.USER_FULL_NAME, full_name),

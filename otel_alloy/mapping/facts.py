@@ -35,7 +35,7 @@ class ExecutionFacts:
     @property
     def outcome(self) -> Outcome:
         """How it ended; `incomplete` where its end did not come."""
-        outcome: Outcome = self.attributes[semconv.EXECUTION_OUTCOME]
+        outcome: Outcome = self.attributes.get(semconv.EXECUTION_OUTCOME, "success")
         return outcome
 
     @property

@@ -252,9 +252,7 @@ def run_demo(
     if otlp_endpoint is not None:
         with _simulator(runtime, None) as simulator:
             remote = _RemoteView(simulator, otlp_endpoint)
-            return _watch(
-                runtime, remote, seconds, console, run_receiver, simulator, otlp_endpoint
-            )
+            return _watch(runtime, remote, seconds, console, run_receiver, simulator, otlp_endpoint)
     view = DemoView()
     with OtlpEndpoint(view.receive, store=False) as endpoint:
         target = view.endpoint = endpoint.http_endpoint

@@ -187,9 +187,7 @@ def run_summary(
     begin = since if isinstance(since, int) else now - int(since * 1000)
     summary = Summary(begin, max(now, begin + 1))
 
-    def report(event: object) -> None:
-        if not isinstance(event, RequestRetried):
-            return
+    def report(event: RequestRetried) -> None:
         if errors.is_terminal:
             errors.print(Text(retry_words(event), "yellow"), soft_wrap=True)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +60,7 @@ def run_tail(
     status = Status(interval, runtime.monotonic)
     view = Live(status, console=console, transient=True, refresh_per_second=4) if screen else None
 
-    def report(event: object) -> None:
-        if not isinstance(event, RequestRetried):
-            return
+    def report(event: RequestRetried) -> None:
         if view is not None:
             console.print(Text(retry_words(event), "yellow"), soft_wrap=True)
         else:
@@ -90,7 +88,7 @@ def run_tail(
             )
             for each in chosen_sources(settings, source)
         ]
-        try:
+        with suppress(KeyboardInterrupt):
             windows = [query.window(since) for query in queries]
             if view is not None:
                 console.print(head(console.width))
@@ -106,8 +104,7 @@ def run_tail(
                     query.next_window(window)
                     for query, window in zip(queries, windows, strict=True)
                 ]
-        except KeyboardInterrupt:
-            stack.close()
+        stack.close()
         if screen:
             console.print(status.end(queries))
 

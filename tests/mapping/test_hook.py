@@ -71,6 +71,16 @@ def converted(
     return (spans[0] if spans else Span()), ScopeLogs.FromString(log).log_records[0]
 
 
+def recording(answer: Correlation, asked: list[Notification]) -> Hook:
+    """A hook with this answer, which notes what it is asked about."""
+
+    def hook(notification: Notification) -> Correlation:
+        asked.append(notification)
+        return answer
+
+    return hook
+
+
 def answering(answer: Any) -> Hook:
     """A hook with this answer, of whatever type."""
     return lambda notification: answer
@@ -127,26 +137,20 @@ def test_facts_follow_and_ask_once() -> None:
     """The facts of an execution name the trace that its span is in. The hook is asked once for
     both, whether it moves the execution or not; where only facts are wanted, it is asked for them.
     """
-    asked = 0
-
-    def hook(notification: Notification) -> Correlation:
-        nonlocal asked
-        asked += 1
-        return correlation
-
-    for correlation, trace_id in (
+    for answer, trace_id in (
         (Correlation(OTHER), OTHER.trace_id.to_bytes(16)),
         (Correlation(links=[OTHER]), execution_ids(UUID)[0]),
     ):
         for converted_before in (True, False):
-            asked = 0
-            execution, converting = Execution(notification(), Role.ENDED), converter(hook)
+            asked: list[Notification] = []
+            converting = converter(recording(answer, asked))
+            execution = Execution(notification(), Role.ENDED)
             if converted_before:
                 converting.convert(execution)
             facts = converting.facts(execution)
             assert facts is not None and facts.trace_id == trace_id
             assert facts.span_id == execution_ids(UUID)[1]
-            assert asked == 1
+            assert asked == [execution.notification]
 
 
 def test_links() -> None:

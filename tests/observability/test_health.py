@@ -7,20 +7,19 @@ import io
 import json
 import logging
 import os
-import random
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_alloy.alloy.retry import Retrying
 from otel_alloy.errors import Unavailable
 from otel_alloy.observability import metrics as telemetry
 from otel_alloy.observability.health import HealthServer
@@ -32,6 +31,7 @@ from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.pipeline import events
 from otel_alloy.pipeline.events import tell_all
 from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.testing.otlp_endpoint import Answer
 from otel_alloy.testing.simulator import iso
 
@@ -56,7 +56,8 @@ class Running:
         settings = place.settings(collection_interval="1s", **changes)
         names = [source.name for source in settings.sources]
         mask = masked(settings)
-        self.status = Status(names, max_lag=settings.ready_max_lag, mask=mask)
+        runtime = system_runtime()
+        self.status = Status(names, max_lag=settings.ready_max_lag, runtime=runtime, mask=mask)
         self.server = HealthServer("127.0.0.1:0", self.status)
         self.reader = InMemoryMetricReader()
         self.telemetry = telemetry.Telemetry([self.reader], {}, self.status, sources=names)
@@ -170,10 +171,9 @@ def add_one(place: Place, name: str) -> None:
     )
 
 
-def test_one_story(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_story(place: Place) -> None:
     """The collector goes away and comes back: /readyz, /status, the metrics and the log say the
     same of it, down to the number of failed attempts."""
-    monkeypatch.setattr(random, "random", lambda: 0.02)  # the waits between attempts are short
     records = place.fill(20, days=0.02)
     with Running(place, since="1h") as running:
         running.wait_for(ended)
@@ -187,7 +187,7 @@ def test_one_story(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.now += 3600
         add_one(place, "meanwhile")
         running.forget()
-        running.wait_for(failed("traces", 4))
+        running.wait_for(failed("traces", 2))
         code, text = running.get("/readyz")
         assert code == 503
         assert "source default: the lag is 36" in text
@@ -201,7 +201,7 @@ def test_one_story(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         assert running.values(telemetry.RECEIVED)[""] > running.values(telemetry.SETTLED)[""]
         assert running.values(telemetry.SETTLED)[""] == before
         failing = running.values(telemetry.FAILING)
-        assert failing["traces"] >= 4
+        assert failing["traces"] >= 2
         assert (failing["alloy"], failing["checkpoint"]) == (0, 0)
 
         place.judge = lambda received: None
@@ -278,7 +278,7 @@ def test_a_refused_key(place: Place) -> None:
 def test_before_the_first_cycle() -> None:
     """Nothing is ready before a cycle is complete; what is not there is 404, and a wrong method
     an error; HEAD answers like GET, without a body."""
-    server = HealthServer("127.0.0.1:0", Status(["one"], max_lag=900))
+    server = HealthServer("127.0.0.1:0", Status(["one"], max_lag=900, runtime=system_runtime()))
     try:
         assert get(server.url, "/readyz") == (
             503,
@@ -300,7 +300,7 @@ def test_before_the_first_cycle() -> None:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
 def test_ipv6() -> None:
     """The health port listens on an IPv6 address in brackets."""
-    server = HealthServer("[::1]:0", Status(["one"], max_lag=900))
+    server = HealthServer("[::1]:0", Status(["one"], max_lag=900, runtime=system_runtime()))
     try:
         assert server.url.startswith("http://[::1]:")
         assert get(server.url, "/livez")[0] == 200
@@ -324,8 +324,19 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def status(clock: Clock) -> Status:
-    return Status(["one"], max_lag=900, monotonic=clock, now=clock)
+def runtime(clock: Clock) -> Runtime:
+    """Whose time is `clock`, and in which no thread starts."""
+    return replace(
+        system_runtime(),
+        clock=clock,
+        monotonic=clock,
+        spawn=lambda function, name: threading.Thread(target=function),
+    )
+
+
+@pytest.fixture
+def status(runtime: Runtime) -> Status:
+    return Status(["one"], max_lag=900, runtime=runtime)
 
 
 def cycle(status: Status, rest: float = 30.0, now: int = 5_000_000) -> None:
@@ -358,7 +369,7 @@ def test_stuck(status: Status, clock: Clock) -> None:
     assert "nothing happened" in status.stuck()[0]
     cycle(status)
     assert not status.stuck()
-    status(events.RequestRetried("one", Retrying(Unavailable("away"), 3, 300.0)))
+    status(events.RequestRetried("one", Unavailable("away"), 3, 300.0))
     clock.now += 300 + PATIENCE - 1
     assert not status.stuck()
     clock.now += 2
@@ -371,7 +382,7 @@ def test_stuck(status: Status, clock: Clock) -> None:
 def test_what_it_waits_for(status: Status, clock: Clock) -> None:
     """/status says what fails, how often and when it is tried again, until it works."""
     cycle(status)
-    status(events.RequestRetried("one", Retrying(Unavailable("away"), 2, 10.0)))
+    status(events.RequestRetried("one", Unavailable("away"), 2, 10.0))
     report = Report("logs", Outcome(Kind.RETRY, "busy"), 3, 100, 0.1, 5, 20.0)
     status(events.ExportAttempted("one", report))
     clock.now += 4
@@ -384,7 +395,8 @@ def test_what_it_waits_for(status: Status, clock: Clock) -> None:
     status(events.CheckpointWriteFailed("one", "the disk is full", 2.0))
     assert status.not_ready() == ["source one: checkpoint: the disk is full"]
     status(events.Requested("one", 200, None))
-    status(events.Settled("one", 1, 0, 1, 1, 1, 0, 1, 4_000_000, 0, 5_000_000, True, now=5_000_000))
+    at = events.Position(high=4_000_000, start=0, before=5_000_000, last=True, now=5_000_000)
+    status(events.Settled(source="one", counts=events.Counts(received=1), position=at))
     assert len(status.waiting()) == 1
     cycle(status)
     assert not status.waiting()
@@ -468,14 +480,15 @@ def test_systemd_and_a_refused_key(place: Place) -> None:
                 assert b"READY" not in listening.recv(4096)
 
 
-def test_systemd_watchdog_of_a_stuck_loop(tmp_path: Path, status: Status, clock: Clock) -> None:
+def test_systemd_watchdog_of_a_stuck_loop(
+    tmp_path: Path, status: Status, clock: Clock, runtime: Runtime
+) -> None:
     """The watchdog is not fed where the loop is stuck, and not by a process it is not meant for."""
     with manager(tmp_path, "path") as (listening, name):
         listening.setblocking(False)
         environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3600000000"}
         for pid, fed in ((str(os.getpid()), True), ("1", False)):
-            systemd = Systemd(environment | {"WATCHDOG_PID": pid}, status)
-            systemd.close()
+            systemd = Systemd(environment | {"WATCHDOG_PID": pid}, status, runtime)
             systemd.tick()
             assert (listening.recv(4096) == b"WATCHDOG=1") is fed
             if fed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_alloy.log_throttle import LogThrottle
-from otel_alloy.observability.logging import FoldOthers, JsonLines, Lines, Masked
+from otel_alloy.observability.logging import JsonLines, Lines, Masked, ThrottleOthers
 from otel_alloy.testing.otlp_endpoint import Answer, Received
 
 if TYPE_CHECKING:
@@ -31,36 +31,36 @@ def record(words: str, *args: object, name: str = "otel_alloy") -> logging.LogRe
     return logging.LogRecord(name, logging.WARNING, "file", 1, words, args, None)
 
 
-def test_repetitions_are_folded() -> None:
+def test_repetitions_are_held_back() -> None:
     """Of equal failures one line in 30 s appears, the next one tells how many there were, and one
     of another kind is told at once."""
     clock = Clock()
-    folding = LogThrottle(clock)
-    assert folding("traces") == ""
+    throttle = LogThrottle(clock)
+    assert throttle.admit("traces") == ""
     for _ in range(26):
         clock.now += 1
-        assert folding("traces") is None
-    assert folding("logs") == ""
+        assert throttle.admit("traces") is None
+    assert throttle.admit("logs") == ""
     clock.now = 30
-    assert folding("traces") == " (27 times in the last 30 s)"
-    assert folding("traces") is None
+    assert throttle.admit("traces") == " (27 times in the last 30 s)"
+    assert throttle.admit("traces") is None
     clock.now = 90
-    assert folding("traces") == " (2 times in the last 60 s)"
+    assert throttle.admit("traces") == " (2 times in the last 60 s)"
     clock.now = 200
-    assert folding("traces") == ""
-    assert folding.forget("traces") == 31
-    assert folding.forget("traces") == 0
-    assert folding("traces") == ""
+    assert throttle.admit("traces") == ""
+    assert throttle.forget("traces") == 31
+    assert throttle.forget("traces") == 0
+    assert throttle.admit("traces") == ""
 
 
-def test_other_libraries_are_folded() -> None:
-    """What another library repeats is folded too, and ours is not folded twice."""
-    fold = FoldOthers()
-    assert fold.filter(record("failed: %s", 1, name="opentelemetry.exporter"))
-    assert not fold.filter(record("failed: %s", 2, name="opentelemetry.exporter"))
-    assert fold.filter(record("something else", name="opentelemetry.exporter"))
+def test_other_libraries_are_throttled() -> None:
+    """What another library repeats is held back too; ours is not throttled a second time."""
+    others = ThrottleOthers(Clock())
+    assert others.filter(record("failed: %s", 1, name="opentelemetry.exporter"))
+    assert not others.filter(record("failed: %s", 2, name="opentelemetry.exporter"))
+    assert others.filter(record("something else", name="opentelemetry.exporter"))
     for _ in range(2):
-        assert fold.filter(record("ours"))
+        assert others.filter(record("ours"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_is_masked(words: str, shown: str) -> None:
 
 
 def test_a_line_is_a_line() -> None:
-    """Line breaks in what a far end says cannot make a second line; a traceback is in one JSON
+    """Line breaks in what an endpoint says cannot make a second line; a traceback is in one JSON
     object, with its secrets masked."""
     assert "\n" not in Lines(Masked()).format(record("a\nb\r\nc"))
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_alloy.alloy.retry import Retrying
 from otel_alloy.errors import ConfigurationError, Throttled
 from otel_alloy.mapping import semconv
-from otel_alloy.mapping.convert import ExecutionFacts
+from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.observability import metrics as telemetry
 from otel_alloy.observability.metrics import METRICS, Telemetry
@@ -30,6 +30,7 @@ from otel_alloy.otlp.senders import metrics_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.pipeline.events import tell_all
 from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.runtime import system_runtime
 from otel_alloy.testing.otlp_endpoint import attributes
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Measured:
     """A `Telemetry` whose metrics can be read back."""
 
     def __init__(self) -> None:
-        self.status = Status(["one"], max_lag=900)
+        self.status = Status(["one"], max_lag=900, runtime=system_runtime())
         self.reader = InMemoryMetricReader()
         self.telemetry = Telemetry([self.reader], {}, self.status, sources=["one"])
         self.tell = tell_all(self.status, self.telemetry)
@@ -65,22 +66,41 @@ def measured() -> Iterator[Measured]:
     measured.telemetry.close()
 
 
-def settled(*facts: ExecutionFacts, high: int = NOW) -> events.Settled:
-    count = len(facts)
+def settled(
+    *facts: ExecutionFacts,
+    high: int = NOW,
+    ended: Callable[[], Iterable[ExecutionFacts]] | None = None,
+) -> events.Settled:
+    count = len(facts) or 1
     return events.Settled(
-        *("one", count, 0, count, count, count, 0, 1, high, 0, NOW, True),
+        source="one",
         cycle="c",
-        now=NOW,
-        ended=lambda: facts,
+        counts=events.Counts(received=count, executions=count, spans=count, log_records=count),
+        position=events.Position(high=high, start=0, before=NOW, last=True, now=NOW),
+        ended=ended or (lambda: facts),
     )
 
 
 def fact(
-    outcome: Any = "success", ago: float = 1.0, took: float = 2.0, workflow: str | None = "orders"
+    outcome: str = "success",
+    ago: float = 1.0,
+    took: float = 2.0,
+    workflow: str = "orders",
+    adjusted: bool = False,
 ) -> ExecutionFacts:
     end = NOW * 1_000_000 - int(ago * 1e9)
+    attributes: dict[str, str | bool] = {
+        semconv.WORKFLOW_NAME: workflow,
+        semconv.INTEGRATION_NAME: "crm",
+        semconv.USER_ID: "somebody",
+        semconv.EXECUTION_OUTCOME: outcome,
+    }
+    if outcome == "error":
+        attributes[semconv.ERROR_TYPE] = "executionError"
+    if adjusted:
+        attributes[semconv.TIME_ADJUSTED] = True
     ids = execution_ids("uuid-1")
-    return ExecutionFacts(workflow, "crm", outcome, end - int(took * 1e9), end, *ids)
+    return ExecutionFacts(*ids, end - int(took * 1e9), end, workflow, attributes)
 
 
 def everything(measured: Measured) -> None:
@@ -88,7 +108,7 @@ def everything(measured: Measured) -> None:
     tell = measured.tell
     tell(events.CycleBegan("one", "c", NOW - 1000, NOW - 5000, NOW))
     tell(events.Requested("one", 429, "Throttled"))
-    tell(events.RequestRetried("one", Retrying(Throttled("slow down (429)"), 1, 1.0)))
+    tell(events.RequestRetried("one", Throttled("slow down (429)"), 1, 1.0))
     tell(events.Requested("one", 200, None))
     tell(events.Received("one", 3))
     for kind, wait in ((Kind.RETRY, 1.0), (Kind.DELIVERED, None)):
@@ -175,22 +195,10 @@ def test_values(measured: Measured) -> None:
 
 def test_executions_are_counted_while_they_are_live(measured: Measured) -> None:
     """An execution that ended within 15 minutes counts with its duration, outcome and error type,
-    and its exemplar leads to its span; an older one does not count, and a batch of old ones is not
-    even looked at."""
-    measured.tell(settled(fact(took=2.0), fact("error", took=3.0), fact(ago=901)))
-
-    def unwanted() -> Iterator[ExecutionFacts]:
-        raise AssertionError("looked at")
-        yield
-
-    old = settled(high=NOW - 901_000)
-    measured.telemetry(
-        events.Settled(
-            **{n: getattr(old, n) for n in old.__slots__ if n not in ("ended", "executions")},
-            executions=5,
-            ended=unwanted,
-        )
-    )
+    and its exemplar leads to its span; neither an older one does, nor one whose times stand in for
+    others."""
+    adjusted = fact(took=9.0, adjusted=True)
+    measured.tell(settled(fact(took=2.0), fact("error", took=3.0), fact(ago=901), adjusted))
     points = measured.points()[telemetry.EXECUTION_DURATION.name]
     by_outcome = {p.attributes[semconv.EXECUTION_OUTCOME]: p for p in points}
     assert {k: (p.count, p.sum) for k, p in by_outcome.items()} == {
@@ -235,18 +243,23 @@ def test_no_metric_knows_a_user(place: Place) -> None:
     assert not [user for user in users if user in text]
 
 
-def test_executions_cost_nothing_unless_asked_for(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without metrics nothing is computed for them."""
+def test_facts_are_made_only_where_they_count(measured: Measured) -> None:
+    """The facts of a batch's executions are made once by metrics, and not at all for a batch of the
+    past, for one without executions, or by any other watcher."""
+    made = 0
 
-    def unwanted(execution: object) -> None:
-        raise AssertionError("computed")
+    def ended() -> list[ExecutionFacts]:
+        nonlocal made
+        made += 1
+        return [fact()]
 
-    monkeypatch.setattr("otel_alloy.pipeline.poller.ended", unwanted)
-    records = place.fill(20)
-    place.receive()
-    place.assert_exactly_once(place.ended(records))
+    measured.status(settled(ended=ended))
+    past = settled(high=NOW - 901_000, ended=ended)
+    measured.telemetry(past)
+    measured.telemetry(replace(settled(ended=ended), counts=events.Counts(received=5, repeated=5)))
+    assert made == 0
+    measured.telemetry(settled(ended=ended))
+    assert made == 1
 
 
 @pytest.mark.parametrize(
@@ -275,7 +288,7 @@ def test_mistakes(place: Place) -> None:
         "OTEL_METRICS_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "pigeon",
     }
-    status = Status(["default"], max_lag=900)
+    status = Status(["default"], max_lag=900, runtime=system_runtime())
     with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"):
         telemetry.open_telemetry(place.settings(environment=environment), status)
 

@@ -185,7 +185,8 @@ def test_off_costs_nothing(place: Place) -> None:
         "from otel_alloy.observability.service import Operated\n"
         "import otel_alloy.pipeline.receiver\n"
         "settings = load_settings({}, {'ALLOY_API_KEY': 'k', 'OTEL_ALLOY_HEALTH_ENDPOINT': ''})\n"
-        "with Operated(settings, {}): pass\n"
+        "from otel_alloy.runtime import system_runtime\n"
+        "with Operated(settings, system_runtime(), {}): pass\n"
         "print([m for m in sys.modules if m.startswith('opentelemetry.sdk')"
         " or m == 'otel_alloy.observability.traces'])"
     )

@@ -24,6 +24,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otel_alloy.mapping import semconv
+from otel_alloy.runtime import system_runtime
 from otel_alloy.terminal.demo import DemoView, RunReceiver, run_demo
 from otel_alloy.terminal.render import percentile
 from otel_alloy.testing.order_service import SCOPE
@@ -41,6 +42,7 @@ def span(
     more: dict[str, str] | None = None,
 ) -> Span:
     given = {semconv.WORKFLOW_NAME: workflow, semconv.USER_FULL_NAME: f"User {number}"}
+    given[semconv.EXECUTION_OUTCOME] = "error" if failed else "success"
     given |= more or {}
     return Span(
         trace_id=number.to_bytes(16, "big"),
@@ -97,7 +99,11 @@ def play(
         file=file, width=80, height=24, force_terminal=terminal, _environ={"TERM": "xterm"}
     )
     code = run_demo(
-        seconds=seconds, otlp_endpoint=otlp_endpoint, console=console, run_receiver=run_receiver
+        runtime=system_runtime(),
+        seconds=seconds,
+        otlp_endpoint=otlp_endpoint,
+        console=console,
+        run_receiver=run_receiver,
     )
     return code, file.getvalue()
 

@@ -822,7 +822,5 @@ def test_the_stand_in_shares_nothing_with_the_client() -> None:
                 assert node.level == 0
                 modules = [node.module or ""]
             for module in modules:
-                own = module.startswith(
-                    ("otel_alloy.testing.simulator.", "otel_alloy.http_server")
-                )
+                own = module.startswith(("otel_alloy.testing.simulator.", "otel_alloy.http_server"))
                 assert own or module.split(".")[0] in sys.stdlib_module_names, (path.name, module)
