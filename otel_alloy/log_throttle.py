@@ -1,4 +1,4 @@
-"""Of many equal failures in a row, one makes a log line now and then. Nothing else may live here."""
+"""Equal failures in a row make one log line now and then. Nothing else may live here."""
 
 from __future__ import annotations
 

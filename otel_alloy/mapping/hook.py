@@ -67,7 +67,7 @@ if there were no hook.
 
 def open_hook(name: str | None, monotonic: Callable[[], float]) -> GuardedHook | None:
     """The hook `name` (`module:callable`, or an entry point of the group `otel_alloy_hook`), ready
-    for the converter; None for None. Warnings are throttled by `monotonic`. Raises ConfigurationError
+    for the converter; None for None. `monotonic` throttles its warnings. Raises ConfigurationError
     where it cannot be loaded."""
     if name is None:
         return None

@@ -41,7 +41,7 @@ class ConsoleHandler(logging.Handler):
 class Totals:
     """Sums over a run. `high`: how far each source is settled, createdAt in Unix ms."""
 
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     high: dict[str, int] = field(default_factory=dict)
 
     def add(self, event: Settled) -> None:

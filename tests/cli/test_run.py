@@ -115,7 +115,7 @@ def test_crash(place: Place) -> None:
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
 def test_lost_acknowledgement(request: pytest.FixtureRequest, kind: str) -> None:
-    """Where the far end stores a request and the connection breaks before the answer, the same
+    """Where the endpoint stores a request and the connection breaks before the answer, the same
     request comes again, byte for byte, and nothing else comes twice."""
     place: Place = request.getfixturevalue("place" if kind == "http" else "grpc_place")
     records = place.fill(300)
@@ -189,7 +189,7 @@ def test_sigterm_while_nothing_can_be_delivered(place: Place, trouble: str) -> N
 
 
 def test_poison_record(place: Place) -> None:
-    """A record that the far end refuses is set aside alone. It can be listed, is still there after
+    """A record that the endpoint refuses is set aside alone. It can be listed, is still there after
     a retry that is refused again, and leaves by a retry that is accepted."""
     records = place.fill(200, lifecycle="terminal")
     poison = records[77]["data"]["executionId"]
@@ -286,7 +286,7 @@ def test_several_sources(place: Place) -> None:
     assert {row["source"] for row in json.loads(shown.out)} == {"europe", "america"}
 
 
-_FAR_ENDS = """
+_BOTH_ENDS = """
 import sys
 from otel_alloy.testing.otlp_endpoint import OtlpEndpoint
 from otel_alloy.testing.simulator import Simulator, Traffic, timeline
@@ -317,13 +317,13 @@ def test_memory(place: Place) -> None:
     (OTEL_ALLOY_TEST_SCALE) stay below 150 MB."""
     executions = int(os.environ.get("OTEL_ALLOY_TEST_SCALE", "200000"))
     with subprocess.Popen(
-        [sys.executable, "-c", _FAR_ENDS, str(executions)],
+        [sys.executable, "-c", _BOTH_ENDS, str(executions)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as far_ends:
-        assert far_ends.stdout is not None
-        alloy, otlp = far_ends.stdout.readline().split()
+    ) as both_ends:
+        assert both_ends.stdout is not None
+        alloy, otlp = both_ends.stdout.readline().split()
         command = [str(Path(sys.executable).with_name("otel-alloy")), "run", "--once"]
         measured = subprocess.run(
             [sys.executable, "-c", _MEASURE, *command, "--since", "60d", "--page-size", "1000"],
@@ -333,7 +333,7 @@ def test_memory(place: Place) -> None:
             timeout=300,
             check=True,
         )
-        sent, _ = far_ends.communicate("\n")
+        sent, _ = both_ends.communicate("\n")
     code, peak = (int(word) for word in measured.stdout.split())
     assert code == 0, measured.stderr
     assert sent.split() == [str(executions)] * 2

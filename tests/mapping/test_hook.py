@@ -272,7 +272,7 @@ def test_nonsense_costs_a_warning_and_a_count(
     assert warning.levelno == logging.WARNING and "a hook" in warning.getMessage()
 
 
-def test_failures_are_folded_and_say_where(caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_throttled_and_say_where(caplog: pytest.LogCaptureFixture) -> None:
     """A hook that raises a thousand times gives one line, with the exception's type and place and
     without its words, which may hold personal data; each of them counts."""
     used = converter(raises)

@@ -330,8 +330,8 @@ def test_the_twin_agrees(
 @given(notifications, st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_the_same_execution_twice_is_byte_identical(raw: dict[str, Any], choice: bool) -> None:
-    """Read and converted again, in another process's converter too, an execution gives the same
-    bytes: what a crash makes us send twice folds into one."""
+    """Read and converted again, by another process's converter too, an execution gives the same
+    bytes, so that what is sent twice after a crash can be recognized as the same."""
     n = as_read(raw)
     execution, used = Execution(n, role_of(n, choice)), Converter(started_logs=True)
     try:

@@ -650,25 +650,16 @@ def test_keys(simulator: Simulator, key: str | None, status: int) -> None:
 
 
 def test_other_refusals(simulator: Simulator) -> None:
-    """403, a required API version, unknown paths, other methods, the rate limit."""
+    """403, unknown paths, other methods."""
     with connect(simulator) as connection:
         simulator.configure(forbidden=True)
         assert get(connection)[0].status == 403
-        simulator.configure(forbidden=False, api_version="2025-09")
-        assert get(connection)[0].status == 400
-        assert get(connection, **{"x-api-version": "2025-09"})[0].status == 200
-        simulator.configure(api_version=None)
+        simulator.configure(forbidden=False)
         assert get(connection, "/metrics")[0].status == 404
         answer, _ = get(connection, method="POST")
         assert (answer.status, answer.headers["Allow"]) == (405, "GET")
         assert get(connection, method="HEAD")[1] == b""
         assert get(connection)[0].status == 200
-        simulator.configure(requests_per_minute=1)
-        assert get(connection)[0].status == 200
-        answer, _ = get(connection)
-        assert (answer.status, answer.headers["Retry-After"]) == (429, "60")
-        simulator.configure(retry_after=False)
-        assert get(connection)[0].headers["Retry-After"] is None
 
 
 def test_faults_that_are_whole_answers(simulator: Simulator) -> None:

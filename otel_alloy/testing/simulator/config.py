@@ -19,8 +19,6 @@ class Config:
     """The key that is accepted; ``None`` accepts any. All others are answered 401."""
     forbidden: bool = False
     """Answer 403 to every request with an accepted key."""
-    api_version: str | None = None
-    """When set, a request whose ``x-api-version`` header differs is answered 400."""
     max_limit: int | None = None
     """The largest page, in records; ``None`` for no bound."""
     over_limit: Literal["clamp", "refuse"] = "clamp"
@@ -45,10 +43,6 @@ class Config:
     """Wrap the answer in ``{"data": ...}`` as most of the vendor's other operations do."""
     retention: float | None = None
     """Age in seconds at which records disappear; ``None`` keeps them."""
-    requests_per_minute: int | None = None
-    """Answer 429 above this many requests in 60 s of the simulator's clock; ``None``: no limit."""
-    retry_after: bool = True
-    """Whether the 429 of ``requests_per_minute`` carries ``Retry-After`` (whole seconds)."""
     delay: float = 0.0
     """Real seconds every answer waits."""
     fault_rate: Mapping[str, float] = field(default_factory=dict)
@@ -61,7 +55,7 @@ class Config:
     """Where executions of ``live(..., calls=True)`` call the customer's service."""
 
     def __post_init__(self) -> None:
-        for name in ("max_limit", "requests_per_minute", "request_log"):
+        for name in ("max_limit", "request_log"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")

@@ -44,9 +44,6 @@ class Traffic:
     """Share of executions of which only the start is ever recorded."""
     second_terminal: float = 0.0
     """Share of failures followed by an ``executionFinished`` of the same execution."""
-    retry_storms: float = 0.0
-    """Share of failures that take 20 minutes to 4 hours: Alloy retries a rate-limited block 20 to
-    40 times before it reports an error."""
     odd: Mapping[str, float] = field(default_factory=dict)
     """Share of records with each of the ``ODDITIES``."""
 
@@ -54,7 +51,7 @@ class Traffic:
         for name in ("workflows", "users", "created_at_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("error_rate", "late", "never_ends", "second_terminal", "retry_storms"):
+        for name in ("error_rate", "late", "never_ends", "second_terminal"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1")
         if self.late_by < 0:
@@ -228,8 +225,6 @@ class _Author:
         install = self._world.pick(rng)
         failed = rng.random() < install.error_rate
         ended = started + max(1, int(1000 * install.median_seconds * rng.lognormvariate(0, 0.9)))
-        if failed and rng.random() < traffic.retry_storms:
-            ended += rng.randint(20, 240) * 60_000
         ended = self._on_grid(ended, end)
         started = min(started, ended)
         data = {"executionId": self._object_id(started), "executionUuid": _nanoid(rng)}

@@ -5,7 +5,6 @@ thread or real time is here.
 """
 
 import json
-import math
 import threading
 import time
 import urllib.request
@@ -75,7 +74,6 @@ class Simulator:
         self._lock = threading.Lock()
         self._number = 0
         self._script: deque[Fault | None] = deque()
-        self._recent: deque[float] = deque()
         self._server: Server[Simulator] | None = None
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -142,13 +140,12 @@ class Simulator:
                 fault = self._script.popleft()
             else:
                 fault = choose(config.fault_rate, config.seed, number)
-            wait = self._limit(now, config)
         path, _, text = target.partition("?")
         params = dict(parse_qsl(text, keep_blank_values=True))
         if fault is not None and not fault.needs_answer:
             answer = _message(now, 200, "")  # the fault takes its place, but for the date
         else:
-            answer = self._answer(method, path, params, headers, wait, now)
+            answer = self._answer(method, path, params, headers, now)
         sent = wire(answer, fault)
         entry = Request(
             number=number,
@@ -169,7 +166,6 @@ class Simulator:
         path: str,
         params: Mapping[str, str],
         headers: Message,
-        wait: int,
         now: float,
     ) -> Answer:
         config = self.config
@@ -177,27 +173,11 @@ class Simulator:
             return _message(now, 404, "Not Found")
         if method != "GET":
             return _message(now, 405, "Method Not Allowed", Allow="GET")
-        if wait:
-            more = {"Retry-After": str(wait)} if config.retry_after else {}
-            return _message(now, 429, "Too Many Requests", **more)
         if not _authorized(headers.get("Authorization"), config.api_key):
             return _message(now, 401, "Unauthorized")
         if config.forbidden:
             return _message(now, 403, "Forbidden")
-        if config.api_version not in (None, headers.get("x-api-version")):
-            return _message(now, 400, f"x-api-version must be {config.api_version}")
         return self.store.query(params)
-
-    def _limit(self, now: float, config: Config) -> int:
-        """Whole seconds until another request is allowed; 0 takes this one."""
-        if config.requests_per_minute is None:
-            return 0
-        while self._recent and self._recent[0] <= now - 60:
-            self._recent.popleft()
-        if len(self._recent) < config.requests_per_minute:
-            self._recent.append(now)
-            return 0
-        return max(1, math.ceil(self._recent[0] + 60 - now))
 
     def _call_customer(self) -> None:
         """Make the requests of running executions to the customer's service as they fall due."""
