@@ -1,8 +1,8 @@
 """What the tests of the whole command share: an Alloy, an OTLP endpoint and a folder.
 
-The command is the installed `otel-alloy`, started as people start it; Alloy and the endpoint listen on
-sockets of the test process, so a test can look at every request and answer it as it likes. Nothing
-here asserts anything about otel-alloy.
+The command is the installed `otel-alloy`, started as people start it. Alloy and the endpoint
+listen on sockets of the test process, so a test can look at every request and answer it as it
+likes. Nothing here asserts anything about otel-alloy.
 """
 
 from __future__ import annotations

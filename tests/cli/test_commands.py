@@ -127,8 +127,8 @@ def test_wrong_usage(place: Place) -> None:
 
 
 def test_secrets_stay_secret(place: Place) -> None:
-    """A run through faults of Alloy and of the endpoint, with secrets in every place that takes one, shows and
-    keeps none of them."""
+    """A run through faults of Alloy and of the endpoint, with secrets in every place that takes
+    one, shows and keeps none of them."""
     place.fill(50)
     place.alloy.script("500", "html", "429:0", "drop")
     done = place.once(
