@@ -1,7 +1,8 @@
 """The command `otel-alloy`: words in, words and exit codes out.
 
-Exit codes: 0 fine, 1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy. Here
-the commands are put together and their errors told; what they share is in `options` and `terminal`.
+Exit codes: 0 fine, 1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy. The
+commands are put together here, and their errors printed; what they share is in `options`,
+`loading` and `terminal`.
 Only this package and `terminal` print.
 Heavy imports wait until their command runs.
 """

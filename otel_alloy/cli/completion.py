@@ -1,6 +1,6 @@
 """Completion in the shell: the scripts, which are click's, and the values that only we know.
 
-A shell asks in the middle of a line, so what cannot be had is not said: no message, no traceback,
+A shell asks in the middle of a line, so failures are silent: there is no message and no traceback,
 and nothing is created.
 """
 

@@ -89,5 +89,5 @@ def storage_options(command: F) -> F:
 
 
 def json_option(words: str) -> Callable[[F], F]:
-    """The same for programs."""
+    """Output for programs instead of people."""
     return click.option("--json", "as_json", is_flag=True, help=words)

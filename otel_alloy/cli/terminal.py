@@ -1,4 +1,4 @@
-"""What the commands share towards whoever runs them: words, exit codes and signals."""
+"""What the commands share: messages, exit codes and signals."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def say(words: str) -> None:
 
 
 def exit_code(error: AlloyReceiverError) -> int:
-    """With which the error ends a command."""
+    """The exit code of a command that the error ends."""
     return {AccessRefused: 3, ConfigurationError: 2}.get(type(error), 1)
 
 
 def errors_console() -> Console:
-    """Standard error, for what is more than a line."""
+    """Standard error, for more than plain lines."""
     from rich.console import Console
 
     return Console(stderr=True)

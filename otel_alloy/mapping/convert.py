@@ -84,8 +84,8 @@ class Unconvertible(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kind:
-    """What executions of one outcome have in common, serialized but for `attributes`. `words`: how
-    the body goes on after the workflow's name."""
+    """What executions of one outcome have in common, serialized but for `attributes`. `words`: the
+    body's, after the workflow's name."""
 
     words: bytes
     attributes: Mapping[str, str]
@@ -412,7 +412,7 @@ class Converter:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _texts(self, one: str, two: str, three: str) -> tuple[bytes, bytes, bytes]:
-        """The ids as cleaned UTF-8; they hardly ever need cleaning, which is seen at one look."""
+        """The ids, cleaned, as UTF-8. They hardly ever need cleaning, which one check shows."""
         together = one + two + three
         if not (together.isascii() and together.isprintable() and len(together) <= self._limit):
             one, two, three = self._clean(one), self._clean(two), self._clean(three)

@@ -298,7 +298,7 @@ class Telemetry:
         )
 
     def close(self) -> None:
-        """Sends what there is a last time, within a few seconds."""
+        """Sends the metrics a last time, within a few seconds."""
         self._provider.shutdown(_SHUTDOWN_MS)
 
 

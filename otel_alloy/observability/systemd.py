@@ -81,7 +81,7 @@ class Systemd:
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:
-    """WatchdogSec of the unit; 0 where there is none, or where it is meant for another process."""
+    """WatchdogSec of the unit; 0 where there is none, or it is meant for another process."""
     micros = environment.get("WATCHDOG_USEC", "")
     process = environment.get("WATCHDOG_PID", "")
     if not micros.isdecimal() or (process and process != str(os.getpid())):

@@ -1,1 +1,1 @@
-"""Stand-ins for the two ends, for trying things out: the simulator of Alloy, an OTLP endpoint."""
+"""Stand-ins for trying things out and for tests: Alloy, an OTLP endpoint, an order service."""

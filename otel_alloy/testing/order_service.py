@@ -1,5 +1,5 @@
 """The customer's own service in `otel-alloy demo`: simulated Alloy calls it as a Custom API block
-does, and its spans lie under the execution's span.
+does, and its spans are children of the execution's span.
 
 Instrumented by hand with the SDK, so that the demo needs nothing more installed; a real service
 has `opentelemetry-instrument` do this (`examples/correlate/python`). It knows nothing of the

@@ -1,9 +1,9 @@
-"""An OTLP receiver on this machine's loopback: where the demo and the tests send to.
+"""An OTLP receiver on loopback, to which the demo and the tests send.
 
 `OtlpEndpoint` speaks OTLP/HTTP with protobuf and, where asked for, OTLP/gRPC. Each export request
 goes to a hook before it is acknowledged; the hook watches, or answers as a failing collector would.
 What was accepted is kept and can be read back. Sockets, HTTP and the gRPC server live here; nothing
-that knows Alloy, and nothing that shows anything to people. grpcio is loaded only on request.
+here knows Alloy or shows anything to people. grpcio is loaded only on request.
 """
 
 from __future__ import annotations
