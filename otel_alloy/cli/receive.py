@@ -21,11 +21,11 @@ from otel_alloy.cli.terminal import (
     stop_on_signals,
 )
 from otel_alloy.errors import AlloyReceiverError
+from otel_alloy.runtime import Runtime, system_runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from otel_alloy.runtime import Runtime
     from otel_alloy.settings.models import Settings
 
 
@@ -68,7 +68,6 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.observability.service import Operated
     from otel_alloy.pipeline.events import tell_all
     from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.progress import RunView
 
     settings = load(config, flags)
@@ -141,7 +140,6 @@ def backfill(
     from otel_alloy.pipeline.backfill import Backfill, Range
     from otel_alloy.pipeline.query import chosen_sources
     from otel_alloy.pipeline.receiver import tune_garbage_collector
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
     from otel_alloy.terminal.progress import BackfillView
 

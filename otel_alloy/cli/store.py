@@ -11,6 +11,7 @@ from otel_alloy.cli.completion import rejected_numbers, sources
 from otel_alloy.cli.loading import load, opened_store
 from otel_alloy.cli.options import json_option, storage_options
 from otel_alloy.cli.terminal import stop_on_signals
+from otel_alloy.runtime import system_runtime
 
 
 @click.group()
@@ -63,7 +64,6 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
       otel-alloy checkpoint set default 2026-04-29T17:44:10Z
     """
     from otel_alloy.alloy.timestamps import to_text
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
 
     try:
@@ -134,7 +134,6 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
     from otel_alloy.errors import ShutdownRequested
     from otel_alloy.pipeline.factory import Factory
     from otel_alloy.pipeline.rejected import retry_rejected
-    from otel_alloy.runtime import system_runtime
 
     settings = load(config, {"storage": storage}, key_needed=False)
     runtime = system_runtime()
