@@ -11,8 +11,10 @@
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
     └── RequestRefused           Alloy answers 400/422: the request itself has to change
 
-Every message names the thing, the place and the remedy. No message holds a secret, a request
-header or a response body. Nothing but exception classes may live here.
+    ShutdownRequested            not an error
+
+Every error names the thing and the place (`problem`) and what to do (`remedy`). None holds a
+secret, a request header or a response body. Nothing but exception classes may live here.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ class AlloyReceiverError(Exception):
     where that is the reason."""
 
     status: int | None = None
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem, self.remedy = problem, remedy
 
 
 class Stop(AlloyReceiverError):
@@ -46,10 +52,10 @@ class CheckpointError(Stop):
 
 
 class Retry(AlloyReceiverError):
-    """The same request may succeed later. `after`: seconds the far end asked for, if it did."""
+    """The same request may succeed later. `after`: seconds the other side asked for, if it did."""
 
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, remedy: str = "", *, after: float | None = None) -> None:
+        super().__init__(problem, remedy)
         self.after = after
 
 
@@ -68,3 +74,7 @@ class CheckpointUnwritable(Retry):
 
 class RequestRefused(AlloyReceiverError):
     """Alloy answered 400 or 422 to our request; sending it again unchanged is pointless."""
+
+
+class ShutdownRequested(Exception):
+    """The end was asked for while waiting; not an error."""

@@ -34,9 +34,11 @@ def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> N
       otel-alloy check
       otel-alloy check --send-test --config settings.yaml
     """
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.check import run_check
 
-    raise SystemExit(run_check(load(config, flags), send_test=send_test, as_json=as_json))
+    settings = load(config, flags)
+    raise SystemExit(run_check(settings, system_runtime(), send_test=send_test, as_json=as_json))
 
 
 def _look_options(since: str) -> Callable[[F], F]:

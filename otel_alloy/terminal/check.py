@@ -14,15 +14,16 @@ from rich.text import Text
 
 from otel_alloy.check import check
 from otel_alloy.check.finding import Finding
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal.render import tolerant
 
 
-def run_check(settings: Settings, *, send_test: bool, as_json: bool) -> int:
+def run_check(settings: Settings, runtime: Runtime, *, send_test: bool, as_json: bool) -> int:
     """Shows the findings on standard output, each as soon as it is made; the exit code."""
     console = tolerant(Console(highlight=False))
     findings: list[Finding] = []
-    for finding in check(settings, send_test=send_test):
+    for finding in check(settings, runtime, send_test=send_test):
         if console.is_terminal and not as_json:
             console.print(*_rows(finding, findings[-1] if findings else None), sep="\n")
         elif not as_json:
