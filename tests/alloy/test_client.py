@@ -2,10 +2,12 @@
 name the host and the remedy and hold neither the key nor what the API answered."""
 
 import gzip
+import itertools
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,8 +26,6 @@ from otel_alloy.errors import (
 )
 from otel_alloy.runtime import system_runtime
 from otel_alloy.testing.simulator import Config, Simulator
-
-from .virtual import VirtualTime
 
 CANARY = "canary-key-do-not-show-31415926"
 NOW = 1_745_948_798.0
@@ -237,21 +237,11 @@ def test_a_slow_answer_is_given_up(simulator: Simulator) -> None:
 
 
 def test_a_trickle_is_given_up() -> None:
-    """The timeout is for the whole answer: a piece now and then does not hold the receiver."""
-    time = VirtualTime()
-
-    def trickle(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", "1000000")
-        request.end_headers()
-        with suppress(OSError):
-            while True:  # until the client hangs up
-                time.now += 20
-                request.wfile.write(b" " * 1000)
-
+    """The timeout is for the whole answer: a piece every 20 seconds does not hold the receiver."""
+    slow = replace(system_runtime(), monotonic=itertools.count(0, 20).__next__)
     with (
-        server(trickle) as (endpoint, _),
-        closing(client_of(endpoint, timeout=30.0, runtime=time.runtime)) as client,
+        server(answer(200, b" " * 1_000_000)) as (endpoint, _),
+        closing(client_of(endpoint, timeout=30.0, runtime=slow)) as client,
         pytest.raises(Unavailable, match=r"did not finish its answer in 30 s"),
     ):
         client.fetch(ASK)
