@@ -60,16 +60,11 @@ class _Examination:
         if not newest.received:
             return
         yield self._filter_finding()
-        yield from self._page_size_findings(newest)
+        yield self._page_size_finding(newest)
         yield self._oldest_finding()
-        words = "the answer is wrapped in `data`" if newest.envelope else "none, as described"
-        yield Finding.of(
-            "envelope",
-            "looked at the shape of the answer",
-            True,
-            words,
-            envelope=newest.envelope,
-        )
+        wrapped, tried = newest.envelope, "looked at the shape of the answer"
+        words = "the answer is wrapped in `data`" if wrapped else "none, as described"
+        yield Finding.of("envelope", tried, True, words, envelope=wrapped)
         yield self._total_finding(newest)
         yield self._tie_finding()
         sample = list(self._sample.values())
@@ -116,68 +111,51 @@ class _Examination:
         )
 
     def _filter_finding(self) -> Finding:
-        part, tried = "createdAt filter", "asked for the newest record's millisecond"
         verdict = self._source.filter
-        name = verdict.name.lower()
-        if verdict is Filter.HONOURED:
-            return Finding.of(
-                part, tried, True, "honoured; each page costs one request", filter=name
-            )
-        if verdict is Filter.UNKNOWN:
-            return Finding.of(
-                part,
-                tried,
+        ok, words, advice = {
+            Filter.HONOURED: (True, "honoured; each page costs one request", ""),
+            Filter.UNKNOWN: (
                 None,
                 "too few records to tell",
                 f"{NOTHING_TO_DO}, `run` finds out by itself",
-                filter=name,
-            )
-        return Finding.of(
-            part,
-            tried,
-            None,
-            f"{verdict.value}; `run` reads newest first instead, which costs more requests",
-            "run it without long pauses; after one it reads everything since",
-            filter=name,
+            ),
+        }.get(
+            verdict,
+            (
+                None,
+                f"{verdict.value}; `run` reads newest first instead, which costs more requests",
+                "run it without long pauses; after one it reads everything since",
+            ),
         )
+        tried = "asked for the newest record's millisecond"
+        name = verdict.name.lower()
+        return Finding.of("createdAt filter", tried, ok, words, advice, filter=name)
 
-    def _page_size_findings(self, newest: Page) -> Iterator[Finding]:
-        part, tried = "page size", f"asked for {_LARGE:,} records in one request"
+    def _page_size_finding(self, newest: Page) -> Finding:
         used = self._source.base_query.limit
+        ok: bool | None = None
         try:
             page = self._look(replace(self._source.base_query, limit=_LARGE, ascending=False))
         except RequestRefused as refusal:
-            yield Finding.of(
-                part,
-                tried,
-                None,
-                refusal.problem,
-                f"keep OTEL_ALLOY_PAGE_SIZE={used}, which is answered with {newest.received}",
-                largest=newest.received,
-            )
-            return
-        total = page.total
-        got = f"{page.received:,} came back"
-        if page.received >= _LARGE:
-            advice = f"set OTEL_ALLOY_PAGE_SIZE={_LARGE} to read a backlog in fewer requests"
-            yield Finding.of(
-                part, tried, True, got, advice if used < _LARGE else "", largest=_LARGE
-            )
-        elif total is not None and total <= page.received:
-            words = f"{got}, which is all there are; too few to tell a limit"
-            yield Finding.of(part, tried, True, words, largest=None)
-        elif page.received > used:
-            advice = f"set OTEL_ALLOY_PAGE_SIZE={page.received} to read in fewer requests"
-            yield Finding.of(part, tried, None, got, advice, largest=page.received)
+            largest: int | None = newest.received
+            words = refusal.problem
+            advice = f"keep OTEL_ALLOY_PAGE_SIZE={used}, which is answered with {largest}"
         else:
-            yield Finding.of(
-                part,
-                tried,
-                None,
-                f"{got}: the API clamps pages to that" if total else f"{got}, or clamped to that",
-                f"{NOTHING_TO_DO}, otel-alloy pages by what it receives",
-                largest=page.received,
-            )
+            largest = page.received
+            words = f"{largest:,} came back"
+            advice = f"set OTEL_ALLOY_PAGE_SIZE={largest} to read in fewer requests"
+            if largest >= _LARGE:
+                ok, largest = True, _LARGE
+                advice = f"set OTEL_ALLOY_PAGE_SIZE={_LARGE} to read a backlog in fewer requests"
+                advice = advice if used < _LARGE else ""
+            elif page.total is not None and page.total <= largest:
+                ok, largest, advice = True, None, ""
+                words += ", which is all there are; too few to tell a limit"
+            elif largest <= used:
+                words += ": the API clamps pages to that" if page.total else ", or clamped to that"
+                advice = f"{NOTHING_TO_DO}, otel-alloy pages by what it receives"
+        tried = f"asked for {_LARGE:,} records in one request"
+        return Finding.of("page size", tried, ok, words, advice, largest=largest)
 
     def _oldest_finding(self) -> Finding:
         part, tried = "oldest record", "asked for one record, oldest first"
@@ -217,14 +195,9 @@ class _Examination:
             words = f"{total:,} in all, fewer under a filter: it counts matches"
         else:
             words = f"{total:,} also under a filter: it does not count matches"
-        return Finding.of(
-            "totalItems",
-            "compared it with and without a filter",
-            True,
-            words,
-            counts_matches=counts,
-            total_items=total,
-        )
+        facts = {"counts_matches": counts, "total_items": total}
+        tried = "compared it with and without a filter"
+        return Finding("totalItems", tried, True, words, facts=facts)
 
     def _tie_finding(self) -> Finding:
         """Two requests where there is a tie to look at; only where filters can ask for it."""
@@ -239,13 +212,9 @@ class _Examination:
         moment = max(tied, key=lambda created: runs[created])
         query = replace(self._source.base_query, after=moment - 1, before=moment + 1)
         first, second = ([r.identity for r in self._look(query).records] for _ in range(2))
-        return Finding.of(
-            part,
-            f"asked twice for {runs[moment]} records of one millisecond",
-            True,
-            "the same order both times"
-            if first == second
-            else "another order the second time; `run` copes",
-            ties=len(tied),
-            stable=first == second,
+        same = first == second
+        words = (
+            "the same order both times" if same else "another order the second time; `run` copes"
         )
+        tried = f"asked twice for {runs[moment]} records of one millisecond"
+        return Finding.of(part, tried, True, words, ties=len(tied), stable=same)
