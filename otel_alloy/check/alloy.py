@@ -112,50 +112,41 @@ class _Examination:
 
     def _filter_finding(self) -> Finding:
         verdict = self._source.filter
-        ok, words, advice = {
-            Filter.HONOURED: (True, "honoured; each page costs one request", ""),
-            Filter.UNKNOWN: (
-                None,
-                "too few records to tell",
-                f"{NOTHING_TO_DO}, `run` finds out by itself",
-            ),
-        }.get(
-            verdict,
-            (
-                None,
-                f"{verdict.value}; `run` reads newest first instead, which costs more requests",
-                "run it without long pauses; after one it reads everything since",
-            ),
-        )
+        ok: bool | None = None
+        if verdict is Filter.HONOURED:
+            ok, words, advice = True, "honoured; each page costs one request", ""
+        elif verdict is Filter.UNKNOWN:
+            words, advice = "too few records to tell", f"{NOTHING_TO_DO}, `run` finds out by itself"
+        else:
+            words = f"{verdict.value}; `run` reads newest first instead, which costs more requests"
+            advice = "run it without long pauses; after one it reads everything since"
         tried = "asked for the newest record's millisecond"
         name = verdict.name.lower()
         return Finding.of("createdAt filter", tried, ok, words, advice, filter=name)
 
     def _page_size_finding(self, newest: Page) -> Finding:
+        part, tried = "page size", f"asked for {_LARGE:,} records in one request"
         used = self._source.base_query.limit
-        ok: bool | None = None
         try:
             page = self._look(replace(self._source.base_query, limit=_LARGE, ascending=False))
         except RequestRefused as refusal:
-            largest: int | None = newest.received
-            words = refusal.problem
+            largest = newest.received
             advice = f"keep OTEL_ALLOY_PAGE_SIZE={used}, which is answered with {largest}"
-        else:
-            largest = page.received
-            words = f"{largest:,} came back"
-            advice = f"set OTEL_ALLOY_PAGE_SIZE={largest} to read in fewer requests"
-            if largest >= _LARGE:
-                ok, largest = True, _LARGE
-                advice = f"set OTEL_ALLOY_PAGE_SIZE={_LARGE} to read a backlog in fewer requests"
-                advice = advice if used < _LARGE else ""
-            elif page.total is not None and page.total <= largest:
-                ok, largest, advice = True, None, ""
-                words += ", which is all there are; too few to tell a limit"
-            elif largest <= used:
-                words += ": the API clamps pages to that" if page.total else ", or clamped to that"
-                advice = f"{NOTHING_TO_DO}, otel-alloy pages by what it receives"
-        tried = f"asked for {_LARGE:,} records in one request"
-        return Finding.of("page size", tried, ok, words, advice, largest=largest)
+            return Finding.of(part, tried, None, refusal.problem, advice, largest=largest)
+        came, total = page.received, page.total
+        words = f"{came:,} came back"
+        if came >= _LARGE:
+            advice = f"set OTEL_ALLOY_PAGE_SIZE={_LARGE} to read a backlog in fewer requests"
+            advice = advice if used < _LARGE else ""
+            return Finding.of(part, tried, True, words, advice, largest=_LARGE)
+        if total is not None and total <= came:
+            words += ", which is all there are; too few to tell a limit"
+            return Finding.of(part, tried, True, words, largest=None)
+        advice = f"set OTEL_ALLOY_PAGE_SIZE={came} to read in fewer requests"
+        if came <= used:
+            words += ": the API clamps pages to that" if total else ", or clamped to that"
+            advice = f"{NOTHING_TO_DO}, otel-alloy pages by what it receives"
+        return Finding.of(part, tried, None, words, advice, largest=came)
 
     def _oldest_finding(self) -> Finding:
         part, tried = "oldest record", "asked for one record, oldest first"
