@@ -13,7 +13,7 @@ from typing import Protocol
 
 from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.query import Query
-from otel_alloy.errors import RequestRefused, Retry, Throttled
+from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Throttled
 
 Wait = Callable[[float], bool]
 """Waits that many seconds; True when shutdown was asked for meanwhile."""
@@ -23,10 +23,6 @@ RETRY_AFTER_CAP = 300.0
 
 _BACKOFF_FIRST, _BACKOFF_CAP = 0.5, 60.0
 _BURST = 40
-
-
-class ShutdownRequested(Exception):
-    """Waiting was cut short because the process is to end; not an error."""
 
 
 class Fetch(Protocol):

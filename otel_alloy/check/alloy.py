@@ -48,6 +48,7 @@ class Probe:
     def findings(self) -> Iterator[Finding]:
         """All findings about this source; ends with the first request that fails."""
         part, exit_code = "request", 1
+        failure: AlloyReceiverError
         try:
             newest = self._reader.probe()
             yield Finding.of(
@@ -71,16 +72,15 @@ class Probe:
             )
             return
         except AccessRefused as error:
-            part, exit_code, words = "API key", 3, str(error)
+            part, exit_code, failure = "API key", 3, error
         except AlloyReceiverError as error:
-            words = str(error)
-        answer, _, remedy = words.partition("; ")  # where an error names its remedy, it is there
+            failure = error
         yield Finding(
             part,
             "GET /logs",
             False,
-            answer,
-            remedy or "try again; if it goes on, check ALLOY_ENDPOINT and the network",
+            failure.problem,
+            failure.remedy or "try again; if it goes on, check ALLOY_ENDPOINT and the network",
             exit_code,
         )
 
@@ -158,7 +158,7 @@ class Probe:
                 part,
                 tried,
                 None,
-                str(refusal).partition(";")[0],
+                refusal.problem,
                 f"keep OTEL_ALLOY_PAGE_SIZE={used}, which is answered with {newest.received}",
                 largest=newest.received,
             )

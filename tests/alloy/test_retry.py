@@ -14,9 +14,14 @@ from otel_alloy.alloy.retry import (
     RequestBudget,
     Retrying,
     RetryingFetch,
-    ShutdownRequested,
 )
-from otel_alloy.errors import AccessRefused, RequestRefused, Throttled, Unavailable
+from otel_alloy.errors import (
+    AccessRefused,
+    RequestRefused,
+    ShutdownRequested,
+    Throttled,
+    Unavailable,
+)
 
 
 class Clock:
@@ -95,9 +100,9 @@ def test_the_budget_is_used_up_at_its_rate() -> None:
         (Unavailable("away"), 1.0, [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]),
         (Unavailable("away"), 0.5, [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]),
         (Throttled("slow down"), 1.0, [2, 2, 2, 4, 8, 16, 32, 60, 60, 60]),
-        (Unavailable("away", 7.0), 1.0, [7.0] * 10),
-        (Throttled("slow down", 0.0), 1.0, [0.0] * 10),
-        (Throttled("slow down", 1e8), 1.0, [RETRY_AFTER_CAP] * 10),
+        (Unavailable("away", after=7.0), 1.0, [7.0] * 10),
+        (Throttled("slow down", after=0.0), 1.0, [0.0] * 10),
+        (Throttled("slow down", after=1e8), 1.0, [RETRY_AFTER_CAP] * 10),
     ],
 )
 def test_backoff(error: Exception, chance: float, expected: list[float]) -> None:
