@@ -10,25 +10,31 @@
     │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
     └── RequestRefused           Alloy answers 400/422: the request itself has to change
+    ShutdownRequested            no error: the process is to end
 
-    ShutdownRequested            not an error
-
-Every error names the thing and the place (`problem`) and what to do (`remedy`). None holds a
-secret, a request header or a response body. Nothing but exception classes may live here.
+Every message names the thing, the place and the remedy. No message holds a secret, a request
+header or a response body. Nothing but exception classes may live here.
 """
 
 from __future__ import annotations
 
 
 class AlloyReceiverError(Exception):
-    """Base of every error that otel-alloy raises on purpose. `status`: of Alloy's HTTP answer,
-    where that is the reason."""
+    """Base of every error that otel-alloy raises on purpose.
+
+    `problem`: what is wrong, and where. `remedy`: what to do, empty where that goes without
+    saying. `status`: of Alloy's HTTP answer, where that is the reason.
+    """
 
     status: int | None = None
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        super().__init__(f"{problem}; {remedy}" if remedy else problem)
-        self.problem, self.remedy = problem, remedy
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
 class Stop(AlloyReceiverError):
@@ -39,8 +45,9 @@ class ConfigurationError(Stop):
     """Settings are wrong; `mistakes` lists all of them, each with its remedy."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
         super().__init__("\n".join(mistakes))
+        self.args = (mistakes,)  # what unpickling calls it with
+        self.mistakes = mistakes
 
 
 class AccessRefused(Stop):
@@ -52,7 +59,7 @@ class CheckpointError(Stop):
 
 
 class Retry(AlloyReceiverError):
-    """The same request may succeed later. `after`: seconds the other side asked for, if it did."""
+    """The same request may succeed later. `after`: seconds Alloy asked to wait, if it did."""
 
     def __init__(self, problem: str, remedy: str = "", *, after: float | None = None) -> None:
         super().__init__(problem, remedy)
@@ -77,4 +84,4 @@ class RequestRefused(AlloyReceiverError):
 
 
 class ShutdownRequested(Exception):
-    """The end was asked for while waiting; not an error."""
+    """A wait was cut short because the process is to end; what was not settled stays unsettled."""

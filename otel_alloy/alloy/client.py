@@ -7,15 +7,13 @@ redirects are refused, and no error text holds the key, a header or a body.
 from __future__ import annotations
 
 import ssl
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
 import httpx
 
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
-from otel_alloy.durations import retry_after
+from otel_alloy.durations import http_date, retry_after
 from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
@@ -90,8 +88,9 @@ class AlloyClient:
             page = read_page(body)
         except Unreadable as error:
             raise Unavailable(f"{self._host} answered 200, but {error}") from None
-        date = _date_ms(response.headers.get("date"))
-        page.server_date = None if date is None else date + 999  # the header drops the milliseconds
+        date = http_date(response.headers.get("date"))
+        # The header drops the milliseconds.
+        page.server_date = None if date is None else int(date) * 1000 + 999
         return page
 
     def _body(self, response: httpx.Response) -> bytes:
@@ -117,7 +116,8 @@ class AlloyClient:
         status = response.status_code
         if status == 200:
             return
-        after = retry_after(response.headers.get("retry-after"), self._runtime.clock())
+        headers, now = response.headers, self._runtime.clock()
+        after = retry_after(headers.get("retry-after"), date=headers.get("date"), now=now)
         if status == 429:
             raise Throttled(f"{self._host} asks to slow down (429)", after=after)
         if status in (401, 403):
@@ -158,13 +158,3 @@ class AlloyClient:
             if isinstance(error, kind):
                 return Unavailable(f"{self._host} {text}")
         return Unavailable(f"the connection to {self._host} failed ({type(error).__name__})")
-
-
-def _date_ms(value: str | None) -> int | None:
-    if value is None:
-        return None
-    try:
-        moment = parsedate_to_datetime(value)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, TypeError, OverflowError):
-        return None

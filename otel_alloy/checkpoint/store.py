@@ -265,6 +265,7 @@ def open_store(url: str, *, exclusive: bool = True) -> Store:
     prefix = "sqlite:///"
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CheckpointError(
-            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store; use sqlite:///path"
+            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store",
+            "use sqlite:///path",
         )
     return SqliteStore(Path(url[len(prefix) :]).expanduser(), exclusive=exclusive)

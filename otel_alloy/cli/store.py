@@ -133,7 +133,7 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
       otel-alloy rejected retry
       otel-alloy rejected retry 7 8
     """
-    from otel_alloy.otlp.outcome import Stopped
+    from otel_alloy.errors import ShutdownRequested
     from otel_alloy.pipeline.rejected import retry_rejected
 
     settings = load(config, {"storage": storage}, key_needed=False)
@@ -142,7 +142,7 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
     with closing(opened_store(config, storage, exclusive=False)) as store:
         try:
             result = retry_rejected(settings, store, numbers, stop)
-        except Stopped:
+        except ShutdownRequested:
             raise click.ClickException("stopped; what was not delivered is still there") from None
     for number, why in result.refused.items():
         click.echo(f"{number}  refused again: {why}")

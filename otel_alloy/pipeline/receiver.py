@@ -11,10 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from otel_alloy.alloy.retry import ShutdownRequested
 from otel_alloy.checkpoint.store import Store, open_store
-from otel_alloy.errors import AlloyReceiverError
-from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
 from otel_alloy.pipeline.events import Observe, SourceStopped
 from otel_alloy.pipeline.poller import Poller
 from otel_alloy.settings.models import Settings, SourceSettings
@@ -74,7 +72,7 @@ class Receiver:
                 loop.run(once)
             finally:
                 loop.close()
-        except (ShutdownRequested, Stopped):
+        except ShutdownRequested:
             return
         except AlloyReceiverError as error:
             if len(self._settings.sources) > 1:

@@ -24,10 +24,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import trustme
 
-from otel_alloy.alloy.retry import ShutdownRequested
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Stop
-from otel_alloy.otlp.outcome import Stopped
+from otel_alloy.errors import (
+    AccessRefused,
+    AlloyReceiverError,
+    RequestRefused,
+    ShutdownRequested,
+    Stop,
+)
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.poller import Poller
 from otel_alloy.settings.models import Settings
@@ -168,7 +172,7 @@ def one_cycle(
             loop._client._max = largest
         try:
             loop.cycle()
-        except (ShutdownRequested, Stopped, AlloyReceiverError) as told:
+        except (ShutdownRequested, AlloyReceiverError) as told:
             error = told
         finally:
             loop.close()
@@ -411,7 +415,7 @@ def test_an_endpoint_that_cannot_be_reached_is_waited_for(
     with raw_api([]) as api:
         alloy = f"http://127.0.0.1:{api.port}"
         run = one_cycle(tmp_path, alloy, away)
-        assert isinstance(run.error, Stopped)
+        assert isinstance(run.error, ShutdownRequested)
         assert run.high is None and run.rejected == 0
         assert "cannot deliver" in caplog.text
         with OtlpEndpoint() as otlp:

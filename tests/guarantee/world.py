@@ -198,7 +198,7 @@ class _Api:
         if world.clock.now < world.api_away_until:
             fault = "unavailable"
         if fault == "throttled":
-            raise Throttled("429", 2.0)
+            raise Throttled("429", after=2.0)
         if fault == "refused":
             raise RequestRefused("400")
         if fault == "unavailable":
