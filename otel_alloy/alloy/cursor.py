@@ -74,7 +74,11 @@ class Filter(enum.Enum):
 
 
 class UnorderedApi(Exception):
-    """The API did not do what ascending paging needs; the message says what it does instead."""
+    """The API did not do what ascending paging needs. `why`: what it does instead, in words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 @dataclass(slots=True)
