@@ -51,7 +51,9 @@ class Runtime:
 def system_runtime(stop: threading.Event | None = None) -> Runtime:
     """The machine's own. `stop`: ends every wait; None for work that only an interrupt ends."""
     event = stop or threading.Event()
-    return Runtime(time.time, time.monotonic, event.wait, event.is_set, random.random, spawn_thread)
+    return Runtime(
+        time.time, time.monotonic, event.wait, event.is_set, random.random, spawn_thread
+    )
 
 
 def spawn_thread(function: Callable[[], None], name: str) -> threading.Thread:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from otel_alloy.runtime import Runtime, spawn_thread
+from dataclasses import replace
+
+from otel_alloy.runtime import system_runtime
 
 
 class VirtualTime:
@@ -14,13 +16,13 @@ class VirtualTime:
         self.chance = chance
         self.waits: list[float] = []
         self.stop_at: int | None = None
-        self.runtime = Runtime(
+        self.runtime = replace(
+            system_runtime(),
             clock=lambda: self.now,
             monotonic=lambda: self.now,
             wait=self._wait,
             stopping=self._stopping,
             random=lambda: self.chance,
-            spawn=spawn_thread,
         )
 
     def _wait(self, seconds: float) -> bool:
