@@ -118,53 +118,53 @@ class KeysetCursor:
         self._skip = 0
         self._at_position: set[tuple[str, str]] = set()  # what was read of this millisecond
         self._barren = 0
-        self._doubted: Page | None = None  # a page that waits for a second look
-        self._earliest: int | None = None  # the createdAt before which something is to be shown
+        self._doubted: Page | None = None  # a first page, while it is asked what is before it
+        self._suspect: int | None = None  # its createdAt, until it is known whether it is first
 
     def query(self, base: Query) -> Query:
         """What to ask next."""
         query = replace(base, after=self._position - 1, before=self._window.before, skip=self._skip)
         if self._doubted is None:
             return query
-        return replace(query, limit=1, before=self._earliest)
+        return replace(query, limit=1, before=self._suspect)
 
     def advance(self, page: Page) -> Reading | None:
         """What the answer to `query` brings; None where another look is needed to tell."""
-        doubted, earliest = self._doubted, self._earliest
-        self._doubted = self._earliest = None
-        if doubted is not None:
-            if not self._times(page, earliest):
-                return self._take(doubted)
-            # Something is earlier than what came first. It may have become visible since: then the
-            # same request begins with it now.
-            self._earliest = earliest
+        doubted, suspect = self._doubted, self._suspect
+        self._doubted = self._suspect = None
+        if doubted is not None and suspect is not None:
+            if not self._times(page, suspect):
+                return self._take(doubted, doubted.created)
+            # Something is before it, which may have become visible since: then the same request
+            # begins with that now.
+            self._suspect = suspect
             return None
         times = self._times(page, self._window.before)
-        vanished = earliest is not None and (not times or times[0] >= earliest)
-        if times != sorted(times) or vanished:
+        misplaced = suspect is not None and (not times or times[0] >= suspect)
+        if misplaced or times != sorted(times):
             self._api.ordered = False
             raise UnorderedApi("not in ascending order")
         begins = self._position == self._window.start and not self._skip
-        if begins and self._api.fills(page) and times and self._position < times[0] == times[-1]:
+        if begins and times and self._position < times[0] == times[-1] and self._api.fills(page):
             # A page of one millisecond shows no order: is anything before it?
-            self._doubted, self._earliest = page, times[0]
+            self._doubted, self._suspect = page, times[0]
             return None
-        return self._take(page)
+        return self._take(page, times)
 
-    def _times(self, page: Page, before: int | None) -> list[int]:
+    def _times(self, page: Page, before: int) -> list[int]:
         """The page's createdAt. Raises UnorderedApi where the filter did not keep to the bounds."""
         times = page.created
-        if any(t < self._position or (before is not None and t >= before) for t in times):
+        if times and not self._position <= min(times) <= max(times) < before:
             self._api.filter = Filter.IGNORED
             raise UnorderedApi(Filter.IGNORED.value)
         return times
 
-    def _take(self, page: Page) -> Reading:
+    def _take(self, page: Page, times: list[int]) -> Reading:
         """Accepts a page that is in order and moves on to its last createdAt."""
         records = [r for r in page.records if r.identity not in self._at_position]
         bad = [b for b in page.bad if b.identity not in self._at_position]
         last = self._ends(page, new=bool(records or bad))
-        position = max(page.created, default=self._position)
+        position = times[-1] if times else self._position
         if position > self._position:
             self._at_position, self._skip = set(), 0
         else:
