@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Iterator
 
 from otel_alloy.alloy.models import read_notification
@@ -19,6 +17,7 @@ from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Kind, Outcome, Sender
 from otel_alloy.otlp.senders import SIGNALS, VARIABLES, exporter_name, open_senders
 from otel_alloy.pipeline.factory import converter
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.settings.otlp import otlp_settings
 from otel_alloy.version import USER_AGENT, __version__
@@ -27,7 +26,8 @@ TEST_NAME = "otel-alloy test"
 """The name of the span that `--send-test` sends."""
 
 
-def endpoint_findings(settings: Settings, send_test: bool) -> Iterator[Finding]:
+def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> Iterator[Finding]:
+    """A finding for each signal; with `send_test` one more for each that was reached."""
     envelope = Envelope(settings.resource(settings.sources[0]), semconv.SCOPE_NAME, __version__)
     senders = dict(zip(SIGNALS, open_senders(settings.environment, USER_AGENT), strict=True))
     reached: list[Signal] = []
@@ -38,7 +38,7 @@ def endpoint_findings(settings: Settings, send_test: bool) -> Iterator[Finding]:
                 reached.append(signal)
             yield finding
         if send_test:
-            yield from _send_test(settings, {s: senders[s] for s in reached}, envelope)
+            yield from _send_test(settings, runtime, {s: senders[s] for s in reached}, envelope)
     finally:
         for sender in senders.values():
             sender.close()
@@ -81,10 +81,10 @@ def _remedy(outcome: Outcome) -> str:
 
 
 def _send_test(
-    settings: Settings, senders: dict[Signal, Sender], envelope: Envelope
+    settings: Settings, runtime: Runtime, senders: dict[Signal, Sender], envelope: Envelope
 ) -> Iterator[Finding]:
-    uuid = f"{TEST_NAME.replace(' ', '-')}-{secrets.token_hex(8)}"
-    now = to_text(int(time.time() * 1000))
+    uuid = f"{TEST_NAME.replace(' ', '-')}-{runtime.short_id()}{runtime.short_id()}"
+    now = to_text(runtime.now_ms())
     record = {
         "_id": uuid,
         "message": "executionFinished",

@@ -80,6 +80,16 @@ class State:
     open: dict[str, Open] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def read_up_to(self) -> int | None:
+        """Up to where everything was read and settled, Unix ms; None where no record ever was, or
+        where an older version wrote the checkpoint, which did not note it."""
+        progress = self.progress
+        noted = progress.read_to is not None or progress.window is not None
+        if progress.high is None or not self.seen or not noted:
+            return None
+        return max(progress.high, progress.read_to or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
@@ -257,6 +267,7 @@ def open_store(url: str, *, exclusive: bool = True) -> Store:
     prefix = "sqlite:///"
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CheckpointError(
-            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store; use sqlite:///path"
+            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store",
+            "use sqlite:///path",
         )
     return SqliteStore(Path(url[len(prefix) :]).expanduser(), exclusive=exclusive)

@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from otel_alloy.alloy.reader import Filter, Window
+from otel_alloy.alloy.cursor import Filter, Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Reading
+from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
 from otel_alloy.checkpoint.store import Settlement, State
@@ -39,6 +39,7 @@ def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
     return AlloyClient(
         source.endpoint,
         source.api_key.get_secret_value(),
+        runtime,
         api_version=source.api_version,
         timeout=source.timeout,
         max_response_bytes=source.max_response_bytes,
@@ -57,15 +58,18 @@ def open_source(
     observe: Callable[[object], None],
     budget: RequestBudget | None = None,
     client: Client | None = None,
+    retry: bool = True,
 ) -> AlloySource:
-    """The source, ready to be read. `budget`: where it is shared with others."""
+    """The source, ready to be read. `budget`: where it is shared with others. `retry`: whether a
+    request that fails is sent again."""
     return AlloySource(
         source.name,
         client or open_client(source, runtime),
         base_query(source),
-        budget or RequestBudget(source.requests_per_minute, runtime.monotonic),
+        budget or RequestBudget(source.requests_per_minute, runtime),
         runtime,
         observe,
+        retry=retry,
     )
 
 

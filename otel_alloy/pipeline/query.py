@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import TERMINAL
-from otel_alloy.alloy.reader import Filter, UnorderedApi, Window, window_start
-from otel_alloy.alloy.source import RequestRetried
+from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
+from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.checkpoint.store import State
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.convert import Role, Unconvertible

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.reader import Filter, UnorderedApi, Window
+from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled
@@ -47,7 +47,7 @@ class Shared:
         self.source = source
         self.workers = workers
         self.slices = slices
-        self.budget = RequestBudget(source.requests_per_minute, runtime.monotonic)
+        self.budget = RequestBudget(source.requests_per_minute, runtime)
         self.throttle = LogThrottle(runtime.monotonic)
         self._lock = threading.Lock()
         self._beside_run = False

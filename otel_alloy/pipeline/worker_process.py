@@ -78,8 +78,8 @@ def call(
     code = child.wait()
     if ended is None and not asked:
         raise AlloyReceiverError(
-            f"a worker's process ended by itself (exit code {code}); the same command goes on from "
-            "what is settled"
+            f"a worker's process ended by itself (exit code {code})",
+            "the same command goes on from what is settled",
         )
     if ended is not None and ended.error is not None:
         raise ended.error

@@ -157,7 +157,7 @@ def test_a_first_reading_that_was_interrupted(place: Place, account: Account) ->
     settings = place.settings(page_size=1, batch_size=1)
 
     def die(event: object) -> None:
-        if isinstance(event, Settled) and event.spans:
+        if isinstance(event, Settled) and event.counts.spans:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Reading
+from otel_alloy.alloy.cursor import Reading
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import Settlement, State
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
@@ -189,7 +189,7 @@ class Api:
         if world.clock.now < world.api_away_until:
             fault = "unavailable"
         if fault == "throttled":
-            raise Throttled("429", 2.0)
+            raise Throttled("429", after=2.0)
         if fault == "refused":
             raise RequestRefused("400")
         if fault == "unavailable":
