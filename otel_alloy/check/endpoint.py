@@ -16,7 +16,7 @@ from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Kind, Outcome, Sender
 from otel_alloy.otlp.senders import SIGNALS, VARIABLES, exporter_name, open_senders
-from otel_alloy.pipeline.factory import converter
+from otel_alloy.pipeline.factory import open_converter
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.settings.otlp import otlp_settings
@@ -93,7 +93,7 @@ def _send_test(
         "forgeWorkflow": {"name": TEST_NAME},
     }
     execution = Execution(read_notification(json.dumps(record)), Role.ENDED)
-    items = dict(zip(SIGNALS, converter(settings).convert(execution), strict=True))
+    items = dict(zip(SIGNALS, open_converter(settings, runtime).convert(execution), strict=True))
     trace_id = execution_ids(uuid)[0].hex()
     service = settings.resource(settings.sources[0])[semconv.SERVICE_NAME]
     for signal, sender in senders.items():

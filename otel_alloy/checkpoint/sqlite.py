@@ -244,9 +244,9 @@ class SqliteStore:
             rows = db.execute(_REJECTED).fetchall()
         wanted = set(numbers)
         return [
-            RejectedRecord(*row, None if attributes is None else json.loads(attributes))
-            for *row, attributes in rows
-            if not wanted or row[-1] in wanted
+            RejectedRecord(*row[:8], None if row[8] is None else json.loads(row[8]))
+            for row in rows
+            if not wanted or row[7] in wanted
         ]
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:

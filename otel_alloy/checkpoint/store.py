@@ -2,8 +2,8 @@
 
 The checkpoint is what a source would need to go on after a crash: how far it is settled, which
 records inside the overlap are known, which executions are open, and what was set aside. It moves
-in one transaction per settled batch and never before the endpoint has acknowledged. No key is stored, and
-of records only the JSON of those that were set aside or have not ended.
+in one transaction per settled batch and never before the endpoint has acknowledged. No key is
+stored, and of records only the JSON of those that were set aside or have not ended.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from otel_alloy.alloy.client import AlloyClient
-from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.cursor import Reading
+from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
 from otel_alloy.checkpoint.store import Settlement, State
@@ -73,7 +73,7 @@ def open_source(
     )
 
 
-def open_converter(settings: Settings) -> Converter:
+def open_converter(settings: Settings, runtime: Runtime) -> Converter:
     """The converter that the settings ask for. Raises ConfigurationError where its hook cannot be
     loaded."""
     return Converter(
@@ -82,7 +82,7 @@ def open_converter(settings: Settings) -> Converter:
         full_name=settings.privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
-        attach=open_hook(settings.hook),
+        attach=open_hook(settings.hook, runtime.monotonic),
     )
 
 
@@ -141,7 +141,7 @@ class Factory:
         log: SourceLog,
     ) -> BatchProcessor:
         """What settles the batches of a source."""
-        converter = open_converter(self.settings)
+        converter = open_converter(self.settings, self.runtime)
         return BatchProcessor(
             source,
             converter,

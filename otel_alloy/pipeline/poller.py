@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
+from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.retention import find_gap
 from otel_alloy.checkpoint.store import SourceStore
 from otel_alloy.log_throttle import LogThrottle

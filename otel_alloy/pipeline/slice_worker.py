@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
+from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled

@@ -48,7 +48,7 @@ class SourceLog:
 
     def complain(self, topic: str, words: str) -> None:
         """A warning; repetitions on one topic become one line."""
-        more = self._throttle(topic)
+        more = self._throttle.admit(topic)
         if more is not None:
             self.say(logging.WARNING, words + more)
 

@@ -41,9 +41,7 @@ class _Ended:
     error: BaseException | None
 
 
-def call(
-    function: Call, argument: Any, stopping: Callable[[], bool], observe: Observe
-) -> None:
+def call(function: Call, argument: Any, stopping: Callable[[], bool], observe: Observe) -> None:
     """Calls `function(argument, stop, observe)` in a new process and waits for its end. Raises what
     it raised, or AlloyReceiverError where the process ended without a word."""
     mine, theirs = Pipe()
