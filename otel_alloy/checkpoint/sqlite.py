@@ -244,7 +244,7 @@ class SqliteStore:
             rows = db.execute(_REJECTED).fetchall()
         wanted = set(numbers)
         return [
-            RejectedRecord(*row[:8], None if row[8] is None else json.loads(row[8]))
+            RejectedRecord(*row[:8], resource=None if row[8] is None else json.loads(row[8]))
             for row in rows
             if not wanted or row[7] in wanted
         ]

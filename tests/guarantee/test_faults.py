@@ -25,7 +25,13 @@ import pytest
 import trustme
 
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Stop
+from otel_alloy.errors import (
+    AccessRefused,
+    AlloyReceiverError,
+    RequestRefused,
+    ShutdownRequested,
+    Stop,
+)
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
