@@ -6,7 +6,6 @@ took it. Nothing here reads Alloy or moves a checkpoint.
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.otlp.senders import open_senders
 from otel_alloy.pipeline.factory import converter
+from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.version import USER_AGENT, __version__
 
@@ -34,17 +34,17 @@ class Retried:
 def retry_rejected(
     settings: Settings, store: Store, numbers: Iterable[int], stop: threading.Event
 ) -> Retried:
-    """Sends the set-aside records `numbers` (none: all) again; waits like `run` for a far end
-    that is away, until `stop`. Raises `Stopped` then."""
+    """Sends the set-aside records `numbers` (none: all) again; waits like `run` for an
+    endpoint that is away, until `stop`. Raises ShutdownRequested then."""
     kept = store.rejected(numbers)
     refused: dict[int, str] = {}
     delivered: list[int] = []
     convert = converter(settings)
+    runtime = system_runtime(stop)
     delivery = Delivery(
-        *open_senders(settings.environment, USER_AGENT),
+        *open_senders(settings.otlp, USER_AGENT, runtime),
         max_request_bytes=settings.max_request_bytes,
-        wait=stop.wait,
-        random=random.random,
+        runtime=runtime,
         report=lambda report: None,
     )
     try:
