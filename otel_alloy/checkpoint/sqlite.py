@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
@@ -244,9 +245,9 @@ class SqliteStore:
             rows = db.execute(_REJECTED).fetchall()
         wanted = set(numbers)
         return [
-            RejectedRecord(*row[:8], resource=None if row[8] is None else json.loads(row[8]))
-            for row in rows
-            if not wanted or row[7] in wanted
+            replace(RejectedRecord(*fields), resource=json.loads(attributes or "null"))
+            for *fields, attributes in rows
+            if not wanted or fields[7] in wanted
         ]
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:

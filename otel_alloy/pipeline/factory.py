@@ -93,7 +93,7 @@ def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
 
 def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender, Sender]:
     """The senders of traces and logs. Raises ConfigurationError."""
-    return open_senders(settings.otlp, USER_AGENT)
+    return open_senders(settings.otlp, USER_AGENT, runtime)
 
 
 @dataclass(frozen=True, slots=True)

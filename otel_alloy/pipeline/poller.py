@@ -48,6 +48,7 @@ class Poller:
         self.tracker = factory.tracker(source, store.load(source.name, source.fingerprint))
         self._grew_at = self._runtime.monotonic()
         self._final = False
+        self._log.exporters(factory.settings.otlp)
 
     def close(self) -> None:
         """Closes the connections."""

@@ -119,6 +119,7 @@ class SliceWorker:
 
     def probe(self) -> int:
         """Finds out what the API makes of filters, and how many records it gives at once."""
+        self._log.exporters(self._factory.settings.otlp)
         page = self.source.probe()
         if not self.source.newest_first:
             # Nothing is there yet. An API that sorts as it likes passes the first probe.
