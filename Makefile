@@ -12,10 +12,11 @@ demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 test: $(VENV)/.dev  ## all tests; those marked e2e need `make servers` once, and Go
 	$(BIN)/pytest -n auto $(ARGS)
 
-lint: $(VENV)/.dev  ## style, formatting, types
+lint: $(VENV)/.dev  ## style, formatting, types, who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

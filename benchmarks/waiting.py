@@ -16,7 +16,7 @@ import time
 
 from common import END_MS, both_ends
 
-from otel_alloy.alloy.reader import Window
+from otel_alloy.alloy.cursor import Window
 from otel_alloy.pipeline.backfill import Backfill, Range
 from otel_alloy.pipeline.factory import open_source
 from otel_alloy.pipeline.receiver import Receiver

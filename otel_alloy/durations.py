@@ -1,13 +1,17 @@
-"""Durations as people and headers write them, to and from seconds. Pure."""
+"""Durations and moments as people and HTTP headers write them, to and from seconds. Pure."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
 from math import isfinite
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d|w)")
+_DELAY = re.compile(r"[0-9]+(\.[0-9]*)?")
+_LONGEST_DELAY = 1e9
+_LONGEST_HEADER = 1000
 
 
 def parse_duration(value: object) -> float:
@@ -35,3 +39,32 @@ def duration_text(nanoseconds: int) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def retry_after(value: str | None, *, date: str | None = None, now: float) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait, from 0 to 1e9.
+
+    `value`: a number, fractions allowed, or an HTTP-date (RFC 9110, 10.2.3). A date is counted
+    from the answer's own `date` header where there is one, so that clocks which differ do no
+    harm, else from `now` (Unix seconds). None where there is none or it cannot be understood.
+    Never raises.
+    """
+    text = (value or "").strip()
+    if len(text) <= _LONGEST_HEADER and _DELAY.fullmatch(text):
+        return min(float(text), _LONGEST_DELAY)
+    until = http_date(text)
+    if until is None:
+        return None
+    sent = http_date(date)
+    return min(max(until - (now if sent is None else sent), 0.0), _LONGEST_DELAY)
+
+
+def http_date(value: str | None) -> float | None:
+    """Unix seconds of an HTTP-date (RFC 9110, 5.6.7); None for what is none. Never raises."""
+    if not value or len(value) > _LONGEST_HEADER:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

@@ -10,6 +10,7 @@
     │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
     └── RequestRefused           Alloy answers 400/422: the request itself has to change
+    ShutdownRequested            no error: the process is to end
 
 Every message names the thing, the place and the remedy. No message holds a secret, a request
 header or a response body. Nothing but exception classes may live here.
@@ -19,10 +20,21 @@ from __future__ import annotations
 
 
 class AlloyReceiverError(Exception):
-    """Base of every error that otel-alloy raises on purpose. `status`: of Alloy's HTTP answer,
-    where that is the reason."""
+    """Base of every error that otel-alloy raises on purpose.
+
+    `problem`: what is wrong, and where. `remedy`: what to do, empty where that goes without
+    saying. `status`: of Alloy's HTTP answer, where that is the reason.
+    """
 
     status: int | None = None
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
 class Stop(AlloyReceiverError):
@@ -33,8 +45,9 @@ class ConfigurationError(Stop):
     """Settings are wrong; `mistakes` lists all of them, each with its remedy."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        self.mistakes = mistakes
         super().__init__("\n".join(mistakes))
+        self.args = (mistakes,)  # what unpickling calls it with
+        self.mistakes = mistakes
 
 
 class AccessRefused(Stop):
@@ -46,10 +59,10 @@ class CheckpointError(Stop):
 
 
 class Retry(AlloyReceiverError):
-    """The same request may succeed later. `after`: seconds the far end asked for, if it did."""
+    """The same request may succeed later. `after`: seconds Alloy asked to wait, if it did."""
 
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, remedy: str = "", *, after: float | None = None) -> None:
+        super().__init__(problem, remedy)
         self.after = after
 
 
@@ -68,3 +81,7 @@ class CheckpointUnwritable(Retry):
 
 class RequestRefused(AlloyReceiverError):
     """Alloy answered 400 or 422 to our request; sending it again unchanged is pointless."""
+
+
+class ShutdownRequested(Exception):
+    """A wait was cut short because the process is to end; what was not settled stays unsettled."""

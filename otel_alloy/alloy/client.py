@@ -7,15 +7,13 @@ redirects are refused, and no error text holds the key, a header or a body.
 from __future__ import annotations
 
 import ssl
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from time import time
 from urllib.parse import quote, urlencode
 
 import httpx
 
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
+from otel_alloy.durations import http_date, retry_after
 from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
@@ -24,6 +22,7 @@ from otel_alloy.errors import (
     Throttled,
     Unavailable,
 )
+from otel_alloy.runtime import Runtime
 
 
 class AlloyClient:
@@ -35,6 +34,7 @@ class AlloyClient:
         self,
         endpoint: str,
         api_key: str,
+        runtime: Runtime,
         *,
         api_version: str = "2025-09",
         timeout: float = 30.0,
@@ -48,6 +48,7 @@ class AlloyClient:
         headers["Accept"] = "application/json"
         if api_version:
             headers["x-api-version"] = api_version
+        self._runtime = runtime
         self._url = endpoint.rstrip("/") + "/logs"
         self._host = httpx.URL(self._url).host
         self._timeout = timeout
@@ -75,7 +76,9 @@ class AlloyClient:
         except httpx.HTTPError as error:
             raise self._network_error(error) from None
         except httpx.InvalidURL as error:
-            raise Stop(f"{self._url} is no usable URL ({error}); correct ALLOY_ENDPOINT") from None
+            raise Stop(
+                f"{self._url} is no usable URL ({error})", "correct ALLOY_ENDPOINT"
+            ) from None
         try:
             self._check(response)
         except AlloyReceiverError as error:
@@ -85,8 +88,9 @@ class AlloyClient:
             page = read_page(body)
         except Unreadable as error:
             raise Unavailable(f"{self._host} answered 200, but {error}") from None
-        date = _date_ms(response.headers.get("date"))
-        page.server_date = None if date is None else date + 999  # the header drops the milliseconds
+        date = http_date(response.headers.get("date"))
+        # The header drops the milliseconds.
+        page.server_date = None if date is None else int(date) * 1000 + 999
         return page
 
     def _body(self, response: httpx.Response) -> bytes:
@@ -94,16 +98,16 @@ class AlloyClient:
         which a slow trickle never meets)."""
         if response.status_code != 200:
             return b""
-        deadline = time() + self._timeout
+        deadline = self._runtime.monotonic() + self._timeout
         chunks, size = [], 0
         for chunk in response.iter_bytes():
             size += len(chunk)
             if size > self._max:
                 raise RequestRefused(
-                    f"{self._host} answered with more than {self._max} bytes; lower "
-                    "OTEL_ALLOY_PAGE_SIZE"
+                    f"{self._host} answered with more than {self._max} bytes",
+                    "lower OTEL_ALLOY_PAGE_SIZE",
                 )
-            if time() > deadline:
+            if self._runtime.monotonic() > deadline:
                 raise Unavailable(f"{self._host} did not finish its answer in {self._timeout:g} s")
             chunks.append(chunk)
         return b"".join(chunks)
@@ -112,31 +116,33 @@ class AlloyClient:
         status = response.status_code
         if status == 200:
             return
-        after = _retry_after(response.headers.get("retry-after"))
+        headers, now = response.headers, self._runtime.clock()
+        after = retry_after(headers.get("retry-after"), date=headers.get("date"), now=now)
         if status == 429:
-            raise Throttled(f"{self._host} asks to slow down (429)", after)
+            raise Throttled(f"{self._host} asks to slow down (429)", after=after)
         if status in (401, 403):
             raise AccessRefused(
-                f"{self._host} refuses the API key ({status}); check ALLOY_API_KEY: is it whole, "
-                "not revoked, and a key of this environment and region?"
+                f"{self._host} refuses the API key ({status})",
+                "check ALLOY_API_KEY: is it whole, not revoked, and a key of this environment and "
+                "region?",
             )
         if status in (400, 413, 414, 422):
             raise RequestRefused(
-                f"{self._host} refuses the request ({status}); if it goes on, try another "
-                "OTEL_ALLOY_PAGE_SIZE or OTEL_ALLOY_API_VERSION"
+                f"{self._host} refuses the request ({status})",
+                "if it goes on, try another OTEL_ALLOY_PAGE_SIZE or OTEL_ALLOY_API_VERSION",
             )
         if status in (404, 405, 410) or 300 <= status < 400:
             what = "redirects" if status < 400 else "has no Logs API at this address"
-            raise Stop(f"{self._host} {what} ({status}); correct ALLOY_ENDPOINT")
-        raise Unavailable(f"{self._host} answered {status}", after)
+            raise Stop(f"{self._host} {what} ({status})", "correct ALLOY_ENDPOINT")
+        raise Unavailable(f"{self._host} answered {status}", after=after)
 
     def _network_error(self, error: httpx.HTTPError) -> Unavailable | Stop:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return Unavailable(
-                    f"{self._host} cannot prove who it is ({cause.verify_message}); check "
-                    "ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)"
+                    f"{self._host} cannot prove who it is ({cause.verify_message})",
+                    "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)",
                 )
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx.UnsupportedProtocol):
@@ -152,25 +158,3 @@ class AlloyClient:
             if isinstance(error, kind):
                 return Unavailable(f"{self._host} {text}")
         return Unavailable(f"the connection to {self._host} failed ({type(error).__name__})")
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a `Retry-After` header: a number, or a date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-        return seconds if 0 <= seconds < 1e9 else None
-    except ValueError:
-        date = _date_ms(value)
-        return None if date is None else max(0.0, date / 1000 - time())
-
-
-def _date_ms(value: str | None) -> int | None:
-    if value is None:
-        return None
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -187,6 +187,16 @@ class Page:
         """How many entries the API sent."""
         return len(self.records) + len(self.bad)
 
+    @property
+    def created(self) -> list[int]:
+        """The createdAt of the records that have one, Unix ms, in the API's order."""
+        return [r.created for r in self.records if r.created is not None]
+
+    @property
+    def total(self) -> int | None:
+        """How many records the API says there are, `totalItems`; None where it does not tell."""
+        return self.pagination.totalItems if self.pagination else None
+
     def promises_more(self, skip: int) -> bool:
         """Whether the API itself says that more follows: it calls this a full page, or counts more
         matches than `skip` and this page. Good for one more request, never for leaving one out."""

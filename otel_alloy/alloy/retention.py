@@ -22,11 +22,10 @@ Nothing is asked while the source was read within a day, so a running source cos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from otel_alloy.alloy.reader import Reader
 from otel_alloy.alloy.timestamps import to_text
-from otel_alloy.checkpoint.store import State
 
 QUIET_MS = 86_400_000
 """A source that was read within this time is not asked about; far below what Alloy keeps."""
@@ -53,16 +52,15 @@ class Gap:
         )
 
 
-def find_gap(reader: Reader, state: State, now: int) -> Gap | None:
-    """The gap before which the source stands; None where there is none or none can be told.
-    `now`: Alloy's clock, Unix ms. Raises what a request raises."""
-    progress = state.progress
-    if progress.high is None or not state.seen:
-        return None  # no record of it was ever settled
-    if progress.read_to is None and progress.window is None:
-        return None  # written by an older version: it may have been read since
-    after = max(progress.high, progress.read_to or 0)
-    if now - after <= QUIET_MS:
+def find_gap(
+    oldest_beyond: Callable[[int], int | None], read_up_to: int | None, now: int
+) -> Gap | None:
+    """The gap before which a source stands; None where there is none or none can be told.
+
+    `oldest_beyond`: `AlloySource.oldest_beyond`, whose errors come through. `read_up_to`:
+    `State.read_up_to`. `now`: Alloy's clock, Unix ms.
+    """
+    if read_up_to is None or now - read_up_to <= QUIET_MS:
         return None
-    oldest = reader.oldest_beyond(after)
-    return None if oldest is None else Gap(after, oldest)
+    oldest = oldest_beyond(read_up_to)
+    return None if oldest is None else Gap(read_up_to, oldest)

@@ -1,38 +1,27 @@
 """How often to ask and when to ask again: the request budget and the retries around `fetch`.
 
-Waiting, time and chance are given from outside, so that tests run without any. Nothing here
-knows what a page holds.
+Nothing here knows what a page holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
 
+from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.query import Query
-from otel_alloy.errors import RequestRefused, Retry, Throttled
-
-Wait = Callable[[float], bool]
-"""Waits that many seconds; True when shutdown was asked for meanwhile."""
+from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Throttled
+from otel_alloy.runtime import Runtime
 
 RETRY_AFTER_CAP = 300.0
 """Seconds: a longer `Retry-After` is cut to this."""
 
+Fetch = Callable[[Query], Page]
+"""One request: `AlloyClient.fetch`, or that with patience around it."""
+
 _BACKOFF_FIRST, _BACKOFF_CAP = 0.5, 60.0
 _BURST = 40
-
-
-class ShutdownRequested(Exception):
-    """Waiting was cut short because the process is to end; not an error."""
-
-
-class Fetch(Protocol):
-    """One request: `AlloyClient.fetch`, or that with patience around it."""
-
-    def __call__(self, query: Query) -> Page: ...
 
 
 class RequestBudget:
@@ -42,12 +31,12 @@ class RequestBudget:
     the only figure that the vendor publishes (for its MCP product).
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+    def __init__(self, per_minute: int, runtime: Runtime) -> None:
         self._rate = per_minute / 60
         self._burst = float(min(per_minute, _BURST))
         self._tokens = self._burst
-        self._clock = clock
-        self._at = clock()
+        self._clock = runtime.monotonic
+        self._at = self._clock()
         self._held_until = self._at
         self._lock = Lock()
 
@@ -75,36 +64,32 @@ class RequestBudget:
             return max(held, -self._tokens / self._rate)
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying:
-    """A request failed and will be sent again after `wait` seconds."""
-
-    error: Retry | RequestRefused
-    attempt: int
-    wait: float
-
-
 class RetryingFetch:
-    """`fetch` within the budget, retried until it succeeds or shutdown is asked for.
+    """`fetch` within the budget, retried until it succeeds or the end is asked for, which raises
+    ShutdownRequested. `observe` is told of each retry as `RequestRetried`.
 
     Retry-After is honoured up to RETRY_AFTER_CAP; else exponential backoff with full jitter. A
     refused request is sent again with half the page size, as the limit may be what is refused;
-    at a page size of 1 the refusal is raised. The page tells which size it was.
+    at a page size of 1 the refusal is raised. The page tells which size it was. Where `retry` is
+    False, the first error is raised.
     """
 
     def __init__(
         self,
+        source: str,
         fetch: Fetch,
         budget: RequestBudget,
-        wait: Wait,
-        random: Callable[[], float],
-        report: Callable[[Retrying], None],
+        runtime: Runtime,
+        observe: Callable[[object], None],
+        *,
+        retry: bool = True,
     ) -> None:
+        self._source = source
         self._fetch = fetch
         self._budget = budget
-        self._wait = wait
-        self._random = random
-        self._report = report
+        self._runtime = runtime
+        self._observe = observe
+        self._retry = retry
         self._largest_limit: int | None = None
         self.requests = 0
 
@@ -120,21 +105,26 @@ class RetryingFetch:
                 page.limit = query.limit
                 return page
             except RequestRefused as refusal:
-                if query.limit <= 1:
+                if query.limit <= 1 or not self._retry:
                     raise
                 self._largest_limit = query.limit // 2
-                self._report(Retrying(refusal, 1, 0.0))
+                self._observe(RequestRetried(self._source, refusal, 1, 0.0, smaller=True))
             except Retry as error:
+                if not self._retry:
+                    raise
                 attempt += 1
-                ceiling = min(_BACKOFF_CAP, _BACKOFF_FIRST * 2 ** min(attempt - 1, 16))
-                if isinstance(error, Throttled):
-                    ceiling = max(ceiling, 2.0)
-                seconds = self._random() * ceiling
-                if error.after is not None:
-                    seconds = min(error.after, RETRY_AFTER_CAP)
-                self._report(Retrying(error, attempt, seconds))
-                self._pause(seconds)
+                wait = self._backoff(error, attempt)
+                self._observe(RequestRetried(self._source, error, attempt, wait))
+                self._pause(wait)
+
+    def _backoff(self, error: Retry, attempt: int) -> float:
+        if error.after is not None:
+            return min(error.after, RETRY_AFTER_CAP)
+        ceiling = min(_BACKOFF_CAP, _BACKOFF_FIRST * 2.0 ** min(attempt - 1, 16))
+        if isinstance(error, Throttled):
+            ceiling = max(ceiling, 2.0)
+        return self._runtime.random() * ceiling
 
     def _pause(self, seconds: float) -> None:
-        if self._wait(seconds):
+        if self._runtime.wait(seconds):
             raise ShutdownRequested

@@ -1,4 +1,4 @@
-"""Alloy as the pipeline sees it: one source, assembled once.
+"""One Alloy account or query, assembled once.
 
 Client, request budget, retries, clock and reader are put together here and nowhere else; `run`,
 `backfill`, `tail`, `summary` and `check` all read through it.
@@ -6,29 +6,151 @@ Client, request budget, retries, clock and reader are put together here and nowh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
 
-from otel_alloy.errors import RequestRefused, Retry
+from otel_alloy.alloy.clock import ServerClock
+from otel_alloy.alloy.cursor import Filter, Reading, Window
+from otel_alloy.alloy.events import Requested
+from otel_alloy.alloy.models import Page, Record
+from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.reader import Reader
+from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
+from otel_alloy.errors import AlloyReceiverError
+from otel_alloy.runtime import Runtime
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
-    """A request to Alloy has ended. `status`: of its HTTP answer, None where there was none.
-    `error`: the name of the exception that was made of it, if any."""
+class Client(Protocol):
+    """Sends one request, as `AlloyClient` does."""
 
-    source: str
-    status: int | None
-    error: str | None
-    seconds: float = 0.0
+    def fetch(self, query: Query) -> Page: ...
+
+    def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRetried:
-    """A request to Alloy failed and is sent again after `wait` seconds; where `smaller` is True,
-    at once and with half the page size. `attempt`: from 1."""
+class AlloySource:
+    """Everything that is asked of one Alloy account or query.
 
-    source: str
-    error: Retry | RequestRefused
-    attempt: int
-    wait: float
-    smaller: bool = False
+    For one thread at a time, except that `read` may be iterated in another thread than its
+    owner's. `base_query`: what every request has in common. `observe` is told `Requested` and
+    `RequestRetried`. Where `retry` is False, a request that fails is not sent again.
+
+    Every method that asks raises Stop or RequestRefused where only a person can help, and
+    ShutdownRequested where the end was asked for while it waited.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        base_query: Query,
+        budget: RequestBudget,
+        runtime: Runtime,
+        observe: Callable[[object], None],
+        *,
+        retry: bool = True,
+    ) -> None:
+        self.name = name
+        self.base_query = base_query
+        self.clock = ServerClock()
+        self._client = client
+        self._runtime = runtime
+        self._observe = observe
+        self._fetch = RetryingFetch(name, self._ask, budget, runtime, observe, retry=retry)
+        self._reader = Reader(self._fetch, base_query)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    # What is known --------------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent."""
+        return self._fetch.requests
+
+    @property
+    def filter(self) -> Filter:
+        """What the API makes of a createdAt filter."""
+        return self._reader.api.filter
+
+    def learn(self, verdict: Filter) -> None:
+        """Takes over what somebody else found out about the filter."""
+        self._reader.api.filter = verdict
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether the API has to be read from the newest record down."""
+        return self._reader.api.newest_first
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the API sorts as it is asked to, as far as was seen."""
+        return self._reader.api.ordered
+
+    @property
+    def finds_executions(self) -> bool:
+        """Whether the API filters by executionId, as far as was seen."""
+        return self._reader.api.finds_executions
+
+    @property
+    def counts_matches(self) -> bool | None:
+        """Whether `totalItems` counts what matches a filter; None where `probe` could not tell."""
+        return self._reader.api.counts_matches
+
+    def now(self) -> int:
+        """The time by Alloy's clock, Unix ms."""
+        return self.clock.now(self._runtime.now_ms())
+
+    def earliest(self) -> int:
+        """The earliest that any of Alloy's clocks may show, Unix ms: for a lower bound that must
+        not be too late."""
+        return self.clock.earliest(self._runtime.now_ms())
+
+    # What is asked --------------------------------------------------------------------------------
+
+    def probe(self) -> Page:
+        """Finds out what the API makes of a createdAt filter (two requests); the page of the
+        newest records."""
+        return self._reader.probe()
+
+    def read(self, window: Window) -> Iterator[Reading]:
+        """The window's records, page by page, each asked for when it is wanted. Raises
+        UnorderedApi once, when the API shows that it has to be read newest first: read the window
+        again then."""
+        return self._reader.read(window)
+
+    def execution(self, execution_id: str) -> list[Record]:
+        """All notifications of one execution that the API still has (one request)."""
+        return self._reader.execution(execution_id)
+
+    def look(self, query: Query) -> Page:
+        """The answer to any query (one request)."""
+        return self._fetch(query)
+
+    def page(self, window: Window, limit: int) -> Page:
+        """The first page of a window, for what it counts (one request)."""
+        bounds = replace(self.base_query, after=window.start - 1, before=window.before)
+        return self._fetch(bounds.limited(limit))
+
+    def oldest_beyond(self, moment: int) -> int | None:
+        """The oldest createdAt that the whole account still has, where all of it is newer than
+        `moment` (Unix ms); None where that is not so or cannot be told (one or two requests)."""
+        return self._reader.oldest_beyond(moment)
+
+    def _ask(self, query: Query) -> Page:
+        begun = self._runtime.monotonic()
+        try:
+            page = self._client.fetch(query)
+        except AlloyReceiverError as error:
+            self._tell(begun, error.status, type(error).__name__)
+            raise
+        self.clock.learn(page, self._runtime.now_ms())
+        self._tell(begun, 200, None)
+        return page
+
+    def _tell(self, begun: float, status: int | None, error: str | None) -> None:
+        seconds = self._runtime.monotonic() - begun
+        self._observe(Requested(self.name, status, error, seconds))

@@ -1,8 +1,9 @@
 """`otel-alloy check`: tries each part once and says what came back and what to do.
 
-Each line is one fact: what was tried, what came back, what to do. Nothing is stored and nothing is
-retried; the request budget is kept; no execution is sent, and only `--send-test` sends anything at
-all. What the vendor does not say of the API is told as far as a dozen requests can tell it.
+Each finding is one fact: what was tried, what came back, what to do. Nothing is stored and nothing
+is retried; the request budget is kept; no execution is sent, and only `--send-test` sends anything
+at all. What the vendor does not say of the API is told as far as a dozen requests can tell it.
+Findings are values; `otel_alloy.terminal.check` shows them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from otel_alloy.check.alloy import Probe
+from otel_alloy.check.alloy import alloy_findings
 from otel_alloy.check.endpoint import endpoint_findings
 from otel_alloy.check.finding import Finding
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 
 
-def check(settings: Settings, *, send_test: bool = False) -> Iterator[Finding]:
+def check(settings: Settings, runtime: Runtime, *, send_test: bool = False) -> Iterator[Finding]:
     """Findings in the order in which they are made."""
     names = ", ".join(s.name for s in settings.sources)
     privacy = settings.privacy
@@ -28,7 +30,6 @@ def check(settings: Settings, *, send_test: bool = False) -> Iterator[Finding]:
         f"user.email: {privacy.user_email}, user.full_name: {privacy.user_full_name}",
     )
     for source in settings.sources:
-        with Probe(source) as probe:
-            for finding in probe.findings():
-                yield replace(finding, part=f"Alloy ({source.name}): {finding.part}")
-    yield from endpoint_findings(settings, send_test)
+        for finding in alloy_findings(source, runtime):
+            yield replace(finding, part=f"Alloy ({source.name}): {finding.part}")
+    yield from endpoint_findings(settings, runtime, send_test)

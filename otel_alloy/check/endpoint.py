@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Iterator
 
 from otel_alloy.alloy.models import read_notification
@@ -15,49 +13,49 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.ids import execution_ids
-from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Kind, Outcome, Sender
-from otel_alloy.otlp.senders import SIGNALS, VARIABLES, exporter_name, open_senders
-from otel_alloy.pipeline.factory import converter
+from otel_alloy.otlp.senders import open_senders
+from otel_alloy.pipeline.factory import open_converter
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
-from otel_alloy.settings.otlp import otlp_settings
+from otel_alloy.settings.otlp import Exporter, Signal
 from otel_alloy.version import USER_AGENT, __version__
 
 TEST_NAME = "otel-alloy test"
 """The name of the span that `--send-test` sends."""
 
 
-def endpoint_findings(settings: Settings, send_test: bool) -> Iterator[Finding]:
+def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> Iterator[Finding]:
+    """A finding for each signal; with `send_test` one more for each that was reached."""
     envelope = Envelope(settings.resource(settings.sources[0]), semconv.SCOPE_NAME, __version__)
-    senders = dict(zip(SIGNALS, open_senders(settings.environment, USER_AGENT), strict=True))
-    reached: list[Signal] = []
+    opened = open_senders(settings.otlp, USER_AGENT, runtime)
+    senders = list(zip(settings.otlp.executions, opened, strict=True))
+    reached: dict[Signal, Sender] = {}
     try:
-        for signal, sender in senders.items():
-            finding = _empty_finding(settings, signal, sender, envelope)
+        for exporter, sender in senders:
+            finding = _empty_finding(exporter, sender, envelope)
             if finding.ok is not False:
-                reached.append(signal)
+                reached[exporter.signal] = sender
             yield finding
         if send_test:
-            yield from _send_test(settings, {s: senders[s] for s in reached}, envelope)
+            yield from _send_test(settings, runtime, reached, envelope)
     finally:
-        for sender in senders.values():
+        for sender in opened:
             sender.close()
 
 
-def _empty_finding(
-    settings: Settings, signal: Signal, sender: Sender, envelope: Envelope
-) -> Finding:
-    part, name = f"OTLP {signal}", exporter_name(settings.environment, signal)
+def _empty_finding(exporter: Exporter, sender: Sender, envelope: Envelope) -> Finding:
+    part, name = f"OTLP {exporter.signal}", exporter.name
     if name != "otlp":
         return Finding(
             part,
-            f"{VARIABLES[signal]} names the exporter {name!r}",
+            f"{exporter.variable} names the exporter {name!r}",
             None,
             "it is installed; whether it reaches anything, only a record can tell",
             "use --send-test",
             facts={"exporter": name},
         )
-    chosen = otlp_settings(settings.environment, signal)[0]
+    chosen = exporter.settings
     tried = f"sent an empty request to {chosen.place} ({chosen.protocol})"
     outcome = sender.send(envelope.request([]))
     facts = {"endpoint": chosen.place, "protocol": chosen.protocol}
@@ -81,10 +79,10 @@ def _remedy(outcome: Outcome) -> str:
 
 
 def _send_test(
-    settings: Settings, senders: dict[Signal, Sender], envelope: Envelope
+    settings: Settings, runtime: Runtime, senders: dict[Signal, Sender], envelope: Envelope
 ) -> Iterator[Finding]:
-    uuid = f"{TEST_NAME.replace(' ', '-')}-{secrets.token_hex(8)}"
-    now = to_text(int(time.time() * 1000))
+    uuid = f"{TEST_NAME.replace(' ', '-')}-{runtime.short_id()}{runtime.short_id()}"
+    now = to_text(runtime.now_ms())
     record = {
         "_id": uuid,
         "message": "executionFinished",
@@ -93,7 +91,8 @@ def _send_test(
         "forgeWorkflow": {"name": TEST_NAME},
     }
     execution = Execution(read_notification(json.dumps(record)), Role.ENDED)
-    items = dict(zip(SIGNALS, converter(settings).convert(execution), strict=True))
+    converted = open_converter(settings, runtime).convert(execution)
+    items = dict(zip(("traces", "logs"), converted, strict=True))
     trace_id = execution_ids(uuid)[0].hex()
     service = settings.resource(settings.sources[0])[semconv.SERVICE_NAME]
     for signal, sender in senders.items():

@@ -31,13 +31,15 @@ class SqliteSlices:
         try:
             self._owner = store.hold(
                 ".backfill.lock",
-                "another backfill is using this checkpoint; wait for its end, or stop it",
+                "another backfill is using this checkpoint",
+                "wait for its end, or stop it",
             )
         except BaseException as error:
             store.close()
             if isinstance(error, sqlite3.Error):
                 raise CheckpointError(
-                    f"the lock file beside the checkpoint: {error}; make the folder writable"
+                    f"the lock file beside the checkpoint: {error}",
+                    "make the folder writable",
                 ) from None
             raise
 

@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
@@ -77,8 +78,9 @@ class SqliteStore:
         fresh start."""
         if path.stat().st_size == 0 and not path.with_name(path.name + "-wal").exists():
             raise CheckpointError(
-                f"the checkpoint {path} is empty, so it was cut off; restore it, or remove it and "
-                "choose where to begin with `otel-alloy checkpoint set`"
+                f"the checkpoint {path} is empty, so it was cut off",
+                "restore it, or remove it and choose where to begin with `otel-alloy checkpoint "
+                "set`",
             )
 
     def _connect(self, path: Path) -> sqlite3.Connection:
@@ -94,12 +96,12 @@ class SqliteStore:
     def _lock(self) -> sqlite3.Connection:
         return self.hold(
             ".lock",
-            f"another process is using the checkpoint {self._path}; stop it, or give this "
-            "one its own file with OTEL_ALLOY_STORAGE",
+            f"another process is using the checkpoint {self._path}",
+            "stop it, or give this one its own file with OTEL_ALLOY_STORAGE",
         )
 
-    def hold(self, suffix: str, taken: str) -> sqlite3.Connection:
-        """Holds the lock in a file beside the checkpoint. Raises CheckpointError(`taken`)."""
+    def hold(self, suffix: str, taken: str, remedy: str) -> sqlite3.Connection:
+        """Holds the lock in a file beside the checkpoint. Raises CheckpointError(taken, remedy)."""
         path = self.beside(suffix)
         owner = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -109,7 +111,7 @@ class SqliteStore:
             owner.close()
             if error.sqlite_errorname != "SQLITE_BUSY":
                 raise
-            raise CheckpointError(taken) from None
+            raise CheckpointError(taken, remedy) from None
         return owner
 
     def beside(self, suffix: str) -> Path:
@@ -124,13 +126,14 @@ class SqliteStore:
             tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
             if application != _APPLICATION_ID and (tables or version):
                 raise CheckpointError(
-                    f"{self._path} is a database, but no checkpoint of otel-alloy; point "
-                    "OTEL_ALLOY_STORAGE at another file"
+                    f"{self._path} is a database, but no checkpoint of otel-alloy",
+                    "point OTEL_ALLOY_STORAGE at another file",
                 )
             if version > SCHEMA_VERSION:
                 raise CheckpointError(
                     f"the checkpoint {self._path} has schema version {version}, this otel-alloy "
-                    f"reads up to version {SCHEMA_VERSION}; use the otel-alloy that wrote it"
+                    f"reads up to version {SCHEMA_VERSION}",
+                    "use the otel-alloy that wrote it",
                 )
             if version < SCHEMA_VERSION:
                 for statement in _statements(version):
@@ -152,7 +155,7 @@ class SqliteStore:
         }
         remedy = remedies.get(_base_name(error), "check the file, its folder and the disk")
         words = error.strerror if isinstance(error, OSError) else str(error)
-        return CheckpointError(f"checkpoint {self._path}: {words} ({name}); {remedy}")
+        return CheckpointError(f"checkpoint {self._path}: {words} ({name})", remedy)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -168,7 +171,7 @@ class SqliteStore:
                 if isinstance(error, sqlite3.Error):
                     told = self._error(error)
                     if _base_name(error) in _PASSING:
-                        raise CheckpointUnwritable(str(told)) from None
+                        raise CheckpointUnwritable(told.problem, told.remedy) from None
                     raise told from None
                 raise
 
@@ -190,8 +193,9 @@ class SqliteStore:
             elif row[0] != fingerprint:
                 raise CheckpointError(
                     f"the checkpoint of source {source!r} in {self._path} belongs to another "
-                    "endpoint, workflow or user filter; give the new query another source name, "
-                    f"or forget the old one with `otel-alloy checkpoint reset {source}`"
+                    "endpoint, workflow or user filter",
+                    "give the new query another source name, or forget the old one with "
+                    f"`otel-alloy checkpoint reset {source}`",
                 )
             state = State(_progress(row[1:]))
             read_memory(db, source, state)
@@ -241,9 +245,9 @@ class SqliteStore:
             rows = db.execute(_REJECTED).fetchall()
         wanted = set(numbers)
         return [
-            RejectedRecord(*row, None if attributes is None else json.loads(attributes))
-            for *row, attributes in rows
-            if not wanted or row[-1] in wanted
+            replace(RejectedRecord(*fields), resource=json.loads(attributes or "null"))
+            for *fields, attributes in rows
+            if not wanted or fields[7] in wanted
         ]
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:

@@ -2,8 +2,8 @@
 
 The checkpoint is what a source would need to go on after a crash: how far it is settled, which
 records inside the overlap are known, which executions are open, and what was set aside. It moves
-in one transaction per settled batch and never before the endpoint has acknowledged. No key is stored, and
-of records only the JSON of those that were set aside or have not ended.
+in one transaction per settled batch and never before the endpoint has acknowledged. No key is
+stored, and of records only the JSON of those that were set aside or have not ended.
 """
 
 from __future__ import annotations
@@ -79,6 +79,16 @@ class State:
     seen: dict[Identity, Seen] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def read_up_to(self) -> int | None:
+        """Up to where everything was read and settled, Unix ms; None where no record ever was, or
+        where an older version wrote the checkpoint, which did not note it."""
+        progress = self.progress
+        noted = progress.read_to is not None or progress.window is not None
+        if progress.high is None or not self.seen or not noted:
+            return None
+        return max(progress.high, progress.read_to or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +267,7 @@ def open_store(url: str, *, exclusive: bool = True) -> Store:
     prefix = "sqlite:///"
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CheckpointError(
-            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store; use sqlite:///path"
+            f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store",
+            "use sqlite:///path",
         )
     return SqliteStore(Path(url[len(prefix) :]).expanduser(), exclusive=exclusive)

@@ -320,7 +320,7 @@ class Envelope:
     (both have the same field numbers). `overhead`: bytes that a request adds to its items, at
     most."""
 
-    def __init__(self, resource: dict[str, Value], scope_name: str, scope_version: str) -> None:
+    def __init__(self, resource: Mapping[str, Value], scope_name: str, scope_version: str) -> None:
         message = Resource(
             attributes=[KeyValue(key=k, value=any_value(v)) for k, v in sorted(resource.items())]
         ).SerializeToString(deterministic=True)

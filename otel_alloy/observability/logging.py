@@ -12,14 +12,9 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from time import gmtime, strftime
-from typing import cast
-from urllib.parse import urlsplit
 
 from otel_alloy.log_throttle import LogThrottle
-from otel_alloy.otlp.answers import Signal
-from otel_alloy.otlp.senders import SIGNALS
 from otel_alloy.settings.models import Settings
-from otel_alloy.settings.otlp import otlp_settings
 
 _LOUD = ("httpx", "httpcore", "urllib3", "requests", "grpc")  # at INFO and DEBUG they log URLs
 _ADDRESS = re.compile(r"[^\s@/<>\"'(),;:=]+(:[^\s@/]*)?@[^\s@/<>\"'(),;:]+")
@@ -61,11 +56,7 @@ def masked(settings: Settings) -> Masked:
     """For all secrets of `settings`."""
     secrets = {s.api_key.get_secret_value() for s in settings.sources}
     secrets.add(settings.privacy_key.get_secret_value())
-    for signal in (*SIGNALS, cast(Signal, "metrics")):
-        otlp = otlp_settings(settings.environment, signal)[0]
-        secrets.update(otlp.secrets)
-        secrets.add(urlsplit(otlp.endpoint).query if "?" in otlp.endpoint else "")
-    return Masked(secrets)
+    return Masked(secrets | settings.otlp.secrets)
 
 
 class Lines(logging.Formatter):

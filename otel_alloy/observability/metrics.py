@@ -20,8 +20,7 @@ from uuid import NAMESPACE_URL, uuid5
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.status import Gauges, Status
 from otel_alloy.otlp.outcome import clean
-from otel_alloy.otlp.sdk import sdk_exporter
-from otel_alloy.otlp.senders import metrics_exporters, metrics_mistakes
+from otel_alloy.otlp.senders import sdk_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.version import __version__
 
@@ -322,22 +321,14 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
 
     Raises ConfigurationError where a variable is wrong.
     """
-    from otel_alloy.errors import ConfigurationError
-
-    if mistakes := metrics_mistakes(settings.environment):
-        raise ConfigurationError(mistakes)
-    names = metrics_exporters(settings.environment)
-    if not names:
+    otlp = settings.otlp
+    if not otlp.metrics:
         return None
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     readers = [
-        PeriodicExportingMetricReader(
-            sdk_exporter(name, "metrics", settings.environment),
-            _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_INTERVAL"),
-            _milliseconds(settings.environment, "OTEL_METRIC_EXPORT_TIMEOUT"),
-        )
-        for name in names
+        PeriodicExportingMetricReader(exporter, otlp.metric_interval, otlp.metric_timeout)
+        for exporter in sdk_exporters(*otlp.metrics)
     ]
     sources = [source.name for source in settings.sources]
     return Telemetry(readers, resource(settings), status, sources=sources)
@@ -353,10 +344,3 @@ def resource(settings: Settings) -> dict[str, str | bool | int | float]:
         semconv.SERVICE_NAME: SERVICE_NAME,
         "service.version": __version__,
     }
-
-
-def _milliseconds(environment: Mapping[str, str], variable: str) -> float | None:
-    try:
-        return float(environment.get(variable, "")) or None
-    except ValueError:
-        return None

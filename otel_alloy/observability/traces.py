@@ -17,7 +17,6 @@ answer. This module is imported only where it is asked for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -31,12 +30,11 @@ from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import OUTCOME, SIGNAL, SOURCE, STATUS_CODE, resource
 from otel_alloy.otlp.delivery import Report
 from otel_alloy.otlp.outcome import Kind
-from otel_alloy.otlp.sdk import sdk_exporter
-from otel_alloy.otlp.senders import SIGNALS, exporter_name
+from otel_alloy.otlp.senders import sdk_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
-from otel_alloy.settings.otlp import otlp_settings
+from otel_alloy.settings.otlp import Exporter
 from otel_alloy.version import __version__
 
 CYCLE = "runalloy.receiver.cycle"
@@ -82,7 +80,7 @@ class OwnTraces:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer(semconv.SCOPE_NAME, __version__)
         self._alloy = {source.name: _alloy(source.endpoint) for source in settings.sources}
-        self._otlp = {signal: _otlp(settings.environment, signal) for signal in SIGNALS}
+        self._otlp = {one.signal: _otlp(one) for one in settings.otlp.executions}
         self._cycles: dict[str, _Cycle] = {}
         self._lock = threading.Lock()
 
@@ -190,10 +188,9 @@ class OwnTraces:
 
 def open_own_traces(settings: Settings, runtime: Runtime) -> OwnTraces | None:
     """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true."""
-    environment = settings.environment
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if settings.otlp.sdk_disabled:
         return None
-    exporter = sdk_exporter(exporter_name(environment, "traces"), "traces", environment)
+    (exporter,) = sdk_exporters(settings.otlp.traces)
     return OwnTraces(settings, runtime, BatchSpanProcessor(exporter))
 
 
@@ -206,13 +203,13 @@ def _alloy(endpoint: str) -> Attributes:
     }
 
 
-def _otlp(environment: Mapping[str, str], signal: Any) -> tuple[str, Attributes]:
+def _otlp(exporter: Exporter) -> tuple[str, Attributes]:
     """What the spans of a signal's deliveries are called, and what is the same in all of them."""
-    if exporter_name(environment, signal) != "otlp":
-        return f"export {signal}", {}
-    settings, _ = otlp_settings(environment, signal)
+    settings = exporter.settings
+    if exporter.name != "otlp":
+        return f"export {exporter.signal}", {}
     if settings.protocol == "grpc":
-        method = _SERVICES[signal]
+        method = _SERVICES[exporter.signal]
         server = _server(urlsplit("//" + settings.endpoint.rpartition("/")[2]))
         return method, {"rpc.system.name": "grpc", "rpc.method": method, **server}
     url = urlsplit(settings.place)

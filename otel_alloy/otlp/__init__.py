@@ -1,13 +1,15 @@
-"""DELIVER: hands framed OTLP records to a far end and says exactly what became of each.
+"""DELIVER: hands framed OTLP records to an endpoint and says exactly what became of each.
 
-    outcome.py    what one sending came to (`Kind`, `Outcome`), the `Sender` protocol, `Stopped`
-    settings.py   OTEL_EXPORTER_OTLP_* -> `OtlpSettings`, with every mistake; pure
-    answers.py    the far end's protobuf answers -> words, waits, counts; no sockets
-    http.py       OTLP/HTTP;  grpc.py  OTLP/gRPC; each request once, never a retry
+    outcome.py    what one sending came to (`Kind`, `Outcome`), the `Sender` protocol
+    answers.py    the endpoint's protobuf answers -> words, waits, counts; no sockets
+    any_value.py  attribute values of OTLP -> Python values
+    http.py       OTLP/HTTP;  grpc.py  OTLP/gRPC;  sdk.py  an exporter that is installed for the
+                  SDK; each sends a request once and never retries
     delivery.py   the policy: retry, halve, set aside, hold; no sockets, no clock of its own
     quiet.py      no spans about the exports themselves
-    senders.py    settings -> the two senders
+    senders.py    settings -> senders and exporters
 
-Nothing here knows Alloy, the checkpoint or the mapping, and nothing reads the environment.
-Importing the package imports neither httpx nor grpcio.
+Nothing here knows Alloy, the checkpoint or the mapping, and nothing reads the environment: the
+settings are values of `otel_alloy.settings.otlp`. Importing the package imports neither httpx nor
+grpcio.
 """

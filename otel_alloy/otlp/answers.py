@@ -1,4 +1,4 @@
-"""Reading the far end's answers: the protobuf messages of OTLP and google.rpc, and plain words.
+"""Reading an endpoint's answers: the protobuf messages of OTLP and google.rpc, and plain words.
 
 Pure functions from bytes and text to values. No sockets; what a status code means belongs to
 `http` and `grpc`. Rules: opentelemetry-proto docs/specification.md, "OTLP/HTTP Response" and
@@ -7,11 +7,7 @@ Pure functions from bytes and text to values. No sockets; what a status code mea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Literal
 
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
@@ -20,8 +16,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_alloy.otlp.outcome import Kind, Outcome
-
-Signal = Literal["traces", "logs"]
+from otel_alloy.settings.otlp import Signal
 
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that are read at most (the OTLP specification's response limit)."""
@@ -61,34 +56,8 @@ def status_of(body: bytes) -> tuple[str, float | None]:
     return status.message, delay
 
 
-def retry_after(value: str | None, date: str | None = None) -> float | None:
-    """Seconds of a Retry-After header: a number, or an HTTP-date (RFC 9110, 10.2.3).
-
-    A date is counted from the answer's own `date` header where there is one, so that clocks
-    which differ do no harm. None where `value` is absent or cannot be understood.
-    """
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        until = _moment(value)
-        if until is None:
-            return None
-        seconds = (until - (_moment(date) or datetime.now(UTC))).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _moment(value: str | None) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value or "")
-    except (TypeError, ValueError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """`text` with each of `secrets` replaced: a far end may echo the key it refuses."""
+    """`text` with each of `secrets` replaced: an endpoint may echo the key it refuses."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

@@ -1,7 +1,7 @@
 """The delivery policy: what happens to a batch until each record is delivered or set aside.
 
     DELIVERED       done; never sent again, whatever becomes of the other signal
-    RETRY           for ever: 1 s doubling to 60 s, full jitter; never before what the far end
+    RETRY           for ever: 1 s doubling to 60 s, full jitter; never before what the endpoint
                     asked for (Retry-After, RetryInfo), of which at most 300 s are honoured
     UNEXPECTED      slowly (5 s doubling to 60 s), and as REJECTED after 5 tries
     MISCONFIGURED   slowly, for ever: the data is not at fault, so nothing is set aside
@@ -12,9 +12,9 @@
 same request is accepted. If that does not happen, records from all over the request are tried
 alone. Where 20 in a row were refused alone and nothing was accepted since, the endpoint is on
 probation: before each further request there is a slow wait, reported as MISCONFIGURED. What is
-accepted first ends the probation, and suspects that waited with it get a second chance. So a far
-end that refuses everything makes the receiver slow and loud instead of emptying the source into
-the rejected table, and yet nothing can block for ever: once each record of a request has been
+accepted first ends the probation, and suspects that waited with it get a second chance. So an
+endpoint that refuses everything makes the receiver slow and loud instead of emptying the source
+into the rejected table, and yet nothing can block for ever: once each record of a request has been
 refused alone, they are set aside.
 
 Requests for one bad record among n: at most 1 + 2 * ceil(log2(n)); for k bad ones at most
@@ -26,15 +26,14 @@ No sockets, no clock and no randomness of its own live here, nor any knowledge o
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from otel_alloy.otlp.answers import Signal
-from otel_alloy.otlp.outcome import Kind, Outcome, Sender, Stopped
-
-__all__ = ["Delivery", "Envelope", "Rejection", "Report", "Stopped"]
+from otel_alloy.errors import ShutdownRequested
+from otel_alloy.otlp.outcome import Kind, Outcome, Sender
+from otel_alloy.runtime import Runtime
+from otel_alloy.settings.otlp import Signal
 
 _FAST, _SLOW, _LONGEST = 1.0, 5.0, 60.0
 _MOST_ASKED = 300.0
@@ -73,7 +72,7 @@ class Report:
     bytes: int
     """Size of the request; 0 where nothing was sent."""
     seconds: float
-    """How long the far end took."""
+    """How long the endpoint took."""
     attempt: int
     """From 1, for the same bytes (or for this probation)."""
     next_wait: float | None = None
@@ -91,7 +90,7 @@ class SignalState:
 
 @dataclass(slots=True)
 class SignalBatch:
-    """What one call has to bring down a lane."""
+    """What one call has to deliver of one signal, and what became of it."""
 
     items: Mapping[int, bytes]
     envelope: Envelope
@@ -103,8 +102,7 @@ class SignalBatch:
 class Delivery:
     """Delivers batch after batch to the senders of the two signals. One thread at a time.
 
-    `wait(seconds)` sleeps and returns whether shutdown was asked for, and stays True from then
-    on; `random()` is in [0, 1). `report` and `wait` are called from two threads.
+    `report`, and `wait`, `random` and `monotonic` of `runtime`, are called from two threads.
     """
 
     def __init__(
@@ -113,15 +111,13 @@ class Delivery:
         logs: Sender,
         *,
         max_request_bytes: int,
-        wait: Callable[[float], bool],
-        random: Callable[[], float],
+        runtime: Runtime,
         report: Callable[[Report], None],
     ) -> None:
         self._traces = SignalState("traces", traces)
         self._logs = SignalState("logs", logs)
         self._max_request_bytes = max_request_bytes
-        self._wait = wait
-        self._random = random
+        self._runtime = runtime
         self._report = report
 
     def deliver(
@@ -135,28 +131,26 @@ class Delivery:
 
         `spans[i]` and `logs[i]` are the framed records of execution i, None where it has none.
         A request keeps to `max_request_bytes` unless a single record is larger; that is sent
-        alone, for the far end to judge. Returns what was set aside, by index. Raises `Stopped`
-        where shutdown was asked for during a wait: then nothing of the batch is settled.
+        alone, for the endpoint to judge. Returns what was set aside, by index. Raises
+        ShutdownRequested where that came during a wait: then nothing of the batch is settled.
         """
         stop = threading.Event()
-        here = SignalBatch(_present(logs), logs_envelope, stop)
-        there = SignalBatch(_present(spans), traces_envelope, stop)
-        helper = threading.Thread(
-            target=self._run, args=(self._traces, there), name="otlp-traces", daemon=True
-        )
-        if there.items:
-            helper.start()
-        self._run(self._logs, here)
-        if here.error is not None and not isinstance(here.error, Exception):
-            raise here.error  # KeyboardInterrupt and its like do not wait for the other signal.
-        if there.items:
+        of_logs = SignalBatch(_present(logs), logs_envelope, stop)
+        of_spans = SignalBatch(_present(spans), traces_envelope, stop)
+        helper = None
+        if of_spans.items:
+            helper = self._runtime.spawn(lambda: self._run(self._traces, of_spans), "otlp-traces")
+        self._run(self._logs, of_logs)
+        if of_logs.error is not None and not isinstance(of_logs.error, Exception):
+            raise of_logs.error  # KeyboardInterrupt and its like do not wait for the other signal.
+        if helper is not None:
             helper.join()
-        errors = [e for e in (here.error, there.error) if e is not None]
+        errors = [e for e in (of_logs.error, of_spans.error) if e is not None]
         if errors:
-            raise next((e for e in errors if not isinstance(e, Stopped)), errors[0])
+            raise next((e for e in errors if not isinstance(e, ShutdownRequested)), errors[0])
         return {
-            i: _refusal({"traces": there.refused.get(i), "logs": here.refused.get(i)})
-            for i in sorted(here.refused.keys() | there.refused.keys())
+            i: _refusal({"traces": of_spans.refused.get(i), "logs": of_logs.refused.get(i)})
+            for i in sorted(of_logs.refused.keys() | of_spans.refused.keys())
         }
 
     def close(self) -> None:
@@ -164,23 +158,23 @@ class Delivery:
         self._traces.sender.close()
         self._logs.sender.close()
 
-    def _run(self, lane: SignalState, load: SignalBatch) -> None:
+    def _run(self, state: SignalState, batch: SignalBatch) -> None:
         try:
-            for indexes in self._requests(load):
-                load.refused |= self._settle(lane, load, indexes)
+            for indexes in self._requests(batch):
+                batch.refused |= self._settle(state, batch, indexes)
         except BaseException as error:
-            load.error = error
-            load.stop.set()
+            batch.error = error
+            batch.stop.set()
 
-    def _requests(self, load: SignalBatch) -> Iterator[list[int]]:
+    def _requests(self, batch: SignalBatch) -> Iterator[list[int]]:
         """The items cut into requests of at most `max_request_bytes`, in order."""
-        room = self._max_request_bytes - load.envelope.overhead
-        if load.items and sum(map(len, load.items.values())) <= room:
-            yield list(load.items)
+        room = self._max_request_bytes - batch.envelope.overhead
+        if batch.items and sum(map(len, batch.items.values())) <= room:
+            yield list(batch.items)
             return
         cut: list[int] = []
         size = 0
-        for index, item in load.items.items():
+        for index, item in batch.items.items():
             if cut and size + len(item) > room:
                 yield cut
                 cut, size = [], 0
@@ -189,7 +183,7 @@ class Delivery:
         if cut:
             yield cut
 
-    def _settle(self, lane: SignalState, load: SignalBatch, indexes: list[int]) -> dict[int, str]:
+    def _settle(self, state: SignalState, batch: SignalBatch, indexes: list[int]) -> dict[int, str]:
         """Deliver `indexes` or find those that are refused: index -> reason."""
         pending = [indexes]
         refused: dict[int, str] = {}
@@ -197,15 +191,15 @@ class Delivery:
         accepted = False
         probation = 0
         while pending:
-            if lane.refused_in_a_row >= _PROBATION and not accepted:
+            if state.refused_in_a_row >= _PROBATION and not accepted:
                 probation += 1
-                self._on_probation(lane, load, pending, probation)
+                self._on_probation(state, batch, pending, probation)
             # With two suspects and nothing accepted, ask all over the request instead of beside.
             doubtful = len(suspects) > 1 and not accepted
             piece = _from_the_middle(pending) if doubtful else pending.pop()
-            outcome = self._send(lane, load, piece)
+            outcome = self._send(state, batch, piece)
             if outcome.kind is Kind.DELIVERED:
-                lane.refused_in_a_row = 0
+                state.refused_in_a_row = 0
                 if suspects and probation:
                     pending.append(list(suspects))  # Refused by an ailing endpoint: once more.
                 else:
@@ -216,23 +210,23 @@ class Delivery:
                 half = (len(piece) + 1) // 2
                 pending += [piece[half:], piece[:half]]
             else:
-                lane.refused_in_a_row += 1
+                state.refused_in_a_row += 1
                 (refused if accepted else suspects)[piece[0]] = outcome.reason
         return refused | suspects
 
-    def _send(self, lane: SignalState, load: SignalBatch, piece: list[int]) -> Outcome:
+    def _send(self, state: SignalState, batch: SignalBatch, piece: list[int]) -> Outcome:
         """Send `piece`, always the same bytes, until waiting and trying again is pointless."""
-        request = load.envelope.request([load.items[i] for i in piece])
+        request = batch.envelope.request([batch.items[i] for i in piece])
         attempt = unexpected = 0
         while True:
             attempt += 1
-            begin = time.monotonic()
-            outcome = lane.sender.send(request)
-            seconds = time.monotonic() - begin
+            begin = self._runtime.monotonic()
+            outcome = state.sender.send(request)
+            seconds = self._runtime.monotonic() - begin
             unexpected += outcome.kind is Kind.UNEXPECTED
             pause = None
             if outcome.kind is Kind.RETRY:
-                pause = self._random() * _backoff(_FAST, attempt)
+                pause = self._runtime.random() * _backoff(_FAST, attempt)
             elif outcome.kind is Kind.MISCONFIGURED or (
                 outcome.kind is Kind.UNEXPECTED and unexpected < _UNEXPECTED_TRIES
             ):
@@ -240,30 +234,30 @@ class Delivery:
             if pause is not None and outcome.retry_after is not None:
                 pause = max(pause, min(outcome.retry_after, _MOST_ASKED))
             self._report(
-                Report(lane.signal, outcome, len(piece), len(request), seconds, attempt, pause)
+                Report(state.signal, outcome, len(piece), len(request), seconds, attempt, pause)
             )
             if pause is None:
                 return outcome
-            self._pause(load, pause)
+            self._pause(batch, pause)
 
     def _on_probation(
-        self, lane: SignalState, load: SignalBatch, pending: list[list[int]], attempt: int
+        self, state: SignalState, batch: SignalBatch, pending: list[list[int]], attempt: int
     ) -> None:
         pause = self._slowly(attempt)
         outcome = Outcome(
             Kind.MISCONFIGURED,
-            f"the last {lane.refused_in_a_row} records were refused one by one and none accepted: "
+            f"the last {state.refused_in_a_row} records were refused one by one and none accepted: "
             "the endpoint seems to be at fault, not the data; sending slowly",
         )
-        self._report(Report(lane.signal, outcome, sum(map(len, pending)), 0, 0.0, attempt, pause))
-        self._pause(load, pause)
+        self._report(Report(state.signal, outcome, sum(map(len, pending)), 0, 0.0, attempt, pause))
+        self._pause(batch, pause)
 
     def _slowly(self, attempt: int) -> float:
-        return (0.5 + 0.5 * self._random()) * _backoff(_SLOW, attempt)
+        return (0.5 + 0.5 * self._runtime.random()) * _backoff(_SLOW, attempt)
 
-    def _pause(self, load: SignalBatch, seconds: float) -> None:
-        if self._wait(seconds) or load.stop.is_set():
-            raise Stopped("shutdown was asked for")
+    def _pause(self, batch: SignalBatch, seconds: float) -> None:
+        if self._runtime.wait(seconds) or batch.stop.is_set():
+            raise ShutdownRequested
 
 
 def _backoff(first: float, attempt: int) -> float:

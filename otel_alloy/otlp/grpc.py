@@ -17,12 +17,12 @@ from pathlib import Path
 import grpc
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import MAX_ANSWER, Signal, delivered, hide, status_of
+from otel_alloy.otlp.answers import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import OtlpSettings
 
-_METHODS: dict[Signal, str] = {
+_METHODS: dict[str, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
@@ -65,7 +65,10 @@ _HINTS = (
         "certificate_required",
         "set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY",
     ),
-    ("wrong_version_number", "the far end speaks no TLS on this port; write http:// if meant"),
+    (
+        "wrong_version_number",
+        "the endpoint speaks no TLS on this port; write http:// if that is meant",
+    ),
     (
         "failed parsing http/2",
         "this port speaks HTTP/1.1; set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",

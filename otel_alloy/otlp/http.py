@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import gzip
 import ssl
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx
 
+from otel_alloy.durations import retry_after
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import MAX_ANSWER, delivered, hide, retry_after, status_of
+from otel_alloy.otlp.answers import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
+from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import OtlpSettings
 
 _GZIP_LEVEL = 1
@@ -53,8 +54,9 @@ class HttpSender:
     Raises `ConfigurationError` where a certificate or key file cannot be used.
     """
 
-    def __init__(self, settings: OtlpSettings, user_agent: str) -> None:
+    def __init__(self, settings: OtlpSettings, user_agent: str, runtime: Runtime) -> None:
         self._settings = settings
+        self._runtime = runtime
         self._secrets = settings.secrets
         headers = {"user-agent": user_agent, "accept-encoding": "identity"}
         headers |= dict(settings.headers)
@@ -73,7 +75,7 @@ class HttpSender:
         """Send `request` once, within about the timeout of the settings."""
         if self._settings.compression == "gzip":
             request = gzip.compress(request, _GZIP_LEVEL, mtime=0)
-        deadline = time.monotonic() + self._settings.timeout
+        deadline = self._runtime.monotonic() + self._settings.timeout
         with suppressed_instrumentation():
             try:
                 with self._client.stream(
@@ -84,7 +86,7 @@ class HttpSender:
                     content=iter((request,)),
                     headers={"content-length": str(len(request))},
                 ) as response:
-                    body = _bounded(response, deadline)
+                    body = self._bounded(response, deadline)
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 return self._broken(error)
         if response.is_success:
@@ -94,6 +96,17 @@ class HttpSender:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _bounded(self, response: httpx.Response, deadline: float) -> bytes:
+        """The body, at most a chunk beyond `MAX_ANSWER` bytes."""
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                break
+            if self._runtime.monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer trickles")
+        return bytes(body)
 
     def _success(self, response: httpx.Response, body: bytes) -> Outcome:
         kind = _content_type(response)
@@ -120,13 +133,17 @@ class HttpSender:
                 "followed, set OTEL_EXPORTER_OTLP_ENDPOINT to the final address",
             )
         words, delay = self._words(response, body)
-        asked = retry_after(response.headers.get("retry-after"), response.headers.get("date"))
+        asked = retry_after(
+            response.headers.get("retry-after"),
+            date=response.headers.get("date"),
+            now=self._runtime.clock(),
+        )
         kind = _KINDS.get(code, Kind.MISCONFIGURED if 300 <= code < 400 else Kind.UNEXPECTED)
         parts = (f"HTTP {code} {response.reason_phrase}".rstrip(), words, _REMEDIES.get(code))
         return Outcome(kind, ": ".join(p for p in parts if p), delay if asked is None else asked)
 
     def _words(self, response: httpx.Response, body: bytes) -> tuple[str, float | None]:
-        """What the far end says, and the seconds it asks for in google.rpc.RetryInfo."""
+        """What the endpoint says, and the seconds it asks for in google.rpc.RetryInfo."""
         kind = _content_type(response)
         words, delay = status_of(body) if kind in _PROTOBUF else ("", None)
         if not words and (kind == "text/plain" or kind.endswith("json")):
@@ -147,7 +164,7 @@ class HttpSender:
             case httpx.RemoteProtocolError() if words.startswith("illegal "):
                 return Outcome(
                     Kind.MISCONFIGURED,
-                    "the far end does not speak HTTP/1.1: if this is its gRPC port (4317), set "
+                    "the endpoint does not speak HTTP/1.1: if this is its gRPC port (4317), set "
                     "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
                 )
             case httpx.ProxyError() if words.startswith(("401", "403", "407")):
@@ -190,20 +207,8 @@ def _tls_remedy(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority that signed the certificate"
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
-        return "the far end speaks no TLS on this port; write http:// if that is meant"
+        return "the endpoint speaks no TLS on this port; write http:// if that is meant"
     return "check OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
-
-
-def _bounded(response: httpx.Response, deadline: float) -> bytes:
-    """The body, at most a chunk beyond `MAX_ANSWER` bytes."""
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > MAX_ANSWER:
-            break
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the answer trickles")
-    return bytes(body)
 
 
 def _content_type(response: httpx.Response) -> str:

@@ -20,7 +20,7 @@ class Kind(enum.Enum):
     DELIVERED = "delivered"
     """Acknowledged. Never sent again."""
     RETRY = "retry"
-    """The far end or the way to it is busy or broken; the same bytes will pass later."""
+    """The endpoint or the way to it is busy or broken; the same bytes will pass later."""
     UNEXPECTED = "unexpected"
     """An answer that the protocol does not foresee (500): retried slowly, then as `REJECTED`."""
     REJECTED = "rejected"
@@ -29,10 +29,6 @@ class Kind(enum.Enum):
     """The request is too large; fewer records may pass."""
     MISCONFIGURED = "misconfigured"
     """The data is not at fault; a person has to change a setting here or there."""
-
-
-class Stopped(Exception):
-    """Shutdown was asked for while waiting; nothing of the batch counts as settled."""
 
 
 def clean(text: str, limit: int = MAX_REASON) -> str:
@@ -50,9 +46,9 @@ class Outcome:
     reason: str = ""
     """Human words without secrets and control characters, at most `MAX_REASON` characters."""
     retry_after: float | None = None
-    """Seconds the far end asked to wait, as it asked (not capped); None if it did not ask."""
+    """Seconds the endpoint asked to wait, as it asked (not capped); None if it did not ask."""
     rejected: int = 0
-    """Records that the far end refused within an accepted request (OTLP partial success)."""
+    """Records that the endpoint refused within an accepted request (OTLP partial success)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", clean(self.reason))
@@ -62,7 +58,8 @@ class Sender(Protocol):
     """Sends encoded `Export*ServiceRequest`s of one signal. One thread at a time."""
 
     def send(self, request: bytes) -> Outcome:
-        """Send `request` once. Never raises for a fault of the far end or of the network."""
+        """Send `request` once. Never raises for a fault of the endpoint, of the network or of the
+        records."""
         ...
 
     def close(self) -> None:

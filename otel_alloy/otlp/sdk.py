@@ -1,58 +1,162 @@
-"""The SDK's own exporters, for what the receiver tells of itself (metrics, own traces).
+"""Any exporter that is installed for the SDK, as a `Sender`.
 
-Executions never go this way: these exporters tell success from failure and nothing more. They are
-set up from the same `OTEL_*` variables as the senders, and each is imported where it is asked for.
+It is given SDK objects made from the very bytes that OTLP would carry, so there is one mapping.
+
+**Whose fault is a failure?** Bytes that cannot be made into SDK objects are a record's: rejected.
+An exporter that says FAILURE tells no reason, and one that raises may have lost its connection:
+retried for ever, and nothing is set aside. One that raises what a mistake in handling the data
+raises (TypeError, ValueError and the like) is asked a few times more, for it may also have failed
+to read an answer, and then the record is at fault. No words of an exporter's exception are passed
+on: they may hold what its settings hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from otel_alloy.otlp.answers import Signal
-from otel_alloy.settings.otlp import otlp_settings
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
-_OTLP: dict[str, tuple[str, str]] = {
-    "traces": ("trace_exporter", "OTLPSpanExporter"),
-    "metrics": ("metric_exporter", "OTLPMetricExporter"),
-}
+from otel_alloy.otlp.any_value import attributes, python_value
+from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.quiet import suppressed_instrumentation
+from otel_alloy.settings.otlp import Signal
+
+_OF_THE_DATA = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+)
 
 
-def sdk_exporter(
-    name: str, signal: Literal["traces", "metrics"], environment: Mapping[str, str]
-) -> Any:
-    """The SDK's exporter `name` of a signal ("otlp", or one that is installed)."""
-    if name != "otlp":
-        (entry,) = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))[:1]
-        return entry.load()()
-    module, exporter = _OTLP[signal]
-    settings, _ = otlp_settings(environment, cast(Signal, signal))
-    gzip = settings.compression == "gzip"
-    if settings.protocol == "grpc":
-        import grpc
+class SdkSender:
+    """Sends through `exporter`, a SpanExporter or LogRecordExporter; `name`: what it is called."""
 
-        from otel_alloy.otlp.grpc import credentials
-
-        over_grpc = import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
-        return getattr(over_grpc, exporter)(
-            settings.endpoint,
-            settings.insecure,
-            None if settings.insecure else credentials(settings),
-            settings.headers,
-            settings.timeout,
-            grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
+    def __init__(self, signal: Signal, name: str, exporter: Any) -> None:
+        self._name = name
+        self._exporter = exporter
+        self._read: Callable[[bytes], Sequence[Any]] = spans if signal == "traces" else log_records
+        self._success = (
+            SpanExportResult.SUCCESS if signal == "traces" else LogRecordExportResult.SUCCESS
         )
-    from opentelemetry.exporter.otlp.proto.http import Compression
 
-    over_http = import_module(f"opentelemetry.exporter.otlp.proto.http.{module}")
-    return getattr(over_http, exporter)(
-        settings.endpoint,
-        settings.certificate,
-        settings.client_key,
-        settings.client_certificate,
-        dict(settings.headers),
-        settings.timeout,
-        Compression.Gzip if gzip else Compression.NoCompression,
+    def send(self, request: bytes) -> Outcome:
+        """Exports the records of `request` once."""
+        try:
+            items = self._read(request)
+        except Exception as error:
+            kind = type(error).__name__
+            words = f"cannot be converted for the exporter {self._name} ({kind})"
+            return Outcome(Kind.REJECTED, words)
+        if not items:
+            return Outcome(Kind.DELIVERED)
+        with suppressed_instrumentation():
+            try:
+                result = self._exporter.export(items)
+            except Exception as error:
+                of_the_data = isinstance(error, _OF_THE_DATA) and not isinstance(error, OSError)
+                return Outcome(
+                    Kind.UNEXPECTED if of_the_data else Kind.RETRY,
+                    f"the exporter {self._name} failed with {type(error).__name__}",
+                )
+        if result is self._success:
+            return Outcome(Kind.DELIVERED)
+        return Outcome(Kind.RETRY, f"the exporter {self._name} says that it failed, not why")
+
+    def close(self) -> None:
+        """Shuts the exporter down."""
+        self._exporter.shutdown()
+
+
+def spans(request: bytes) -> list[ReadableSpan]:
+    """The spans of a serialized ExportTraceServiceRequest."""
+    return [
+        _span(span, _resource(outer.resource), _scope(inner.scope))
+        for outer in ExportTraceServiceRequest.FromString(request).resource_spans
+        for inner in outer.scope_spans
+        for span in inner.spans
+    ]
+
+
+def log_records(request: bytes) -> list[ReadableLogRecord]:
+    """The log records of a serialized ExportLogsServiceRequest."""
+    return [
+        ReadableLogRecord(_log(record), _resource(outer.resource), _scope(inner.scope))
+        for outer in ExportLogsServiceRequest.FromString(request).resource_logs
+        for inner in outer.scope_logs
+        for record in inner.log_records
+    ]
+
+
+def _span(message: Any, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
+    parent = None
+    if message.parent_span_id:
+        parent = _context(message.trace_id, message.parent_span_id, is_remote=True)
+    return ReadableSpan(
+        name=message.name,
+        context=_context(message.trace_id, message.span_id),
+        parent=parent,
+        resource=resource,
+        attributes=attributes(message.attributes),
+        links=[
+            Link(_context(m.trace_id, m.span_id, is_remote=True), attributes(m.attributes))
+            for m in message.links
+        ],
+        kind=SpanKind.SERVER,
+        status=Status(StatusCode.ERROR if message.status.code == 2 else StatusCode.UNSET),
+        start_time=message.start_time_unix_nano,
+        end_time=message.end_time_unix_nano,
+        instrumentation_scope=scope,
     )
+
+
+def _log(message: Any) -> LogRecord:
+    context = _context(message.trace_id, message.span_id)
+    return LogRecord(
+        timestamp=message.time_unix_nano,
+        observed_timestamp=message.observed_time_unix_nano,
+        context=set_span_in_context(NonRecordingSpan(context)),
+        severity_number=SeverityNumber(message.severity_number),
+        severity_text=message.severity_text,
+        body=python_value(message.body),
+        attributes=attributes(message.attributes),
+        event_name=message.event_name,
+    )
+
+
+def _context(trace_id: bytes, span_id: bytes, *, is_remote: bool = False) -> SpanContext:
+    return SpanContext(
+        int.from_bytes(trace_id), int.from_bytes(span_id), is_remote, TraceFlags(TraceFlags.SAMPLED)
+    )
+
+
+def _resource(message: ResourceMessage) -> Resource:
+    return Resource(attributes(message.attributes))
+
+
+def _scope(message: ScopeMessage) -> InstrumentationScope:
+    return InstrumentationScope(message.name, message.version)

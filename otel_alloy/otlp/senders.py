@@ -1,105 +1,110 @@
-"""From settings to senders: the one place that chooses a transport.
+"""From settings to senders and exporters: the one place that chooses a transport.
 
-Only construction lives here. grpcio and httpx are imported when they are used, not before.
+Only construction lives here. grpcio, httpx and the SDK are imported when they are used, not
+before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import cast
+from typing import Any
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.outcome import Sender
-from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
+from otel_alloy.runtime import Runtime
+from otel_alloy.settings.otlp import Exporter, OtlpExporters, OtlpSettings, mistakes_of
 
-_PULLED = frozenset(("prometheus",))  # registered as exporter, but is a reader with a server
-SIGNALS: tuple[Signal, ...] = ("traces", "logs")
-VARIABLES: dict[Signal, str] = {"traces": "OTEL_TRACES_EXPORTER", "logs": "OTEL_LOGS_EXPORTER"}
+_SDK_OTLP = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+}
 
 
-def sender(settings: OtlpSettings, user_agent: str) -> Sender:
-    """The sender for `settings`; it connects when it first sends, not here.
+def open_senders(
+    exporters: OtlpExporters, user_agent: str, runtime: Runtime
+) -> tuple[Sender, Sender]:
+    """The senders for the traces and for the logs of executions; they connect when they first
+    send, not here.
 
-    Raises `ConfigurationError` where a certificate or key file cannot be used.
+    Raises `ConfigurationError` with all mistakes of both signals, each once, and where a
+    certificate or key file cannot be used.
     """
-    if settings.protocol == "grpc":
-        from otel_alloy.otlp.grpc import GrpcSender
-
-        return GrpcSender(settings, user_agent)
-    from otel_alloy.otlp.http import HttpSender
-
-    return HttpSender(settings, user_agent)
-
-
-def open_senders(environment: Mapping[str, str], user_agent: str) -> tuple[Sender, Sender]:
-    """The senders for traces and for logs, from `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_EXPORTER`
-    and `OTEL_LOGS_EXPORTER` in `environment`.
-
-    Raises `ConfigurationError` with all mistakes of both signals, each named once.
-    """
-    if mistakes := sender_mistakes(environment):
+    if mistakes := mistakes_of(exporters.executions):
         raise ConfigurationError(mistakes)
-    first = _open(environment, "traces", user_agent)
+    first = _sender(exporters.traces, user_agent, runtime)
     try:
-        return first, _open(environment, "logs", user_agent)
+        return first, _sender(exporters.logs, user_agent, runtime)
     except BaseException:
         first.close()
         raise
 
 
-def sender_mistakes(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with the variables that choose and set up the senders; connects to nothing."""
-    mistakes = []
-    for signal in SIGNALS:
-        name = exporter_name(environment, signal)
-        if name == "otlp":
-            mistakes += otlp_settings(environment, signal)[1]
-            continue
-        known = {e.name for e in entry_points(group=f"opentelemetry_{signal}_exporter")}
-        if name not in known:
-            mistakes.append(
-                f"{VARIABLES[signal]} is {name!r}: write otlp (default) or the name of one "
-                f"installed exporter; installed are {', '.join(sorted(known))}."
-            )
-    return list(dict.fromkeys(mistakes))
+def sdk_exporters(*exporters: Exporter) -> list[Any]:
+    """The SDK's exporters, for what the receiver tells of itself (metrics, own traces).
+
+    Executions never go to the SDK's own OTLP exporters: those tell success from failure and nothing
+    more. They are set up from the same settings as the senders. Raises `ConfigurationError`.
+    """
+    if mistakes := mistakes_of(exporters):
+        raise ConfigurationError(mistakes)
+    return [_sdk_otlp(one.settings) if one.name == "otlp" else _installed(one) for one in exporters]
 
 
-def exporter_name(environment: Mapping[str, str], signal: Signal) -> str:
-    """The exporter that the environment chooses for a signal; "otlp" is the default."""
-    return environment.get(VARIABLES[signal], "").strip() or "otlp"
+def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender:
+    if exporter.name != "otlp":
+        from otel_alloy.otlp.sdk import SdkSender
+
+        return SdkSender(exporter.signal, exporter.name, _installed(exporter))
+    if exporter.settings.protocol == "grpc":
+        from otel_alloy.otlp.grpc import GrpcSender
+
+        return GrpcSender(exporter.settings, user_agent)
+    from otel_alloy.otlp.http import HttpSender
+
+    return HttpSender(exporter.settings, user_agent, runtime)
 
 
-def metrics_exporters(environment: Mapping[str, str]) -> list[str]:
-    """What OTEL_METRICS_EXPORTER names; nothing unless set, or with OTEL_SDK_DISABLED."""
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return []
-    names = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
-    return [name for name in dict.fromkeys(names) if name not in ("", "none")]
+def _installed(exporter: Exporter) -> Any:
+    group = f"opentelemetry_{exporter.signal}_exporter"
+    try:
+        (entry,) = list(entry_points(group=group, name=exporter.name))[:1]
+        return entry.load()()
+    except Exception as error:  # whatever the exporter's own code makes of its settings
+        raise ConfigurationError(
+            [
+                f"{exporter.variable}: the exporter {exporter.name!r} cannot be started "
+                f"({type(error).__name__}): check its own settings, or choose otlp."
+            ]
+        ) from error
 
 
-def metrics_mistakes(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with the variables of our own metrics; connects to nothing."""
-    mistakes = []
-    for name in metrics_exporters(environment):
-        if name == "otlp":
-            mistakes += otlp_settings(environment, cast(Signal, "metrics"))[1]
-            continue
-        entries = entry_points(group="opentelemetry_metrics_exporter")
-        known = {"none", *(e.name for e in entries if e.name not in _PULLED)}
-        if name not in known:
-            mistakes.append(
-                f"OTEL_METRICS_EXPORTER is {name!r}: write none (default), otlp, or the name of an "
-                f"installed exporter; installed are {', '.join(sorted(known))}."
-            )
-    return mistakes
+def _sdk_otlp(settings: OtlpSettings) -> Any:
+    module, exporter = _SDK_OTLP[settings.signal]
+    gzip = settings.compression == "gzip"
+    if settings.protocol == "grpc":
+        import grpc
 
+        from otel_alloy.otlp.grpc import credentials
 
-def _open(environment: Mapping[str, str], signal: Signal, user_agent: str) -> Sender:
-    name = exporter_name(environment, signal)
-    if name != "otlp":
-        from otel_alloy.otlp.installed import InstalledSender
+        over_grpc = import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
+        return getattr(over_grpc, exporter)(
+            settings.endpoint,
+            settings.insecure,
+            None if settings.insecure else credentials(settings),
+            settings.headers,
+            settings.timeout,
+            grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
+        )
+    from opentelemetry.exporter.otlp.proto.http import Compression
 
-        return InstalledSender(signal, name)
-    return sender(otlp_settings(environment, signal)[0], user_agent)
+    over_http = import_module(f"opentelemetry.exporter.otlp.proto.http.{module}")
+    return getattr(over_http, exporter)(
+        settings.endpoint,
+        settings.certificate,
+        settings.client_key,
+        settings.client_certificate,
+        dict(settings.headers),
+        settings.timeout,
+        Compression.Gzip if gzip else Compression.NoCompression,
+    )

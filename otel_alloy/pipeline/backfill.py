@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from otel_alloy.alloy.reader import Filter, Window
+from otel_alloy.alloy.cursor import Filter, Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text
@@ -57,7 +57,7 @@ from otel_alloy.pipeline.slice_worker import (
     work_function,
 )
 from otel_alloy.pipeline.worker_process import call
-from otel_alloy.runtime import Runtime, Task, system_runtime
+from otel_alloy.runtime import Task, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
@@ -351,10 +351,7 @@ class Backfill:
             raise
         failures: list[BaseException] = []
         if processes == 1:
-            work = [
-                work_function(worker, shared, self._runtime, failures)
-                for worker in workers
-            ]
+            work = [work_function(worker, shared, self._runtime, failures) for worker in workers]
         else:
             first.close()
             work = [

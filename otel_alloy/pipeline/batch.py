@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from otel_alloy.alloy.cursor import Reading, UnorderedApi, Window
 from otel_alloy.alloy.models import BadRecord, Record
-from otel_alloy.alloy.reader import Reading, UnorderedApi, Window
 from otel_alloy.checkpoint.store import HasText, Settlement
 from otel_alloy.mapping.convert import Execution
 from otel_alloy.runtime import Runtime

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-from otel_alloy.alloy.source import Requested, RequestRetried
+from otel_alloy.alloy.events import Requested, RequestRetried
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from otel_alloy.alloy.client import AlloyClient
+from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Reading
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
 from otel_alloy.checkpoint.store import Settlement, State
@@ -39,6 +39,7 @@ def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
     return AlloyClient(
         source.endpoint,
         source.api_key.get_secret_value(),
+        runtime,
         api_version=source.api_version,
         timeout=source.timeout,
         max_response_bytes=source.max_response_bytes,
@@ -57,19 +58,22 @@ def open_source(
     observe: Callable[[object], None],
     budget: RequestBudget | None = None,
     client: Client | None = None,
+    retry: bool = True,
 ) -> AlloySource:
-    """The source, ready to be read. `budget`: where it is shared with others."""
+    """The source, ready to be read. `budget`: where it is shared with others. `retry`: whether a
+    request that fails is sent again."""
     return AlloySource(
         source.name,
         client or open_client(source, runtime),
         base_query(source),
-        budget or RequestBudget(source.requests_per_minute, runtime.monotonic),
+        budget or RequestBudget(source.requests_per_minute, runtime),
         runtime,
         observe,
+        retry=retry,
     )
 
 
-def open_converter(settings: Settings) -> Converter:
+def open_converter(settings: Settings, runtime: Runtime) -> Converter:
     """The converter that the settings ask for. Raises ConfigurationError where its hook cannot be
     loaded."""
     return Converter(
@@ -78,7 +82,7 @@ def open_converter(settings: Settings) -> Converter:
         full_name=settings.privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
-        attach=open_hook(settings.hook),
+        attach=open_hook(settings.hook, runtime.monotonic),
     )
 
 
@@ -89,7 +93,7 @@ def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
 
 def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender, Sender]:
     """The senders of traces and logs. Raises ConfigurationError."""
-    return open_senders(settings.otlp, USER_AGENT)
+    return open_senders(settings.otlp, USER_AGENT, runtime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class Factory:
         log: SourceLog,
     ) -> BatchProcessor:
         """What settles the batches of a source."""
-        converter = open_converter(self.settings)
+        converter = open_converter(self.settings, self.runtime)
         return BatchProcessor(
             source,
             converter,

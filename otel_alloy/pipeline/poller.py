@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.models import TERMINAL
-from otel_alloy.alloy.reader import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.retention import find_gap
 from otel_alloy.checkpoint.store import SourceStore
 from otel_alloy.log_throttle import LogThrottle
@@ -48,6 +48,7 @@ class Poller:
         self.tracker = factory.tracker(source, store.load(source.name, source.fingerprint))
         self._grew_at = self._runtime.monotonic()
         self._final = False
+        self._log.exporters(factory.settings.otlp)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -130,7 +131,9 @@ class Poller:
 
     def _look_for_gap(self) -> None:
         """Says so where Alloy has removed records before they were read."""
-        gap = find_gap(self._source, self.tracker.state, self._source.now())
+        gap = find_gap(
+            self._source.oldest_beyond, self.tracker.state.read_up_to, self._source.now()
+        )
         if gap is not None:
             self._log.say(logging.ERROR, gap.sentence())
             self._observe(GapFound(self._source.name, gap.after, gap.oldest))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from otel_alloy.alloy.reader import Reading
+from otel_alloy.alloy.cursor import Reading
 from otel_alloy.runtime import Runtime
 
 _PAGES_AHEAD = 2

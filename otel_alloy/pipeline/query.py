@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
+from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
-from otel_alloy.alloy.reader import Filter, UnorderedApi, Window, window_start
-from otel_alloy.alloy.source import RequestRetried
 from otel_alloy.checkpoint.store import State
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.convert import Role, Unconvertible
@@ -43,7 +43,7 @@ class Wanted:
             return False
         if self.workflow is None or self.workflow == one.workflow_id:
             return True
-        return self.workflow.casefold() in (one.workflow or "").casefold()
+        return self.workflow.casefold() in one.workflow.casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ExecutionQuery:
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
         self._source = open_source(source, runtime, observe)
-        self._converter = open_converter(settings)
+        self._converter = open_converter(settings, runtime)
         self._tracker = ExecutionTracker(
             source.name,
             State(),

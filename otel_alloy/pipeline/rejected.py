@@ -35,7 +35,7 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
     """Sends the rejected records `numbers` (none: all) again; waits like `run` for an endpoint that
     does not answer, until the end is asked for. Raises ShutdownRequested then."""
     done = Retried([], {})
-    convert = open_converter(factory.settings)
+    convert = open_converter(factory.settings, factory.runtime)
     delivery = factory.delivery(lambda report: None)
     groups: dict[str, tuple[Resource, list[RejectedRecord]]] = {}
     for record in store.rejected(numbers):

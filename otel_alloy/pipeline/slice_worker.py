@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.reader import Filter, UnorderedApi, Window
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled
@@ -47,7 +47,7 @@ class Shared:
         self.source = source
         self.workers = workers
         self.slices = slices
-        self.budget = RequestBudget(source.requests_per_minute, runtime.monotonic)
+        self.budget = RequestBudget(source.requests_per_minute, runtime)
         self.throttle = LogThrottle(runtime.monotonic)
         self._lock = threading.Lock()
         self._beside_run = False
@@ -119,6 +119,7 @@ class SliceWorker:
 
     def probe(self) -> int:
         """Finds out what the API makes of filters, and how many records it gives at once."""
+        self._log.exporters(self._factory.settings.otlp)
         page = self.source.probe()
         if not self.source.newest_first:
             # Nothing is there yet. An API that sorts as it likes passes the first probe.

@@ -15,6 +15,7 @@ from otel_alloy.pipeline.events import (
     Requested,
     RequestRetried,
 )
+from otel_alloy.settings.otlp import OtlpExporters
 
 log = logging.getLogger("otel_alloy")
 
@@ -48,7 +49,7 @@ class SourceLog:
 
     def complain(self, topic: str, words: str) -> None:
         """A warning; repetitions on one topic become one line."""
-        more = self._throttle(topic)
+        more = self._throttle.admit(topic)
         if more is not None:
             self.say(logging.WARNING, words + more)
 
@@ -59,6 +60,17 @@ class SourceLog:
             f"this API does not page by createdAt ({why}); reading newest first, which costs more "
             "requests after a pause",
         )
+
+    def exporters(self, exporters: OtlpExporters) -> None:
+        """That an exporter of the SDK is chosen, and what that costs."""
+        for exporter in exporters.executions:
+            if exporter.name != "otlp":
+                self.say(
+                    logging.WARNING,
+                    f"{exporter.signal} go to the exporter {exporter.name!r}, which tells success "
+                    "or failure only: no bad record can be found and set aside, and what it counts "
+                    "as success is final",
+                )
 
     def _export(self, event: ExportAttempted) -> None:
         report = event.report

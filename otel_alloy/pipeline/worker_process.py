@@ -41,9 +41,7 @@ class _Ended:
     error: BaseException | None
 
 
-def call(
-    function: Call, argument: Any, stopping: Callable[[], bool], observe: Observe
-) -> None:
+def call(function: Call, argument: Any, stopping: Callable[[], bool], observe: Observe) -> None:
     """Calls `function(argument, stop, observe)` in a new process and waits for its end. Raises what
     it raised, or AlloyReceiverError where the process ended without a word."""
     mine, theirs = Pipe()
@@ -78,8 +76,8 @@ def call(
     code = child.wait()
     if ended is None and not asked:
         raise AlloyReceiverError(
-            f"a worker's process ended by itself (exit code {code}); the same command goes on from "
-            "what is settled"
+            f"a worker's process ended by itself (exit code {code})",
+            "the same command goes on from what is settled",
         )
     if ended is not None and ended.error is not None:
         raise ended.error

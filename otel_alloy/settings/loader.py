@@ -17,9 +17,9 @@ import yaml
 from pydantic import ValidationError
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.senders import metrics_mistakes, sender_mistakes
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
 from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.otlp import otlp_exporters
 
 _ALIASES = {"ALLOY_API_KEY": "api_key", "ALLOY_ENDPOINT": "endpoint"}
 _PRIVACY_VARIABLES = {
@@ -79,10 +79,10 @@ def load_settings(
     settings = None
     try:
         settings = Settings.model_validate(values)
+        mistakes += settings.otlp.mistakes
     except ValidationError as error:
         mistakes += _tell(error, origin, path)
-    mistakes += sender_mistakes(values["environment"])
-    mistakes += metrics_mistakes(values["environment"])
+        mistakes += otlp_exporters(values["environment"]).mistakes
     if mistakes or settings is None:
         raise ConfigurationError(list(dict.fromkeys(mistakes)))
     return settings

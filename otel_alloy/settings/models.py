@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import date
+from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ from pydantic import (
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.durations import parse_duration
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+from otel_alloy.settings.otlp import OtlpExporters, otlp_exporters
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
 
@@ -130,7 +132,8 @@ class Settings(_Model):
     `Settings(api_key=…, endpoint=…)`. Raises pydantic's ValidationError; `load_settings` turns
     that into ConfigurationError with the names that people wrote.
 
-    `environment`: the `OTEL_*` variables; OpenTelemetry's own ones work as it specifies.
+    `environment`: the `OTEL_*` variables, by default those of the process. OpenTelemetry's own
+    ones work as it specifies; nobody but `otlp`, `value_limit` and `resource` reads them.
     """
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
@@ -230,6 +233,20 @@ class Settings(_Model):
         if hashed and not self.privacy_key.get_secret_value():
             raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
         return self
+
+    @cached_property
+    def otlp(self) -> OtlpExporters:
+        """Where everything goes, mistakes included."""
+        return otlp_exporters(self.environment)
+
+    @property
+    def value_limit(self) -> int:
+        """Characters kept of a text value: OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT where it is a number
+        of at least 16, else `attribute_value_length_limit`."""
+        limit = self.environment.get("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "").strip()
+        if re.fullmatch(r"[0-9]{2,18}", limit) and int(limit) >= 16:
+            return int(limit)
+        return self.attribute_value_length_limit
 
     def resource(self, source: SourceSettings) -> dict[str, str | bool | int | float]:
         """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, over it

@@ -1,16 +1,17 @@
-"""OTEL_EXPORTER_OTLP_* of the OpenTelemetry specification -> `OtlpSettings`. Pure.
+"""OpenTelemetry's own variables, parsed once into values: which exporter each signal goes to, and
+how (`OtlpExporters`).
 
-Every variable exists in a general form and in one per signal (`OTEL_EXPORTER_OTLP_TRACES_*`,
-`OTEL_EXPORTER_OTLP_LOGS_*`), which wins; an empty value counts as unset. Source:
+Every OTEL_EXPORTER_OTLP_* variable exists in a general form and in one per signal
+(`OTEL_EXPORTER_OTLP_TRACES_*` and so on), which wins; an empty value counts as unset. Source:
 opentelemetry-specification v1.60.0, specification/protocol/exporter.md.
 
 TIMEOUT: the specification counts milliseconds, opentelemetry-python (1.45, issue 4044) seconds.
 Both keep their meaning here: from 1,000 on a value is milliseconds (nobody waits a quarter of an
-hour for one request), below that seconds, fractions allowed. 0 (no limit) is refused: a far end
+hour for one request), below that seconds, fractions allowed. 0 (no limit) is refused: an endpoint
 that never answers would stop the receiver for good.
 
-Nothing here opens a connection or reads the environment; the only I/O is to look whether the
-certificate files can be read.
+Nothing here opens a connection or reads the process's environment. The only I/O is to look whether
+the certificate files can be read, and which exporters are installed.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from otel_alloy.otlp.answers import Signal
+Signal = Literal["traces", "logs", "metrics"]
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _TIMEOUT = 10.0
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _GRPC_KEY = re.compile(r"[0-9a-z_.\-]+")
+_PULLED = frozenset(("prometheus",))  # registered as an exporter, but is a reader with a server
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ class OtlpSettings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown: header values, whole and without their scheme ("Bearer")."""
+        """What must not be shown: header values, whole and without their scheme ("Bearer"), and
+        the query of the endpoint."""
         values = {v for _, v in self.headers} | {v.split()[-1] for _, v in self.headers if v}
+        values.add(self.endpoint.partition("?")[2])
         return tuple(sorted((v for v in values if len(v) > 3), key=len, reverse=True))
 
     def __repr__(self) -> str:
@@ -69,6 +74,109 @@ class OtlpSettings:
             f"timeout={self.timeout}, compression={self.compression}, "
             f"certificate={self.certificate!r}, client_certificate={self.client_certificate!r})"
         )
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Where a signal goes."""
+
+    settings: OtlpSettings
+    """Counts where `name` is "otlp"."""
+    name: str = "otlp"
+    """Or the name of an exporter that is installed for the SDK, an entry point of the group
+    `opentelemetry_<signal>_exporter`."""
+    mistakes: tuple[str, ...] = ()
+    """What is wrong with the variables, each with its remedy; with any it is not to be used."""
+
+    @property
+    def signal(self) -> Signal:
+        """What it exports."""
+        return self.settings.signal
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that names it."""
+        return f"OTEL_{self.signal.upper()}_EXPORTER"
+
+
+@dataclass(frozen=True)
+class OtlpExporters:
+    """Where everything goes: traces and logs of executions, and the receiver's own metrics."""
+
+    traces: Exporter
+    logs: Exporter
+    metrics: tuple[Exporter, ...]
+    """What OTEL_METRICS_EXPORTER names; none unless set, and none with `sdk_disabled`."""
+    metric_interval: float
+    """Milliseconds between two exports of metrics (OTEL_METRIC_EXPORT_INTERVAL)."""
+    metric_timeout: float
+    """Milliseconds that one of them may take (OTEL_METRIC_EXPORT_TIMEOUT)."""
+    sdk_disabled: bool
+    """OTEL_SDK_DISABLED: no metrics and no traces of the receiver itself."""
+
+    @property
+    def executions(self) -> tuple[Exporter, Exporter]:
+        """The two that take executions: traces, then logs."""
+        return self.traces, self.logs
+
+    @property
+    def mistakes(self) -> list[str]:
+        """All mistakes of all signals, each once."""
+        return mistakes_of((*self.executions, *self.metrics))
+
+    @property
+    def secrets(self) -> set[str]:
+        """What must not be shown of any exporter's settings."""
+        return {s for e in (*self.executions, *self.metrics) for s in e.settings.secrets}
+
+
+def mistakes_of(exporters: Iterable[Exporter]) -> list[str]:
+    """The mistakes of `exporters`, each once: a general variable counts for several signals."""
+    return list(dict.fromkeys(mistake for one in exporters for mistake in one.mistakes))
+
+
+def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
+    """What the `OTEL_*` variables in `environment` ask for, mistakes included.
+
+    A number that cannot be understood counts as unset, as the specification asks.
+    """
+    disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    metrics = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
+    named = [] if disabled else [n for n in dict.fromkeys(metrics) if n not in ("", "none")]
+    return OtlpExporters(
+        traces=_exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", "")),
+        logs=_exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", "")),
+        metrics=tuple(_exporter(environment, "metrics", name) for name in named),
+        metric_interval=_milliseconds(environment, "OTEL_METRIC_EXPORT_INTERVAL", 60_000),
+        metric_timeout=_milliseconds(environment, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
+        sdk_disabled=disabled,
+    )
+
+
+def _exporter(environment: Mapping[str, str], signal: Signal, name: str) -> Exporter:
+    settings, mistakes = otlp_settings(environment, signal)
+    name = name.strip() or "otlp"
+    exporter = Exporter(settings, name)
+    if name == "otlp":
+        return replace(exporter, mistakes=tuple(mistakes))
+    installed = {e.name for e in entry_points(group=f"opentelemetry_{signal}_exporter")}
+    choice = "otlp (default) or the name of one installed exporter"
+    if signal == "metrics":
+        installed = installed - _PULLED | {"none"}
+        choice = "none (default), otlp, or the name of an installed exporter"
+    if name in installed:
+        return exporter
+    known = ", ".join(sorted(installed))
+    words = f"{exporter.variable} is {name!r}: write {choice}; installed are {known}."
+    return replace(exporter, mistakes=(words,))
+
+
+def _milliseconds(environment: Mapping[str, str], variable: str, default: float) -> float:
+    try:
+        value = float(environment.get(variable, ""))
+    except ValueError:
+        return default
+    return value if 0 < value < math.inf else default
 
 
 def otlp_settings(environment: Mapping[str, str], signal: Signal) -> tuple[OtlpSettings, list[str]]:

@@ -12,23 +12,24 @@ import gzip
 import socket
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_alloy.http_server import Handler, Server
+from otel_alloy.otlp.any_value import attributes as attributes  # how people and tests read an Item
 
 if TYPE_CHECKING:
     from grpc import Server as GrpcServer
@@ -230,22 +231,6 @@ class OtlpEndpoint:
                 self.requests.append(received)
             self._changed.notify_all()
         return answer
-
-
-def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
-    """The attributes of a span, log record or resource as Python values."""
-    return {pair.key: _plain(pair.value) for pair in pairs}
-
-
-def _plain(value: AnyValue) -> Any:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return None
-    if kind == "array_value":
-        return [_plain(one) for one in value.array_value.values]
-    if kind == "kvlist_value":
-        return attributes(value.kvlist_value.values)
-    return getattr(value, kind)
 
 
 def _response(answer: Answer) -> bytes:

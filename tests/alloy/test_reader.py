@@ -15,12 +15,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from otel_alloy.alloy.clock import ServerClock
+from otel_alloy.alloy.cursor import Filter, Reading, UnorderedApi, Window, window_start
 from otel_alloy.alloy.models import Page, Record, read_page
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Filter, Reader, Reading, UnorderedApi, Window, window_start
+from otel_alloy.alloy.reader import Reader
 from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
 from otel_alloy.errors import RequestRefused
 from otel_alloy.testing.simulator import Config, LogStore, iso
+
+from .virtual import VirtualTime
 
 T0 = 1_745_948_650_000
 NOW = T0 + 3_600_000
@@ -37,9 +40,9 @@ class Log:
         self.before_request: Callable[[int], None] = lambda number: None
         for index, moment in enumerate(created):
             self.add(f"r{index}", moment)
-        self.fetch = RetryingFetch(
-            self._fetch, RequestBudget(0, lambda: 0.0), lambda s: False, lambda: 0.0, lambda e: None
-        )
+        runtime = VirtualTime().runtime
+        budget = RequestBudget(0, runtime)
+        self.fetch = RetryingFetch("log", self._fetch, budget, runtime, lambda event: None)
 
     def add(self, identity: str, moment: int, visible: int | None = None) -> None:
         record = {"_id": identity, "message": "executionFinished", "createdAt": iso(moment)}
@@ -148,7 +151,7 @@ def test_every_record_of_the_window_is_read(
     window = Window(T0 + start, T0 + start + length)
     log = Log(created, **way.knobs)
     reader = log.reader(way.page_size)
-    if reader.filter is Filter.UNKNOWN:
+    if reader.api.filter is Filter.UNKNOWN:
         reader.probe()
     readings = read(reader, window)
     assert identities(readings) == expected(created, window)
@@ -296,7 +299,7 @@ def test_late_records_within_the_overlap_are_found(
     for pause in [*pauses, 600, 600]:
         begun = log.now
         start = max(1, window_start(high, overlap, final))
-        if reader.filter is Filter.UNKNOWN:
+        if reader.api.filter is Filter.UNKNOWN:
             reader.probe()
         readings = read(reader, Window(start, max(log.now, start + 1)))
         found |= identities(readings)
@@ -306,7 +309,7 @@ def test_late_records_within_the_overlap_are_found(
         final = begun - grew > overlap
         log.now += pause
     assert found == {f"r{index}" for index in range(len(created))}
-    assert reader.ordered, "an API that sorts is not accused of the opposite"
+    assert reader.api.ordered, "an API that sorts is not accused of the opposite"
 
 
 def test_when_nothing_can_come_any_more_the_overlap_ends() -> None:
@@ -338,9 +341,9 @@ def test_the_probe_finds_out(created: list[int], knobs: dict[str, Any], verdict:
     log = Log([T0 + moment for moment in created], **knobs)
     reader = log.reader(100)
     assert reader.probe().received == len(created)
-    assert reader.filter is verdict
+    assert reader.api.filter is verdict
     assert len(log.queries) == (2 if created else 1)
-    assert reader.newest_first == (verdict in (Filter.IGNORED, Filter.MATCHES_NOTHING))
+    assert reader.api.newest_first == (verdict in (Filter.IGNORED, Filter.MATCHES_NOTHING))
 
 
 def test_ignored_filters_show_themselves_without_a_probe() -> None:
@@ -348,9 +351,9 @@ def test_ignored_filters_show_themselves_without_a_probe() -> None:
     reading, and the window is read newest first."""
     log = Log([T0 + n for n in range(30)], created_at_filter="ignored")
     reader = log.reader(10)
-    with pytest.raises(UnorderedApi) as caught:
+    with pytest.raises(UnorderedApi, match="ignored"):
         list(reader.read(Window(T0 + 20, NOW)))
-    assert caught.value.verdict is Filter.IGNORED and reader.newest_first
+    assert reader.api.filter is Filter.IGNORED and reader.api.newest_first
     assert identities(read(reader, Window(T0 + 20, NOW))) == {f"r{n}" for n in range(20, 30)}
 
 
@@ -460,7 +463,7 @@ def test_asking_for_one_execution() -> None:
         reader = log.reader(10)
         records: list[Record] = reader.execution("e1")
         assert {r.identity[0] for r in records} == {"x0", "x2"} and len(log.queries) == 1
-        assert reader.finds_executions == ("ignore_filters" not in knobs)
+        assert reader.api.finds_executions == ("ignore_filters" not in knobs)
     assert log_of().reader(10).execution("nobody") == []
 
 

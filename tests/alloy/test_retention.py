@@ -16,6 +16,7 @@ from otel_alloy.observability.metrics import GAP, Telemetry
 from otel_alloy.observability.status import Status
 from otel_alloy.pipeline.events import GapFound, Settled, tell_all
 from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.runtime import system_runtime
 from otel_alloy.testing.simulator import iso
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Account:
         self.place = place
         self.settings: dict[str, Any] = {}
         self.gaps: list[GapFound] = []
-        self.status = Status(["default"], max_lag=900)
+        self.status = Status(["default"], max_lag=900, runtime=system_runtime())
         self._number = 0
         place.alloy.configure(retention=KEPT, **knobs)
 
@@ -157,7 +158,7 @@ def test_a_first_reading_that_was_interrupted(place: Place, account: Account) ->
     settings = place.settings(page_size=1, batch_size=1)
 
     def die(event: object) -> None:
-        if isinstance(event, Settled) and event.spans:
+        if isinstance(event, Settled) and event.counts.spans:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

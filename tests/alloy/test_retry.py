@@ -1,47 +1,35 @@
 """The request budget and the patience around one request; time, chance and waiting are given."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.retry import (
-    RETRY_AFTER_CAP,
-    Fetch,
-    RequestBudget,
-    Retrying,
-    RetryingFetch,
+from otel_alloy.alloy.retry import RETRY_AFTER_CAP, Fetch, RequestBudget, RetryingFetch
+from otel_alloy.errors import (
+    AccessRefused,
+    AlloyReceiverError,
+    RequestRefused,
     ShutdownRequested,
+    Throttled,
+    Unavailable,
 )
-from otel_alloy.errors import AccessRefused, RequestRefused, Throttled, Unavailable
 
-
-class Clock:
-    """A clock that moves when somebody waits."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.waits: list[float] = []
-        self.stop_at: int | None = None
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float) -> bool:
-        self.now += seconds
-        self.waits.append(seconds)
-        return self.stop_at is not None and len(self.waits) >= self.stop_at
+from .virtual import VirtualTime
 
 
 def patient(
-    fetch: Fetch, clock: Clock, *, chance: float = 1.0, per_minute: int = 0
-) -> tuple[RetryingFetch, list[Retrying]]:
-    told: list[Retrying] = []
-    budget = RequestBudget(per_minute, clock)
-    return RetryingFetch(fetch, budget, clock.wait, lambda: chance, told.append), told
+    fetch: Fetch, time: VirtualTime, *, per_minute: int = 0, retry: bool = True
+) -> tuple[RetryingFetch, list[RequestRetried]]:
+    """`fetch` with patience around it, and what it tells."""
+    told: list[Any] = []
+    budget = RequestBudget(per_minute, time.runtime)
+    return RetryingFetch("eu", fetch, budget, time.runtime, told.append, retry=retry), told
 
 
 def failing(*errors: Exception) -> Fetch:
@@ -59,8 +47,8 @@ def failing(*errors: Exception) -> Fetch:
 def test_no_minute_sees_more_than_the_budget(per_minute: int, pauses: list[float]) -> None:
     """Whatever the caller's own pace, any 60 seconds hold at most one burst (40, or less) and one
     minute's refill: at the default of 60 never more than the 100 that the vendor names."""
-    clock = Clock()
-    budget = RequestBudget(per_minute, clock)
+    clock = VirtualTime()
+    budget = RequestBudget(per_minute, clock.runtime)
     sent = []
     for pause in pauses:
         clock.now += pause
@@ -75,14 +63,14 @@ def test_no_minute_sees_more_than_the_budget(per_minute: int, pauses: list[float
 
 def test_a_budget_of_zero_is_no_limit() -> None:
     """0 never waits."""
-    budget = RequestBudget(0, Clock())
+    budget = RequestBudget(0, VirtualTime().runtime)
     assert [budget.take() for _ in range(1000)] == [0.0] * 1000
 
 
 def test_the_budget_is_used_up_at_its_rate() -> None:
     """After the burst, requests go out evenly at the rate, retries among them."""
-    clock = Clock()
-    fetch, _ = patient(failing(*[Unavailable("away")] * 20), clock, chance=0.0, per_minute=60)
+    clock = VirtualTime(chance=0.0)
+    fetch, _ = patient(failing(*[Unavailable("away")] * 20), clock, per_minute=60)
     for _ in range(80):
         fetch(Query(10))
     assert fetch.requests == 100
@@ -95,16 +83,16 @@ def test_the_budget_is_used_up_at_its_rate() -> None:
         (Unavailable("away"), 1.0, [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]),
         (Unavailable("away"), 0.5, [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]),
         (Throttled("slow down"), 1.0, [2, 2, 2, 4, 8, 16, 32, 60, 60, 60]),
-        (Unavailable("away", 7.0), 1.0, [7.0] * 10),
-        (Throttled("slow down", 0.0), 1.0, [0.0] * 10),
-        (Throttled("slow down", 1e8), 1.0, [RETRY_AFTER_CAP] * 10),
+        (Unavailable("away", after=7.0), 1.0, [7.0] * 10),
+        (Throttled("slow down", after=0.0), 1.0, [0.0] * 10),
+        (Throttled("slow down", after=1e8), 1.0, [RETRY_AFTER_CAP] * 10),
     ],
 )
 def test_backoff(error: Exception, chance: float, expected: list[float]) -> None:
     """Exponential with full jitter up to a cap; `Retry-After` counts instead, up to its own cap;
     each retry is told before it is waited for."""
-    clock = Clock()
-    fetch, told = patient(failing(*[error] * 10), clock, chance=chance)
+    clock = VirtualTime(chance=chance)
+    fetch, told = patient(failing(*[error] * 10), clock)
     assert fetch(Query(10)).received == 0
     assert [t.wait for t in told] == expected
     assert [t.attempt for t in told] == list(range(1, 11))
@@ -114,7 +102,7 @@ def test_backoff(error: Exception, chance: float, expected: list[float]) -> None
 def test_patience_has_no_end() -> None:
     """A server that is away for hours loses nothing: the same request is sent until it succeeds,
     and no wait grows beyond its cap."""
-    clock = Clock()
+    clock = VirtualTime()
     fetch, told = patient(failing(*[Unavailable("away")] * 5000), clock)
     fetch(Query(10))
     assert fetch.requests == 5001 and max(t.wait for t in told) == 60
@@ -122,7 +110,7 @@ def test_patience_has_no_end() -> None:
 
 def test_what_retrying_cannot_mend_is_raised_at_once() -> None:
     """A refused key is raised without a second request."""
-    fetch, told = patient(failing(AccessRefused("no")), Clock())
+    fetch, told = patient(failing(AccessRefused("no")), VirtualTime())
     with pytest.raises(AccessRefused):
         fetch(Query(10))
     assert fetch.requests == 1 and told == []
@@ -131,7 +119,7 @@ def test_what_retrying_cannot_mend_is_raised_at_once() -> None:
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_shutdown_cuts_any_wait_short(stop_at: int) -> None:
     """Whether it waits for the budget or for a retry, shutdown ends it, without another request."""
-    clock = Clock()
+    clock = VirtualTime()
     clock.stop_at = stop_at
     fetch, _ = patient(failing(*[Unavailable("away")] * 10), clock)
     with pytest.raises(ShutdownRequested):
@@ -151,11 +139,12 @@ def test_a_refused_limit_is_halved_and_remembered(asked: int, allowed: int) -> N
             raise RequestRefused("limit")
         return Page([])
 
-    patiently, told = patient(fetch, Clock())
+    patiently, told = patient(fetch, VirtualTime())
     page = patiently(Query(asked))
     final = sizes[-1]
     assert page.limit == final <= allowed and (final == asked or final > allowed // 2 - 1)
     assert sizes == [asked >> n for n in range(len(sizes))] and len(told) == len(sizes) - 1
+    assert all(t.smaller and not t.wait for t in told)
     sizes.clear()
     patiently(Query(asked))
     patiently(Query(1))
@@ -165,8 +154,17 @@ def test_a_refused_limit_is_halved_and_remembered(asked: int, allowed: int) -> N
 def test_a_request_that_no_size_makes_right_is_raised() -> None:
     """Where even one record is refused, the limit was not at fault: the refusal comes out after
     few requests, and nothing is waited for."""
-    clock = Clock()
+    clock = VirtualTime()
     fetch, _ = patient(failing(*[RequestRefused("no")] * 20), clock)
     with pytest.raises(RequestRefused):
         fetch(Query(100))
     assert fetch.requests == 7 and set(clock.waits) == {0.0}
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), Throttled("slow"), RequestRefused("no")])
+def test_without_patience_the_first_error_is_raised(error: AlloyReceiverError) -> None:
+    """`check` says what came back at once: one request, and nothing is retried."""
+    fetch, told = patient(failing(error), VirtualTime(), retry=False)
+    with pytest.raises(type(error)):
+        fetch(Query(100))
+    assert fetch.requests == 1 and told == []

@@ -15,7 +15,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,13 @@ import pytest
 import trustme
 
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Stop
+from otel_alloy.errors import (
+    AccessRefused,
+    AlloyReceiverError,
+    RequestRefused,
+    ShutdownRequested,
+    Stop,
+)
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
@@ -242,7 +248,10 @@ def test_the_api_fails_and_recovers(
     fault, words = API_PASSING[name]
     with raw_api([fault] * 3) as api, OtlpEndpoint() as otlp:
         run = one_cycle(
-            tmp_path, f"http://127.0.0.1:{api.port}", otlp.http_endpoint, max_response_bytes=1_000_000
+            tmp_path,
+            f"http://127.0.0.1:{api.port}",
+            otlp.http_endpoint,
+            max_response_bytes=1_000_000,
         )
     assert run.error is None
     assert run.executions == RECORDS and run.rejected == 0
@@ -552,6 +561,6 @@ def test_one_poisoned_record_in_a_thousand(tmp_path: Path) -> None:
         with closing(SqliteStore(tmp_path / "state.db")) as store:
             (kept,) = store.rejected()
             assert json.loads(kept.original)["_id"] == bad["_id"] and "bad timestamp" in kept.reason
-            result = retry_rejected(settings, store, (), threading.Event())
+            result = retry_rejected(Factory(settings, system_runtime()), store, ())
             assert len(result.delivered) == 1 and store.rejected() == []
     assert len(set(taken["traces"])) == len(set(taken["logs"])) == 1000

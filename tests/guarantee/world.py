@@ -21,9 +21,9 @@ from typing import Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.reader import Reading
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import Settlement, State
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
@@ -127,7 +127,8 @@ class Beside:
 
 @dataclass
 class Endpoint:
-    """One signal's endpoint: takes what it is sent as its script says, for ever once that is used up.
+    """One signal's endpoint: takes what it is sent as its script says, all of it once that is used
+    up.
 
     ok, lost (taken, but the answer is a timeout), busy (503), unexpected (500), partial, large.
     Requests with a key of `poison` are refused."""
@@ -189,7 +190,7 @@ class Api:
         if world.clock.now < world.api_away_until:
             fault = "unavailable"
         if fault == "throttled":
-            raise Throttled("429", 2.0)
+            raise Throttled("429", after=2.0)
         if fault == "refused":
             raise RequestRefused("400")
         if fault == "unavailable":

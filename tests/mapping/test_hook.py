@@ -26,7 +26,7 @@ from otel_alloy.mapping.hook import MOST_LINKS, GuardedHook, Hook, open_hook
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.observability.metrics import HOOK_FAILURES, Telemetry
 from otel_alloy.observability.status import Status
-from otel_alloy.otlp.installed import spans as sdk_spans
+from otel_alloy.otlp.sdk import spans as sdk_spans
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import system_runtime

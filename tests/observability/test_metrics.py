@@ -25,11 +25,11 @@ from otel_alloy.observability.metrics import METRICS, Telemetry
 from otel_alloy.observability.status import Status
 from otel_alloy.otlp.delivery import Report
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.otlp.senders import metrics_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.pipeline.events import tell_all
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import system_runtime
+from otel_alloy.settings.otlp import otlp_exporters
 from otel_alloy.testing.otlp_endpoint import attributes
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def test_facts_are_made_only_where_they_count(measured: Measured) -> None:
 )
 def test_which_exporters(environment: dict[str, str], exporters: list[str]) -> None:
     """Metrics are off unless asked for, and OTEL_SDK_DISABLED wins."""
-    assert metrics_exporters(environment) == exporters
+    assert [one.name for one in otlp_exporters(environment).metrics] == exporters
 
 
 def test_mistakes(place: Place) -> None:

@@ -1,1 +1,1 @@
-"""Tests of `otel_alloy.otlp`; `far_end` holds the servers they talk to."""
+"""Tests of `otel_alloy.otlp`; `otlp_servers` holds the servers they talk to."""

@@ -1,6 +1,6 @@
 """Guarantees of `delivery`: nothing lost, nothing sent twice, only the bad set aside, no hang.
 
-The far end is a script and the clock stands still: `wait` is injected and only counts.
+The endpoint is a script and the clock stands still: `Runtime.wait` is injected and only counts.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_alloy.errors import ShutdownRequested
 from otel_alloy.mapping.encode import Envelope as RealEnvelope
-from otel_alloy.otlp.delivery import Delivery, Rejection, Report, Stopped
+from otel_alloy.otlp.delivery import Delivery, Rejection, Report
 from otel_alloy.otlp.http import HttpSender
 from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.settings.otlp import OtlpSettings
 
-from .far_end import Answer, http_far_end, status
+from .otlp_servers import Answer, http_endpoint, status
 
 OK = Outcome(Kind.DELIVERED)
 REJECTED = Outcome(Kind.REJECTED, "bad record")
@@ -66,6 +68,11 @@ class Script:
         self.closed = True
 
 
+def runtime(wait: Callable[[float], bool], luck: float) -> Runtime:
+    """The machine's, but for the waits and the chance."""
+    return replace(system_runtime(), wait=wait, random=lambda: luck)
+
+
 class Bench:
     """A `Delivery` between two scripts, with its waits and reports."""
 
@@ -78,8 +85,8 @@ class Bench:
         self.reports: list[Report] = []
         self.stop_after = stop_after
         self.delivery = Delivery(
-            self.traces, self.logs, max_request_bytes=most, wait=self._wait,
-            random=lambda: luck, report=self.reports.append,
+            self.traces, self.logs, max_request_bytes=most,
+            runtime=runtime(self._wait, luck), report=self.reports.append,
         )  # fmt: skip
 
     def _wait(self, seconds: float) -> bool:
@@ -152,14 +159,14 @@ def test_the_limit_is_used_to_the_last_byte(most: int, requests: int) -> None:
 
 
 def test_a_record_above_the_limit_goes_alone() -> None:
-    """The far end judges it; its neighbours are not delayed by it."""
+    """The endpoint judges it; its neighbours are not delayed by it."""
     bench = Bench(most=6)
     bench.delivery.deliver([b"<1>", b"<22222222>", b"<3>", b"<4>"], [], Joined(), Joined())
     assert bench.traces.requests == [b"<1>", b"<22222222>", b"<3><4>"]
 
 
 def test_retries_send_the_same_bytes_with_growing_waits() -> None:
-    """Busy far ends are asked again for ever, 1 s doubling to 60 s, jittered, same bytes."""
+    """Busy endpoints are asked again for ever, 1 s doubling to 60 s, jittered, same bytes."""
     busy = Outcome(Kind.RETRY, "busy")
     bench = Bench(Script(lambda _, n: busy if n <= 2000 else OK))
     assert bench.spans(5) == {}
@@ -238,7 +245,7 @@ def test_isolation_is_exact_and_cheap(data: st.DataObject) -> None:
 def test_whatever_happens_each_record_is_settled_once(
     count: int, moods: list[Kind], bad: set[int]
 ) -> None:
-    """A far end of any temper: each record is delivered once or set aside, never both or twice."""
+    """Whatever it answers: each record is delivered once or set aside, never both or twice."""
 
     def decide(indexes: list[int], number: int) -> Outcome:
         if number <= len(moods):
@@ -303,7 +310,7 @@ def test_probation_spans_batches_until_something_is_accepted() -> None:
 
 
 def test_partial_success_is_delivered_and_reported() -> None:
-    """The far end took the request: not sent again; the refused number is reported."""
+    """The endpoint took the request: not sent again; the refused number is reported."""
     bench = Bench(Script(lambda *_: Outcome(Kind.DELIVERED, "too old", rejected=2)))
     assert bench.spans(10) == {}
     assert len(bench.traces.requests) == 1
@@ -339,14 +346,14 @@ def test_shutdown_ends_every_wait(kind: Kind, signal: str) -> None:
         never if signal != "logs" else None, never if signal != "traces" else None, stop_after=2
     )
     batch = [item(i) for i in range(3)]
-    with pytest.raises(Stopped):
+    with pytest.raises(ShutdownRequested):
         bench.delivery.deliver(batch, batch, Joined(), Joined())
     assert not [t for t in threading.enumerate() if t.name == "otlp-traces"]
 
 
 def test_shutdown_ends_probation() -> None:
     """The waits of a probation end too."""
-    with pytest.raises(Stopped):
+    with pytest.raises(ShutdownRequested):
         Bench(Script(lambda *_: REJECTED), stop_after=3).spans(100)
 
 
@@ -374,26 +381,26 @@ def test_close_closes_both() -> None:
 
 
 def test_over_a_real_socket() -> None:
-    """With a real HTTP far end: 503 with Retry-After, then accepted; the bytes are the same."""
-    with http_far_end() as far_end:
-        far_end.answer = Answer(503, status("busy"), {"Retry-After": "9"})
+    """With a real HTTP endpoint: 503 with Retry-After, then accepted; the bytes are the same."""
+    with http_endpoint() as endpoint:
+        endpoint.answer = Answer(503, status("busy"), {"Retry-After": "9"})
         waits: list[float] = []
 
         def wait(seconds: float) -> bool:
             waits.append(seconds)
-            far_end.answer = Answer()
+            endpoint.answer = Answer()
             return False
 
+        timing = runtime(wait, 0.0)
         senders = [
-            HttpSender(OtlpSettings(s, endpoint=f"{far_end.url}/v1/{s}"), "test")
+            HttpSender(OtlpSettings(s, endpoint=f"{endpoint.url}/v1/{s}"), "test", timing)
             for s in ("traces", "logs")
         ]
         with closing(
             Delivery(
-                *senders, max_request_bytes=LIMIT, wait=wait, random=lambda: 0.0,
-                report=lambda _: None,
+                *senders, max_request_bytes=LIMIT, runtime=timing, report=lambda _: None,
             )
         ) as delivery:  # fmt: skip
             assert delivery.deliver([item(1)], [None], Joined(), Joined()) == {}
     assert waits == [9.0]
-    assert [r.body for r in far_end.requests] == [item(1)] * 2
+    assert [r.body for r in endpoint.requests] == [item(1)] * 2

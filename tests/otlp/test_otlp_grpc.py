@@ -12,17 +12,23 @@ import trustme
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import Signal
 from otel_alloy.otlp.grpc import GrpcSender
 from otel_alloy.otlp.outcome import Kind, Outcome
-from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
+from otel_alloy.settings.otlp import OtlpSettings, Signal, otlp_settings
 
-from .far_end import GrpcFarEnd, grpc_far_end, http_far_end, nobody, silent_far_end, status
+from .otlp_servers import (
+    GrpcEndpoint,
+    grpc_endpoint,
+    http_endpoint,
+    nobody,
+    silent_endpoint,
+    status,
+)
 
 
 @pytest.fixture
-def far_end() -> Iterator[GrpcFarEnd]:
-    with grpc_far_end() as server:
+def endpoint() -> Iterator[GrpcEndpoint]:
+    with grpc_endpoint() as server:
         yield server
 
 
@@ -62,25 +68,25 @@ def refuses(
 )
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_call_is_what_otlp_asks_for(
-    far_end: GrpcFarEnd, signal: Signal, method: str, compression: str
+    endpoint: GrpcEndpoint, signal: Signal, method: str, compression: str
 ) -> None:
     """Method, metadata and user agent arrive; the request is untouched, with gzip too."""
-    url = f"http://127.0.0.1:{far_end.port}"
+    url = f"http://127.0.0.1:{endpoint.port}"
     chosen = settings(url, signal, HEADERS="X-Team=one", COMPRESSION=compression)
     assert send(chosen, b"span" * 1000) == Outcome(Kind.DELIVERED)
-    ((called, metadata, request),) = far_end.calls
+    ((called, metadata, request),) = endpoint.calls
     assert (called, request) == (method, b"span" * 1000)
     assert metadata["x-team"] == "one"
     assert str(metadata["user-agent"]).startswith("otel-alloy/test ")
 
 
-def test_partial_success_is_told(far_end: GrpcFarEnd) -> None:
+def test_partial_success_is_told(endpoint: GrpcEndpoint) -> None:
     """A partial success is delivered; the refused number and the words come with it."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = 2
     answer.partial_success.error_message = "too old"
-    far_end.export = lambda _: answer.SerializeToString()
-    outcome = send(settings(f"http://127.0.0.1:{far_end.port}", "logs"))
+    endpoint.export = lambda _: answer.SerializeToString()
+    outcome = send(settings(f"http://127.0.0.1:{endpoint.port}", "logs"))
     assert outcome == Outcome(Kind.DELIVERED, "too old", rejected=2)
 
 
@@ -89,51 +95,53 @@ HELD = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "NOT_FOUND")
 
 
 @pytest.mark.parametrize("code", [c for c in grpc.StatusCode if c is not grpc.StatusCode.OK])
-def test_every_status_code(far_end: GrpcFarEnd, code: grpc.StatusCode) -> None:
+def test_every_status_code(endpoint: GrpcEndpoint, code: grpc.StatusCode) -> None:
     """The retryable codes of the OTLP specification are retried, and no code is left out."""
-    far_end.export = refuses(code, "my words")
-    outcome = send(settings(f"http://127.0.0.1:{far_end.port}"))
+    endpoint.export = refuses(code, "my words")
+    outcome = send(settings(f"http://127.0.0.1:{endpoint.port}"))
     expected = {"INVALID_ARGUMENT": Kind.REJECTED, "RESOURCE_EXHAUSTED": Kind.TOO_LARGE}
     expected |= dict.fromkeys(RETRIED, Kind.RETRY) | dict.fromkeys(HELD, Kind.MISCONFIGURED)
     assert outcome.kind is expected.get(code.name, Kind.UNEXPECTED)
     assert outcome.reason.startswith(f"gRPC {code.name}: my words")
 
 
-def test_resource_exhausted(far_end: GrpcFarEnd) -> None:
+def test_resource_exhausted(endpoint: GrpcEndpoint) -> None:
     """With RetryInfo, or in words of a rate limit (Tempo), it is retried: halving cannot help."""
-    url = settings(f"http://127.0.0.1:{far_end.port}")
+    url = settings(f"http://127.0.0.1:{endpoint.port}")
     exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
-    far_end.export = refuses(exhausted, "busy", status("busy", 2.5, code=8))
+    endpoint.export = refuses(exhausted, "busy", status("busy", 2.5, code=8))
     outcome = send(url)
     assert (outcome.kind, outcome.retry_after) == (Kind.RETRY, 2.5)
-    far_end.export = refuses(exhausted, "RATE_LIMITED: ingestion rate limit (15 bytes) exceeded")
+    endpoint.export = refuses(exhausted, "RATE_LIMITED: ingestion rate limit (15 bytes) exceeded")
     assert send(url).kind is Kind.RETRY
     assert send(url, bytes(5 << 20)).kind is Kind.TOO_LARGE
 
 
-def test_unavailable_with_retry_info(far_end: GrpcFarEnd) -> None:
+def test_unavailable_with_retry_info(endpoint: GrpcEndpoint) -> None:
     """RetryInfo counts for every retryable code."""
-    far_end.export = refuses(grpc.StatusCode.UNAVAILABLE, "later", status("later", 9, code=14))
-    assert send(settings(f"http://127.0.0.1:{far_end.port}")).retry_after == 9.0
+    endpoint.export = refuses(grpc.StatusCode.UNAVAILABLE, "later", status("later", 9, code=14))
+    assert send(settings(f"http://127.0.0.1:{endpoint.port}")).retry_after == 9.0
 
 
-def test_an_answer_that_is_none(far_end: GrpcFarEnd) -> None:
+def test_an_answer_that_is_none(endpoint: GrpcEndpoint) -> None:
     """An answer that is no OTLP message is not success."""
-    far_end.export = lambda _: b"<html>"
-    assert send(settings(f"http://127.0.0.1:{far_end.port}")).kind is Kind.MISCONFIGURED
+    endpoint.export = lambda _: b"<html>"
+    assert send(settings(f"http://127.0.0.1:{endpoint.port}")).kind is Kind.MISCONFIGURED
 
 
-def test_an_echoed_key_is_not_told(far_end: GrpcFarEnd) -> None:
-    """A far end that repeats the key it refuses does not bring it into our logs."""
-    far_end.export = refuses(grpc.StatusCode.UNAUTHENTICATED, "unknown key s3cret")
-    url = f"http://127.0.0.1:{far_end.port}"
+def test_an_echoed_key_is_not_told(endpoint: GrpcEndpoint) -> None:
+    """An endpoint that repeats the key it refuses does not bring it into our logs."""
+    endpoint.export = refuses(grpc.StatusCode.UNAUTHENTICATED, "unknown key s3cret")
+    url = f"http://127.0.0.1:{endpoint.port}"
     outcome = send(settings(url, HEADERS="authorization=Bearer%20s3cret"))
     assert "unknown key ***" in outcome.reason
 
 
-def test_headers_that_grpc_cannot_carry(far_end: GrpcFarEnd) -> None:
+def test_headers_that_grpc_cannot_carry(endpoint: GrpcEndpoint) -> None:
     """grpcio's complaint about metadata is an outcome, without the value."""
-    chosen = OtlpSettings("traces", "grpc", f"127.0.0.1:{far_end.port}", True, (("A B", "s3cret"),))
+    chosen = OtlpSettings(
+        "traces", "grpc", f"127.0.0.1:{endpoint.port}", True, (("A B", "s3cret"),)
+    )
     outcome = send(chosen)
     assert outcome.kind is Kind.MISCONFIGURED and "s3cret" not in outcome.reason
 
@@ -141,14 +149,14 @@ def test_headers_that_grpc_cannot_carry(far_end: GrpcFarEnd) -> None:
 def test_broken_connections_are_retried() -> None:
     """Nobody listens, silence."""
     assert send(settings(f"http://127.0.0.1:{nobody()}", TIMEOUT="5")).kind is Kind.RETRY
-    with silent_far_end() as port:
+    with silent_endpoint() as port:
         assert send(settings(f"http://127.0.0.1:{port}", TIMEOUT="0.1")).kind is Kind.RETRY
 
 
 def test_an_http_port_is_recognised() -> None:
     """gRPC against an HTTP/1.1 port: the words name the setting."""
-    with http_far_end() as far_end:
-        outcome = send(settings(f"http://127.0.0.1:{far_end.port}"))
+    with http_endpoint() as endpoint:
+        outcome = send(settings(f"http://127.0.0.1:{endpoint.port}"))
     assert outcome.kind is Kind.MISCONFIGURED
     assert "http/protobuf" in outcome.reason
 
@@ -167,15 +175,15 @@ def test_tls(tmp_path: Path) -> None:
     }
     pair = (server.private_key_pem.bytes(), server.cert_chain_pems[0].bytes())
     credentials = grpc.ssl_server_credentials([pair], ca.cert_pem.bytes(), True)
-    with grpc_far_end(credentials) as far_end:
-        url = f"https://127.0.0.1:{far_end.port}"
+    with grpc_endpoint(credentials) as endpoint:
+        url = f"https://127.0.0.1:{endpoint.port}"
         assert send(settings(url, **files)).kind is Kind.DELIVERED
         outcome = send(settings(url))
         assert outcome.kind is Kind.MISCONFIGURED
         assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in outcome.reason
         outcome = send(settings(url, CERTIFICATE=files["CERTIFICATE"]))
         assert outcome.kind in (Kind.MISCONFIGURED, Kind.RETRY)
-    with grpc_far_end() as plain:
+    with grpc_endpoint() as plain:
         outcome = send(settings(f"https://127.0.0.1:{plain.port}"))
         assert outcome.kind is Kind.MISCONFIGURED and "speaks no TLS" in outcome.reason
 
@@ -190,7 +198,11 @@ def test_unreadable_certificate_files_are_mistakes() -> None:
 def test_grpcio_is_imported_only_when_used() -> None:
     """OTLP over HTTP pays neither the time nor the threads of grpcio."""
     code = (
-        "import sys; from otel_alloy.otlp.senders import open_senders; open_senders({}, 'x');"
-        "assert 'grpc' not in sys.modules"
+        "import sys\n"
+        "from otel_alloy.otlp.senders import open_senders\n"
+        "from otel_alloy.runtime import system_runtime\n"
+        "from otel_alloy.settings.otlp import otlp_exporters\n"
+        "open_senders(otlp_exporters({}), 'x', system_runtime())\n"
+        "assert not {'grpc', 'opentelemetry.sdk'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

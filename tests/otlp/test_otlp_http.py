@@ -16,17 +16,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.http import HttpSender
 from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
 
-from .far_end import (
+from .otlp_servers import (
     PROTOBUF,
     Answer,
-    HttpFarEnd,
-    grpc_far_end,
-    http_far_end,
+    HttpEndpoint,
+    grpc_endpoint,
+    http_endpoint,
     nobody,
-    raw_far_end,
-    silent_far_end,
+    raw_endpoint,
+    silent_endpoint,
     status,
 )
 
@@ -36,8 +37,8 @@ OTLP = {"Content-Type": PROTOBUF}
 
 
 @pytest.fixture
-def far_end() -> Iterator[HttpFarEnd]:
-    with http_far_end() as server:
+def endpoint() -> Iterator[HttpEndpoint]:
+    with http_endpoint() as server:
         yield server
 
 
@@ -51,14 +52,16 @@ def settings(endpoint: str, **variables: str) -> OtlpSettings:
 
 
 def send(endpoint: str, request: bytes = b"spans", /, **variables: str) -> Outcome:
-    with closing(HttpSender(settings(endpoint, **variables), "otel-alloy/test")) as sender:
+    with closing(
+        HttpSender(settings(endpoint, **variables), "otel-alloy/test", system_runtime())
+    ) as sender:
         return sender.send(request)
 
 
-def test_a_request_is_what_otlp_asks_for(far_end: HttpFarEnd) -> None:
+def test_a_request_is_what_otlp_asks_for(endpoint: HttpEndpoint) -> None:
     """Path, content type, user agent and the user's headers arrive; the body is untouched."""
-    assert send(far_end.url, HEADERS="X-Scope-OrgID=team%201,a=%C3%A4") == Outcome(Kind.DELIVERED)
-    (request,) = far_end.requests
+    assert send(endpoint.url, HEADERS="X-Scope-OrgID=team%201,a=%C3%A4") == Outcome(Kind.DELIVERED)
+    (request,) = endpoint.requests
     assert request.path == "/v1/traces"
     assert request.body == b"spans"
     assert request.headers["content-type"] == PROTOBUF
@@ -67,42 +70,42 @@ def test_a_request_is_what_otlp_asks_for(far_end: HttpFarEnd) -> None:
     assert "content-encoding" not in request.headers
 
 
-def test_the_connection_is_kept(far_end: HttpFarEnd) -> None:
+def test_the_connection_is_kept(endpoint: HttpEndpoint) -> None:
     """Many requests pass one sender; refused ones leave it usable."""
-    with closing(HttpSender(settings(far_end.url), "test")) as sender:
+    with closing(HttpSender(settings(endpoint.url), "test", system_runtime())) as sender:
         for code in (200, 400, 503, 301, 200):
-            far_end.answer = Answer(code)
+            endpoint.answer = Answer(code)
             sender.send(b"x")
-    assert len(far_end.requests) == 5
+    assert len(endpoint.requests) == 5
 
 
-def test_gzip_is_deterministic_and_complete(far_end: HttpFarEnd) -> None:
-    """With gzip the far end decodes the same bytes, and a retry is byte for byte the same."""
+def test_gzip_is_deterministic_and_complete(endpoint: HttpEndpoint) -> None:
+    """With gzip the endpoint decodes the same bytes, and a retry is byte for byte the same."""
     spans = b"span" * 10_000
     for _ in range(2):
-        assert send(far_end.url, spans, COMPRESSION="gzip").kind is Kind.DELIVERED
-    first, second = far_end.requests
+        assert send(endpoint.url, spans, COMPRESSION="gzip").kind is Kind.DELIVERED
+    first, second = endpoint.requests
     assert first.headers["content-encoding"] == "gzip"
     assert gzip.decompress(first.body) == spans
     assert first.body == second.body
 
 
 @pytest.mark.parametrize("signal", ["traces", "logs"])
-def test_partial_success_is_told(far_end: HttpFarEnd, signal: str) -> None:
+def test_partial_success_is_told(endpoint: HttpEndpoint, signal: str) -> None:
     """A partial success is delivered; the refused number and the words come with it."""
     answer: ExportTraceServiceResponse | ExportLogsServiceResponse
     if signal == "traces":
         answer = ExportTraceServiceResponse()
         answer.partial_success.rejected_spans = 3
         answer.partial_success.error_message = "too old"
-        chosen = settings(far_end.url)
+        chosen = settings(endpoint.url)
     else:
         answer = ExportLogsServiceResponse()
         answer.partial_success.rejected_log_records = 3
         answer.partial_success.error_message = "too old"
-        chosen = OtlpSettings("logs", endpoint=far_end.url)
-    far_end.answer = Answer(200, answer.SerializeToString())
-    with closing(HttpSender(chosen, "test")) as sender:
+        chosen = OtlpSettings("logs", endpoint=endpoint.url)
+    endpoint.answer = Answer(200, answer.SerializeToString())
+    with closing(HttpSender(chosen, "test", system_runtime())) as sender:
         assert sender.send(b"x") == Outcome(Kind.DELIVERED, "too old", rejected=3)
 
 
@@ -139,24 +142,24 @@ def test_partial_success_is_told(far_end: HttpFarEnd, signal: str) -> None:
         (Answer(304, b"", {}), Kind.MISCONFIGURED, "HTTP 304"),
     ],
 )
-def test_answers(far_end: HttpFarEnd, answer: Answer, kind: Kind, words: str) -> None:
-    """Each answer comes to the outcome that the policy foresees, in the far end's own words."""
-    far_end.answer = answer
-    outcome = send(far_end.url)
+def test_answers(endpoint: HttpEndpoint, answer: Answer, kind: Kind, words: str) -> None:
+    """Each answer comes to the outcome that the policy foresees, in the endpoint's own words."""
+    endpoint.answer = answer
+    outcome = send(endpoint.url)
     assert outcome.kind is kind
     assert words in outcome.reason
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_a_redirect_is_no_success_and_not_followed(far_end: HttpFarEnd, code: int) -> None:
+def test_a_redirect_is_no_success_and_not_followed(endpoint: HttpEndpoint, code: int) -> None:
     """Only the host of Location is told: the rest may hold a secret."""
     location = "https://user:pw@login.example.com/start?token=s3cret"
-    far_end.answer = Answer(code, b"", {"Location": location})
-    outcome = send(far_end.url)
+    endpoint.answer = Answer(code, b"", {"Location": location})
+    outcome = send(endpoint.url)
     assert outcome.kind is Kind.MISCONFIGURED
     assert "login.example.com" in outcome.reason
     assert "s3cret" not in outcome.reason and "pw" not in outcome.reason
-    assert len(far_end.requests) == 1
+    assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,17 +175,17 @@ def test_a_redirect_is_no_success_and_not_followed(far_end: HttpFarEnd, code: in
     ],
 )
 def test_the_far_end_says_how_long_to_wait(
-    far_end: HttpFarEnd, headers: dict[str, str], body: bytes, seconds: float | None
+    endpoint: HttpEndpoint, headers: dict[str, str], body: bytes, seconds: float | None
 ) -> None:
     """Retry-After in both forms, else RetryInfo in the body; not capped here."""
-    far_end.answer = Answer(503, body, headers)
-    assert send(far_end.url).retry_after == seconds
+    endpoint.answer = Answer(503, body, headers)
+    assert send(endpoint.url).retry_after == seconds
 
 
-def test_an_echoed_key_is_not_told(far_end: HttpFarEnd) -> None:
-    """A far end that repeats the key it refuses does not bring it into our logs."""
-    far_end.answer = Answer(401, b"unknown key s3cret in Bearer s3cret", TEXT)
-    outcome = send(far_end.url, HEADERS="authorization=Bearer%20s3cret")
+def test_an_echoed_key_is_not_told(endpoint: HttpEndpoint) -> None:
+    """An endpoint that repeats the key it refuses does not bring it into our logs."""
+    endpoint.answer = Answer(401, b"unknown key s3cret in Bearer s3cret", TEXT)
+    outcome = send(endpoint.url, HEADERS="authorization=Bearer%20s3cret")
     assert "unknown key ***" in outcome.reason and "s3cret" not in outcome.reason
 
 
@@ -190,11 +193,11 @@ def test_broken_connections_are_retried() -> None:
     """Nobody listens, a name that does not exist, a connection that breaks, silence."""
     assert send(f"http://127.0.0.1:{nobody()}").kind is Kind.RETRY
     assert send("http://name.invalid:4318").kind is Kind.RETRY
-    with raw_far_end(b"") as port:
+    with raw_endpoint(b"") as port:
         assert send(f"http://127.0.0.1:{port}").kind is Kind.RETRY
-    with raw_far_end(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf") as port:
+    with raw_endpoint(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf") as port:
         assert send(f"http://127.0.0.1:{port}").kind is Kind.RETRY
-    with silent_far_end() as port:
+    with silent_endpoint() as port:
         outcome = send(f"http://127.0.0.1:{port}", TIMEOUT="0.05")
         assert outcome.kind is Kind.RETRY
         assert "no answer within 0.05 s" in outcome.reason
@@ -202,7 +205,7 @@ def test_broken_connections_are_retried() -> None:
 
 def test_a_grpc_port_is_recognised() -> None:
     """HTTP/2 frames instead of an answer: the words name the setting to change."""
-    with grpc_far_end() as grpc:
+    with grpc_endpoint() as grpc:
         outcome = send(f"http://127.0.0.1:{grpc.port}")
     assert outcome.kind is Kind.MISCONFIGURED
     assert "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in outcome.reason
@@ -223,14 +226,14 @@ def test_every_exception_of_httpx_is_an_outcome(
     def fail(*_: object, **__: object) -> None:
         raise error("it broke")
 
-    with closing(HttpSender(settings("http://localhost"), "test")) as sender:
+    with closing(HttpSender(settings("http://localhost"), "test", system_runtime())) as sender:
         monkeypatch.setattr(sender._client, "stream", fail)
         outcome = sender.send(b"x")
     assert outcome.kind in (Kind.RETRY, Kind.MISCONFIGURED)
     assert "it broke" in outcome.reason
 
 
-def test_exports_are_not_traced(far_end: HttpFarEnd) -> None:
+def test_exports_are_not_traced(endpoint: HttpEndpoint) -> None:
     """Within a request both suppress-instrumentation keys are set, and afterwards they are not."""
     seen = []
 
@@ -239,7 +242,7 @@ def test_exports_are_not_traced(far_end: HttpFarEnd) -> None:
             seen.append(context.get_current())
             return super().handle_request(request)
 
-    with closing(HttpSender(settings(far_end.url), "test")) as sender:
+    with closing(HttpSender(settings(endpoint.url), "test", system_runtime())) as sender:
         sender._client.close()
         sender._client = httpx.Client(transport=Watching())
         assert sender.send(b"x").kind is Kind.DELIVERED
@@ -274,14 +277,14 @@ def server_tls(ca: trustme.CA, client_needed: bool) -> ssl.SSLContext:
 def test_tls(authority: tuple[trustme.CA, dict[str, str]]) -> None:
     """Trusted by CERTIFICATE it works; otherwise the outcome names the remedy."""
     ca, files = authority
-    with http_far_end(server_tls(ca, False)) as far_end:
-        url = f"https://127.0.0.1:{far_end.port}"
+    with http_endpoint(server_tls(ca, False)) as endpoint:
+        url = f"https://127.0.0.1:{endpoint.port}"
         assert send(url, CERTIFICATE=files["CERTIFICATE"]).kind is Kind.DELIVERED
         outcome = send(url)
         assert outcome.kind is Kind.MISCONFIGURED
         assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in outcome.reason
-    with http_far_end() as far_end:
-        outcome = send(f"https://127.0.0.1:{far_end.port}")
+    with http_endpoint() as endpoint:
+        outcome = send(f"https://127.0.0.1:{endpoint.port}")
         assert outcome.kind is Kind.MISCONFIGURED
         assert "speaks no TLS" in outcome.reason
 
@@ -290,8 +293,8 @@ def test_tls_with_client_certificates(authority: tuple[trustme.CA, dict[str, str
     """Client key and certificate are shown to the server; without them the words say so."""
     ca, files = authority
     tls = {k: files[k] for k in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")}
-    with http_far_end(server_tls(ca, True)) as far_end:
-        url = f"https://127.0.0.1:{far_end.port}"
+    with http_endpoint(server_tls(ca, True)) as endpoint:
+        url = f"https://127.0.0.1:{endpoint.port}"
         assert send(url, **tls).kind is Kind.DELIVERED
         both = {"CERTIFICATE": files["CERTIFICATE"], "CLIENT_CERTIFICATE": files["BOTH"]}
         assert send(url, **both).kind is Kind.DELIVERED
@@ -309,20 +312,20 @@ def test_unusable_certificate_files_are_mistakes(tmp_path: Path) -> None:
 
 
 def test_a_loopback_endpoint_needs_no_proxy(
-    far_end: HttpFarEnd, monkeypatch: pytest.MonkeyPatch
+    endpoint: HttpEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proxy variables meant for the outside do not catch what goes to this machine."""
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody()}")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert send(far_end.url).kind is Kind.DELIVERED
+    assert send(endpoint.url).kind is Kind.DELIVERED
 
 
 def test_another_endpoint_goes_through_the_proxy(
-    far_end: HttpFarEnd, monkeypatch: pytest.MonkeyPatch
+    endpoint: HttpEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HTTP_PROXY is honoured, as by opentelemetry-python."""
     for name in ("NO_PROXY", "no_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", far_end.url)
+    monkeypatch.setenv("HTTP_PROXY", endpoint.url)
     assert send("http://collector.invalid:4318").kind is Kind.DELIVERED
-    assert far_end.requests[0].path == "http://collector.invalid:4318/v1/traces"
+    assert endpoint.requests[0].path == "http://collector.invalid:4318/v1/traces"

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,20 @@ from otel_alloy.errors import (
     AlloyReceiverError,
     CheckpointError,
     ConfigurationError,
+    Throttled,
 )
 from otel_alloy.mapping import semconv
 from otel_alloy.pipeline.backfill import Backfill, Range, age_warnings
-from otel_alloy.pipeline.events import Advanced, Counts, Planned, Position, Settled
+from otel_alloy.pipeline.events import (
+    Advanced,
+    Counts,
+    Planned,
+    Position,
+    RequestRetried,
+    Settled,
+)
 from otel_alloy.pipeline.slice_worker import Shared
+from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import parse_moment
 from otel_alloy.terminal.progress import BackfillView
 from otel_alloy.testing.otlp_endpoint import Answer, Received
@@ -476,17 +486,20 @@ def test_starts_do_not_pile_up(place: Place) -> None:
         place.alloy.store.add(record(place, f"open-{hour}", "executionStarted", hour * HOUR))
         place.alloy.store.add(record(place, f"done-{hour}", "executionFinished", hour * HOUR))
     most = 0
-    settle = SqliteSlices.settle
 
-    def look(slices: SqliteSlices, piece: Slice, settlement: Settlement) -> None:
-        nonlocal most
-        settle(slices, piece, settlement)
-        with slices._store.transaction() as db:
-            most = max(most, *db.execute("SELECT count(*) FROM open_execution").fetchone())
+    class Looking(SqliteSlices):
+        def settle(self, piece: Slice, settlement: Settlement) -> None:
+            nonlocal most
+            super().settle(piece, settlement)
+            with self._store.transaction() as db:
+                most = max(most, *db.execute("SELECT count(*) FROM open_execution").fetchone())
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqliteSlices, "settle", look)
-        assert backfill(place, workers=1, settings={"batch_size": 10, "page_size": 10})
+    assert backfill(
+        place,
+        workers=1,
+        settings={"batch_size": 10, "page_size": 10},
+        slices=lambda url: Looking(open_store(url, exclusive=False)),
+    )
     place.assert_exactly_once(f"done-{hour}" for hour in range(1, 301))
     assert 0 < most < 60
 
@@ -496,9 +509,11 @@ def test_throttled(place: Place, active: bool) -> None:
     """A 429 holds all workers for as long as Alloy says, and twice as long beside a `run`, which
     so comes first."""
     owner = open_store(f"sqlite:///{place.storage}") if active else None
-    shared = Shared(place.settings().sources[0], open_slices(f"sqlite:///{place.storage}"), 2)
-    shared.budget = RequestBudget(0, lambda: 100.0)
-    shared.throttled(3.0)
+    runtime = replace(system_runtime(), monotonic=lambda: 100.0)
+    slices = open_slices(f"sqlite:///{place.storage}")
+    source = place.settings(requests_per_minute=0).sources[0]
+    shared = Shared(source, slices, 2, runtime)
+    shared.on_event(RequestRetried(source.name, Throttled("429", after=3.0), 1, 3.0))
     waits = [shared.budget.take() for _ in range(2)]
     shared.slices.close()
     if owner is not None:
@@ -570,7 +585,7 @@ def test_age_warnings(days: float, named: list[str]) -> None:
 def test_the_budget_changes() -> None:
     """After a change the new rate holds; the burst of the old one is not kept."""
     now = 0.0
-    budget = RequestBudget(60, lambda: now)
+    budget = RequestBudget(60, replace(system_runtime(), monotonic=lambda: now))
     budget.change(30)
     waits = [budget.take() for _ in range(60)]
     now = 60.0
@@ -581,7 +596,7 @@ def test_the_budget_changes() -> None:
 def test_what_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     """Not on a terminal: a line every 30 s with share, rate, requests and time that are left."""
     now = 0.0
-    view = BackfillView(Console(file=io.StringIO()), clock=lambda: now)
+    view = BackfillView(Console(file=io.StringIO()), lambda: now)
     settled = Settled(source="s", counts=COUNTS, position=POSITION)
     with view, caplog.at_level(logging.INFO, "otel_alloy"):
         view(Planned("s", 1000, 400))
@@ -599,7 +614,7 @@ def test_what_is_shown(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_bar_on_a_terminal() -> None:
     """On a terminal a bar shows the same."""
     out = io.StringIO()
-    with BackfillView(Console(file=out, force_terminal=True, width=120)) as view:
+    with BackfillView(Console(file=out, force_terminal=True, width=120), time.monotonic) as view:
         view(Planned("s", 1000, None))
         view(Settled(source="s", counts=COUNTS, position=POSITION))
         view(Advanced("s", 250))

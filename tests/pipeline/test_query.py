@@ -24,9 +24,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otel_alloy.alloy.timestamps import to_ms, to_text
+from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.query import ExecutionQuery, Wanted
 from otel_alloy.runtime import system_runtime
-from otel_alloy.terminal.render import Execution, columns
+from otel_alloy.terminal.render import columns
 from otel_alloy.terminal.summary import Summary, Tally, render
 from otel_alloy.terminal.tail import as_object, line, row
 
@@ -384,18 +385,17 @@ def _read(shell: int) -> str:
         return ""
 
 
-def an_execution(number: int = 0, **more: Any) -> Execution:
+def an_execution(number: int = 0, outcome: str = "success", **more: Any) -> ExecutionFacts:
     given: dict[str, Any] = {
-        "trace_id": f"{number:032x}",
-        "span_id": f"{number:016x}",
-        "ended": 1_760_000_000.0 - number,
-        "seconds": 1.5,
-        "outcome": "success",
+        "trace_id": number.to_bytes(16),
+        "span_id": number.to_bytes(8),
+        "start": (1_760_000_000 - number) * 10**9 - 1_500_000_000,
+        "end": (1_760_000_000 - number) * 10**9,
         "workflow": "A workflow with a long name, from one shop to another " * 2,
-        "user": "Somebody with several names " * 3,
-        "attributes": {},
-    }
-    return Execution(**(given | more))
+        "attributes": {"user.full_name": "Somebody with several names " * 3},
+    } | more
+    given["attributes"] |= {"runalloy.execution.outcome": outcome}
+    return ExecutionFacts(**given)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
@@ -407,7 +407,8 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     summary = Summary(1_760_000_000_000 - 86_400_000, 1_760_000_000_000)
     for number in range(200):
         outcome = "error" if number % 9 == 0 else "success"
-        one = an_execution(number * 400, outcome=outcome, user=f"User {number} " * 9)
+        attributes = {"user.full_name": f"User {number} " * 9}
+        one = an_execution(number * 400, outcome, attributes=attributes)
         summary.add(one)
         if number < 20:
             console.print(row(one, width))
@@ -441,7 +442,8 @@ def test_names_cannot_write_to_the_terminal(place: Place) -> None:
 
 def test_wanted_and_forms() -> None:
     """Nothing given matches all; a user is matched whole; the plain and the JSON form agree."""
-    one = an_execution(3, workflow="Orders", user="Ada", attributes={"user.id": "u1"})
+    attributes = {"user.id": "u1", "user.full_name": "Ada"}
+    one = an_execution(3, workflow="Orders", attributes=attributes)
     assert Wanted()(one)
     assert Wanted(workflow="order", user="u1")(one)
     assert not Wanted(user="u")(one)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from otel_alloy.alloy.models import read_page
 from otel_alloy.checkpoint.store import Progress, RejectedRecord, Settlement, State
 from otel_alloy.mapping.convert import Role
-from otel_alloy.pipeline.tracker import Batch, ExecutionTracker
+from otel_alloy.pipeline.batch import Batch
+from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.testing.simulator import iso
 
 T0 = 1_745_948_650_000

@@ -6,9 +6,16 @@ import pytest
 from opentelemetry.util.re import parse_env_headers
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import Signal
-from otel_alloy.otlp.senders import open_senders
-from otel_alloy.settings.otlp import OtlpSettings, otlp_settings
+from otel_alloy.otlp.senders import open_senders, sdk_exporters
+from otel_alloy.runtime import system_runtime
+from otel_alloy.settings.models import Settings
+from otel_alloy.settings.otlp import (
+    OtlpExporters,
+    OtlpSettings,
+    Signal,
+    otlp_exporters,
+    otlp_settings,
+)
 
 P = "OTEL_EXPORTER_OTLP_"
 
@@ -17,6 +24,14 @@ def good(_signal: Signal = "traces", /, **variables: str) -> OtlpSettings:
     settings, mistakes = otlp_settings({P + k: v for k, v in variables.items()}, _signal)
     assert mistakes == []
     return settings
+
+
+def exporters(environment: dict[str, str]) -> OtlpExporters:
+    """What the environment asks for, after its senders could be opened."""
+    found = otlp_exporters(environment)
+    for sender in open_senders(found, "test", system_runtime()):
+        sender.close()
+    return found
 
 
 def mistakes(**variables: str) -> list[str]:
@@ -158,8 +173,76 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
 def test_opening_names_each_mistake_once() -> None:
     """A general variable that is wrong for both signals is one mistake."""
     with pytest.raises(ConfigurationError) as error:
-        open_senders({P + "TIMEOUT": "x", P + "LOGS_PROTOCOL": "y"}, "test")
+        exporters({P + "TIMEOUT": "x", P + "LOGS_PROTOCOL": "y"})
     assert len(error.value.mistakes) == 2
+
+
+def test_mistakes_of_our_own_metrics_do_not_stop_executions() -> None:
+    """A service that exports metrics its own way can still run a Receiver; `open_senders` looks at
+    the two signals it opens, and whoever opens the metrics hears of theirs."""
+    environment = {"OTEL_METRICS_EXPORTER": "otlp,statsd", P + "METRICS_TIMEOUT": "x"}
+    found = exporters(environment)
+    assert len(found.mistakes) == 2
+    with pytest.raises(ConfigurationError) as error:
+        sdk_exporters(*found.metrics)
+    assert error.value.mistakes == found.mistakes
+
+
+def test_an_exporter_that_is_not_installed_is_a_mistake_with_the_remedy() -> None:
+    """The variable, its value and the installed names are told before anything connects."""
+    (mistake,) = otlp_exporters({"OTEL_TRACES_EXPORTER": "zipkin-of-old"}).mistakes
+    assert "OTEL_TRACES_EXPORTER" in mistake
+    assert "'zipkin-of-old'" in mistake
+    assert "console" in mistake
+
+
+def test_an_exporter_that_cannot_be_started_is_a_configuration_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an exporter's own code raises at its start is no traceback, and its words, which may
+    hold a secret, are not told."""
+    (tmp_path / "broken_exporter.py").write_text("def make():\n    raise KeyError('s3cret')\n")
+    info = tmp_path / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[opentelemetry_logs_exporter]\nbroken = broken_exporter:make\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError) as error:
+        exporters({"OTEL_LOGS_EXPORTER": "broken"})
+    (mistake,) = error.value.mistakes
+    assert "OTEL_LOGS_EXPORTER" in mistake and "KeyError" in mistake and "s3cret" not in mistake
+
+
+def test_settings_hold_the_parsed_values() -> None:
+    """`Settings` is the one way in: what `environment` says stands in `otlp` and `value_limit`,
+    parsed once; a number that cannot be understood counts as unset."""
+    settings = Settings(
+        api_key="k",  # type: ignore[call-arg]
+        environment={
+            "OTEL_TRACES_EXPORTER": " console ",
+            "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_METRIC_EXPORT_INTERVAL": "500",
+            "OTEL_METRIC_EXPORT_TIMEOUT": "-5",
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "64",
+            P + "HEADERS": "authorization=Bearer%20s3cret",
+            P + "METRICS_ENDPOINT": "https://c/v1/metrics?token=sesame",
+        },
+    )
+    otlp = settings.otlp
+    assert otlp is settings.otlp
+    assert [(e.signal, e.name) for e in otlp.executions] == [
+        ("traces", "console"),
+        ("logs", "otlp"),
+    ]
+    assert [e.settings.endpoint for e in otlp.metrics] == ["https://c/v1/metrics?token=sesame"]
+    assert (otlp.metric_interval, otlp.metric_timeout) == (500, 30_000)
+    assert {"Bearer s3cret", "s3cret", "token=sesame"} <= otlp.secrets
+    assert (settings.value_limit, otlp.sdk_disabled, otlp.mistakes) == (64, False, [])
+    for unset in ("", "15", "many", "-64", "9" * 5000, "٦٤"):
+        limit = {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": unset}
+        assert settings.model_validate({"api_key": "k", "environment": limit}).value_limit == 2048
 
 
 def test_a_timeout_keeps_its_meaning_in_seconds_and_in_milliseconds() -> None:

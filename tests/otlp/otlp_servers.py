@@ -1,4 +1,4 @@
-"""Far ends on real sockets with scripted answers: HTTP, gRPC, and one that breaks connections.
+"""Endpoints on real sockets with scripted answers: HTTP, gRPC, and one that breaks connections.
 
 Each is a context manager on a free port of the loopback. No assertions live here.
 """
@@ -36,7 +36,7 @@ def status(message: str, retry_delay: float | None = None, code: int = 3) -> byt
 
 @dataclass(frozen=True)
 class Answer:
-    """What the HTTP far end sends back."""
+    """What the HTTP endpoint sends back."""
 
     code: int = 200
     body: bytes = b""
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """What the HTTP far end received."""
+    """What the HTTP endpoint received."""
 
     path: str
     headers: Mapping[str, str]
@@ -54,7 +54,7 @@ class Request:
 
 
 @dataclass
-class HttpFarEnd:
+class HttpEndpoint:
     """A running HTTP server; `answer` may be changed at any time."""
 
     port: int
@@ -67,7 +67,7 @@ class HttpFarEnd:
 
 
 @contextmanager
-def http_far_end(tls: ssl.SSLContext | None = None) -> Iterator[HttpFarEnd]:
+def http_endpoint(tls: ssl.SSLContext | None = None) -> Iterator[HttpEndpoint]:
     """An HTTP/1.1 server (with `tls`, HTTPS) that answers every POST with `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,8 +76,8 @@ def http_far_end(tls: ssl.SSLContext | None = None) -> Iterator[HttpFarEnd]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {k.lower(): v for k, v in self.headers.items()}
-            far_end.requests.append(Request(self.path, headers, body))
-            answer = far_end.answer
+            endpoint.requests.append(Request(self.path, headers, body))
+            answer = endpoint.answer
             self.send_response(answer.code)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -107,11 +107,11 @@ def http_far_end(tls: ssl.SSLContext | None = None) -> Iterator[HttpFarEnd]:
             pass
 
     server = Server(("127.0.0.1", 0), Handler)
-    far_end = HttpFarEnd(server.server_address[1])
+    endpoint = HttpEndpoint(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield far_end
+        yield endpoint
     finally:
         server.shutdown()
         server.server_close()
@@ -119,7 +119,7 @@ def http_far_end(tls: ssl.SSLContext | None = None) -> Iterator[HttpFarEnd]:
 
 
 @contextmanager
-def raw_far_end(says: bytes) -> Iterator[int]:
+def raw_endpoint(says: bytes) -> Iterator[int]:
     """The port of a server that reads a little, writes `says` and breaks the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -144,7 +144,7 @@ def raw_far_end(says: bytes) -> Iterator[int]:
 
 
 @contextmanager
-def silent_far_end() -> Iterator[int]:
+def silent_endpoint() -> Iterator[int]:
     """The port of a server that takes connections and never says anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
@@ -158,7 +158,7 @@ def nobody() -> int:
 
 
 @dataclass
-class GrpcFarEnd:
+class GrpcEndpoint:
     """A running gRPC server; `export` may be changed at any time, and may call `abort`."""
 
     port: int = 0
@@ -167,32 +167,32 @@ class GrpcFarEnd:
     """Method, metadata, request."""
 
 
-def _handler(far_end: GrpcFarEnd, signal: str, name: str) -> Any:
+def _handler(endpoint: GrpcEndpoint, signal: str, name: str) -> Any:
     service = f"opentelemetry.proto.collector.{signal}.v1.{name}"
 
     def export(request: bytes, context: grpc.ServicerContext) -> bytes:
         metadata = {key: value for key, value in context.invocation_metadata()}
-        far_end.calls.append((f"/{service}/Export", metadata, request))
-        return far_end.export(context)
+        endpoint.calls.append((f"/{service}/Export", metadata, request))
+        return endpoint.export(context)
 
     method = grpc.unary_unary_rpc_method_handler(export)
     return grpc.method_handlers_generic_handler(service, {"Export": method})
 
 
 @contextmanager
-def grpc_far_end(credentials: grpc.ServerCredentials | None = None) -> Iterator[GrpcFarEnd]:
+def grpc_endpoint(credentials: grpc.ServerCredentials | None = None) -> Iterator[GrpcEndpoint]:
     """A gRPC server, with TLS where `credentials` are given. Takes messages up to 4 MiB."""
-    far_end = GrpcFarEnd()
+    endpoint = GrpcEndpoint()
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers(
-        (_handler(far_end, "trace", "TraceService"), _handler(far_end, "logs", "LogsService"))
+        (_handler(endpoint, "trace", "TraceService"), _handler(endpoint, "logs", "LogsService"))
     )
     if credentials is None:
-        far_end.port = server.add_insecure_port("127.0.0.1:0")
+        endpoint.port = server.add_insecure_port("127.0.0.1:0")
     else:
-        far_end.port = server.add_secure_port("127.0.0.1:0", credentials)
+        endpoint.port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     try:
-        yield far_end
+        yield endpoint
     finally:
         server.stop(None).wait()
