@@ -20,7 +20,7 @@ refused alone, they are set aside.
 Requests for one bad record among n: at most 1 + 2 * ceil(log2(n)); for k bad ones at most
 3 + 2 * k * ceil(log2(n)). A retry sends exactly the same bytes.
 
-No sockets, no clock and no randomness of its own live here, nor any knowledge of what is sent.
+Nothing here opens a socket, or knows what is sent. Time, chance and threads come from a `Runtime`.
 """
 
 from __future__ import annotations
@@ -132,25 +132,25 @@ class Delivery:
         `spans[i]` and `logs[i]` are the framed records of execution i, None where it has none.
         A request keeps to `max_request_bytes` unless a single record is larger; that is sent
         alone, for the endpoint to judge. Returns what was set aside, by index. Raises
-        ShutdownRequested where that came during a wait: then nothing of the batch is settled.
+        ShutdownRequested where a wait was cut short: then nothing of the batch is settled.
         """
         stop = threading.Event()
-        of_logs = SignalBatch(_present(logs), logs_envelope, stop)
-        of_spans = SignalBatch(_present(spans), traces_envelope, stop)
+        log_batch = SignalBatch(_present(logs), logs_envelope, stop)
+        span_batch = SignalBatch(_present(spans), traces_envelope, stop)
         helper = None
-        if of_spans.items:
-            helper = self._runtime.spawn(lambda: self._run(self._traces, of_spans), "otlp-traces")
-        self._run(self._logs, of_logs)
-        if of_logs.error is not None and not isinstance(of_logs.error, Exception):
-            raise of_logs.error  # KeyboardInterrupt and its like do not wait for the other signal.
+        if span_batch.items:
+            helper = self._runtime.spawn(lambda: self._run(self._traces, span_batch), "otlp-traces")
+        self._run(self._logs, log_batch)
+        if log_batch.error is not None and not isinstance(log_batch.error, Exception):
+            raise log_batch.error  # KeyboardInterrupt does not wait for the other signal.
         if helper is not None:
             helper.join()
-        errors = [e for e in (of_logs.error, of_spans.error) if e is not None]
+        errors = [e for e in (log_batch.error, span_batch.error) if e is not None]
         if errors:
             raise next((e for e in errors if not isinstance(e, ShutdownRequested)), errors[0])
         return {
-            i: _refusal({"traces": of_spans.refused.get(i), "logs": of_logs.refused.get(i)})
-            for i in sorted(of_logs.refused.keys() | of_spans.refused.keys())
+            i: _refusal({"traces": span_batch.refused.get(i), "logs": log_batch.refused.get(i)})
+            for i in sorted(log_batch.refused.keys() | span_batch.refused.keys())
         }
 
     def close(self) -> None:

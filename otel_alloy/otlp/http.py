@@ -51,7 +51,7 @@ _REMEDIES = {
 class HttpSender:
     """Sends requests of one signal to one URL over one kept connection.
 
-    Raises `ConfigurationError` where a certificate or key file cannot be used.
+    Raises `ConfigurationError` where a certificate, a key file or the proxy cannot be used.
     """
 
     def __init__(self, settings: OtlpSettings, user_agent: str, runtime: Runtime) -> None:
@@ -63,13 +63,22 @@ class HttpSender:
         headers |= {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
         if settings.compression == "gzip":
             headers["content-encoding"] = "gzip"
-        self._client = httpx.Client(
-            headers=[(k.encode("ascii"), v.encode("utf-8")) for k, v in headers.items()],
-            verify=_tls(settings),
-            timeout=settings.timeout,
-            follow_redirects=False,
-            trust_env=urlsplit(settings.endpoint).hostname not in _LOOPBACK,
-        )
+        verify = _tls(settings)
+        try:
+            self._client = httpx.Client(
+                headers=[(k.encode("ascii"), v.encode("utf-8")) for k, v in headers.items()],
+                verify=verify,
+                timeout=settings.timeout,
+                follow_redirects=False,
+                trust_env=urlsplit(settings.endpoint).hostname not in _LOOPBACK,
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise ConfigurationError(
+                [
+                    f"The proxy for OTLP {settings.signal} cannot be used: HTTP_PROXY, HTTPS_PROXY "
+                    "and ALL_PROXY take http://host:port."
+                ]
+            ) from error
 
     def send(self, request: bytes) -> Outcome:
         """Send `request` once, within about the timeout of the settings."""

@@ -28,7 +28,7 @@ def open_senders(
     send, not here.
 
     Raises `ConfigurationError` with all mistakes of both signals, each once, and where a
-    certificate or key file cannot be used.
+    certificate, a key file, the proxy or an installed exporter cannot be used.
     """
     if mistakes := mistakes_of(exporters.executions):
         raise ConfigurationError(mistakes)

@@ -1,8 +1,8 @@
 """Where a setting comes from: a command-line flag, else the environment, else the YAML file, else
-the default. The only reader of the environment.
+the default. `Settings` that are made without it take only the OTEL_* variables of the process.
 
-Everything is checked before anything connects, and all mistakes are told at once, each with its
-remedy and never with a secret. Nothing here opens a connection.
+Everything is checked before anything connects, and all mistakes are reported together, each with
+its remedy and never with a secret. Nothing here opens a connection.
 """
 
 from __future__ import annotations
@@ -81,15 +81,15 @@ def load_settings(
         settings = Settings.model_validate(values)
         mistakes += settings.otlp.mistakes
     except ValidationError as error:
-        mistakes += _tell(error, origin, path)
+        mistakes += _mistakes_in(error, origin, path)
         mistakes += otlp_exporters(values["environment"]).mistakes
     if mistakes or settings is None:
         raise ConfigurationError(list(dict.fromkeys(mistakes)))
     return settings
 
 
-def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
-    told = []
+def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
+    found = []
     inner = [p for p in error.errors() if len(p["loc"]) > 1 and p["loc"][0] == "sources"]
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         if inner and problem["loc"] == ("sources",):
@@ -106,8 +106,8 @@ def _tell(error: ValidationError, origin: dict[str, str], path: str | None) -> l
             where, words = "ALLOY_API_KEY", "not set; set it to your Alloy API key"
         elif problem["type"] == "extra_forbidden":
             words = "there is no such setting; check its spelling in the README's table"
-        told.append(f"{where}: {words}")
-    return told
+        found.append(f"{where}: {words}")
+    return found
 
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

@@ -329,3 +329,14 @@ def test_another_endpoint_goes_through_the_proxy(
     monkeypatch.setenv("HTTP_PROXY", endpoint.url)
     assert send("http://collector.invalid:4318").kind is Kind.DELIVERED
     assert endpoint.requests[0].path == "http://collector.invalid:4318/v1/traces"
+
+
+@pytest.mark.parametrize("proxy", ["ftp://me:s3cret@proxy", "socks9://proxy", "http://proxy:x"])
+def test_an_unusable_proxy_is_a_mistake(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy variable that httpx cannot use is a configuration error, without its password."""
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match="HTTP_PROXY") as error:
+        send("http://collector.invalid:4318")
+    assert "s3cret" not in str(error.value)
