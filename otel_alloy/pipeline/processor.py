@@ -8,7 +8,7 @@ what, is theirs to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from otel_alloy.alloy.source import AlloySource
@@ -16,7 +16,6 @@ from otel_alloy.checkpoint.store import RejectedRecord, Settlement
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.pipeline.batch import Batch, FullBatch
 from otel_alloy.pipeline.events import CheckpointWriteFailed, Counts, Observe, Position, Settled
@@ -155,12 +154,6 @@ class BatchProcessor:
                 cycle=self._log.cycle,
                 counts=counts,
                 position=position,
-                ended=lambda: self._ended(batch),
+                ended=lambda: self._converter.ended(batch.executions),
             )
         )
-
-    def _ended(self, batch: Batch) -> Iterator[ExecutionFacts]:
-        for execution in batch.executions:
-            facts = self._converter.facts(execution)
-            if facts is not None:
-                yield facts
