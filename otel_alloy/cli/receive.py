@@ -17,7 +17,6 @@ from otel_alloy.cli.terminal import (
     errors_console,
     exit_code,
     interrupt_on_sigterm,
-    say,
     stop_on_signals,
 )
 from otel_alloy.errors import AlloyReceiverError
@@ -91,9 +90,11 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         stop_on_signals(stop)
         if runtime.stopping():
             stop()
-        receiver.run(once=once)
+        done = receiver.run(once=once)
     if once:
         click.echo(view.totals.sentence())
+    if not done:
+        raise click.ClickException("stopped before the end; the same command goes on from here")
 
 
 @click.command(epilog=SETTINGS_NOTE)
@@ -177,4 +178,4 @@ def backfill(
             finished = work.run()
     click.echo(view.sentence())
     if not finished:
-        say("stopped before the end; the same command goes on from here")
+        raise click.ClickException("stopped before the end; the same command goes on from here")

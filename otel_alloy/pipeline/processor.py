@@ -37,7 +37,7 @@ class BatchProcessor:
         resource: Mapping[str, str | bool | int | float],
         envelope: Envelope,
         delivery: Delivery,
-        write: Callable[[Settlement], None],
+        write: Callable[[Settlement], int],
         runtime: Runtime,
         observe: Observe,
         log: SourceLog,
@@ -68,22 +68,23 @@ class BatchProcessor:
         tracker.advance(batch, full.high)
         s = batch.settlement
         changed = s.seen or s.opened or s.closed or s.ended or s.rejected
+        new = 0
         if changed or tracker.state.progress != before:
-            self.write(s)
-        for rejected in s.rejected:
+            new = self.write(s)
+        for rejected in s.rejected if new else ():
             self._log.complain(
                 "set aside",
                 f"set aside a record ({rejected.signals}): {rejected.reason}; see `otel-alloy "
                 "rejected list`",
             )
-        self._tell(tracker, full, spans, logs)
+        self._tell(tracker, full, spans, logs, new)
 
-    def write(self, settlement: Settlement) -> None:
-        """Writes the settlement; a full disk is waited for, the delivery not repeated."""
+    def write(self, settlement: Settlement) -> int:
+        """Writes the settlement; a full disk is waited for, the delivery not repeated. How many of
+        its rejected records had not been set aside before."""
         while True:
             try:
-                self._write(settlement)
-                return
+                return self._write(settlement)
             except CheckpointUnwritable as error:
                 name, wait = self._source.name, _UNWRITABLE_SECONDS
                 self._observe(CheckpointWriteFailed(name, str(error), wait))
@@ -127,7 +128,9 @@ class BatchProcessor:
             )
         )
 
-    def _tell(self, tracker: ExecutionTracker, full: FullBatch, spans: int, logs: int) -> None:
+    def _tell(
+        self, tracker: ExecutionTracker, full: FullBatch, spans: int, logs: int, rejected: int
+    ) -> None:
         batch, requests, failures = full.batch, self._source.requests, self._converter.hook_failures
         counts = Counts(
             received=batch.received,
@@ -135,7 +138,7 @@ class BatchProcessor:
             executions=len(batch),
             spans=spans,
             log_records=logs,
-            rejected=len(batch.settlement.rejected),
+            rejected=rejected,
             requests=requests - self._requests_told,
             hook_failures=failures - self._hook_failures_told,
         )
