@@ -89,9 +89,10 @@ def checkpoint_reset(source: str, config: str | None, storage: str | None) -> No
       otel-alloy checkpoint reset default
     """
     with existing_store(config, storage) as found:
-        known = ", ".join(found.sources() if found else ()) or "none"
-    if source not in known.split(", "):
-        raise click.ClickException(f"no source {source!r} in the checkpoint; known: {known}")
+        known = list(found.sources()) if found else []
+    if source not in known:
+        names = ", ".join(known) or "none"
+        raise click.ClickException(f"no source {source!r} in the checkpoint; known: {names}")
     with closing(opened_store(config, storage, exclusive=True)) as store:
         store.reset(source)
     click.echo(f"{source}: forgotten")

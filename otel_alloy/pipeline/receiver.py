@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
 from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
@@ -32,7 +33,7 @@ class Receiver:
         self._observe: Observe = observe or (lambda event: None)
         self._runtime = system_runtime()
         self._failures: list[BaseException] = []
-        self._finished = 0
+        self._finished: list[str] = []
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
@@ -49,7 +50,8 @@ class Receiver:
         factory = Factory(self._settings, self._runtime)
         tasks = [
             self._runtime.spawn(
-                self._work(factory, source, store, once), f"otel-alloy-{source.name}"
+                partial(self._run_source, factory, source, store, once),
+                f"otel-alloy-{source.name}",
             )
             for source in self._settings.sources
         ]
@@ -62,12 +64,7 @@ class Receiver:
             )
         if self._failures:
             raise self._failures[0]
-        return not once or self._finished == len(self._settings.sources)
-
-    def _work(
-        self, factory: Factory, source: SourceSettings, store: Store, once: bool
-    ) -> Callable[[], None]:
-        return lambda: self._run_source(factory, source, store, once)
+        return not once or len(self._finished) == len(self._settings.sources)
 
     def _run_source(
         self, factory: Factory, source: SourceSettings, store: Store, once: bool
@@ -75,7 +72,8 @@ class Receiver:
         try:
             poller = Poller(factory, source, store, self._observe)
             try:
-                self._finished += poller.run(once)
+                if poller.run(once):
+                    self._finished.append(source.name)
             finally:
                 poller.close()
         except ShutdownRequested:

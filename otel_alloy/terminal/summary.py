@@ -23,6 +23,7 @@ from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.events import RequestRetried
+from otel_alloy.pipeline.factory import Budgets
 from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, retry_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
@@ -194,6 +195,7 @@ def run_summary(
             say(retry_words(event))
 
     queries: list[ExecutionQuery] = []
+    budgets = Budgets(settings, runtime)
     with ExitStack() as stack:
         try:
             stack.enter_context(progress)
@@ -201,7 +203,12 @@ def run_summary(
                 task = progress.add_task(each.name, total=None, executions=0, requests=0)
                 query = stack.enter_context(
                     ExecutionQuery(
-                        settings, each, overlap=each.overlap, runtime=runtime, report=report
+                        settings,
+                        each,
+                        overlap=each.overlap,
+                        runtime=runtime,
+                        report=report,
+                        budgets=budgets,
                     )
                 )
                 queries.append(query)

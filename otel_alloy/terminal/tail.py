@@ -22,6 +22,7 @@ from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.events import RequestRetried
+from otel_alloy.pipeline.factory import Budgets
 from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, retry_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
@@ -77,6 +78,7 @@ def run_tail(
                     print(shown, file=console.file, flush=True)
 
     with ExitStack() as stack:
+        budgets = Budgets(settings, runtime)
         queries = [
             stack.enter_context(
                 ExecutionQuery(
@@ -84,6 +86,7 @@ def run_tail(
                     overlap=min(OVERLAP, each.overlap),
                     runtime=runtime,
                     report=report,
+                    budgets=budgets,
                 )
             )
             for each in chosen_sources(settings, source)
