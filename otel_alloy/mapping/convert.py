@@ -126,75 +126,50 @@ _SPAN_ADJUSTED = encode.span_attributes([_ADJUSTED])
 _LOG_ADJUSTED = encode.log_attributes([_ADJUSTED])
 
 
-def _text(key: str) -> tuple[Callable[[int], bytes], Callable[[int], bytes]]:
-    span = encode.TextAttribute(encode.SPAN_ATTRIBUTE, key)
-    log = encode.TextAttribute(encode.LOG_ATTRIBUTE, key)
-    return span.head, log.head
+_IDS = (semconv.EXECUTION_ID, semconv.EXECUTION_UUID, semconv.NOTIFICATION_ID)
+_SPAN_IDS = tuple(encode.TextAttribute(encode.SPAN_ATTRIBUTE, key) for key in _IDS)
+_LOG_IDS = tuple(encode.TextAttribute(encode.LOG_ATTRIBUTE, key) for key in _IDS)
+_LOG_UID = encode.TextAttribute(encode.LOG_ATTRIBUTE, semconv.LOG_RECORD_UID)
+
+_Sizes = tuple[int, int, int]
+"""Bytes of executionId, executionUuid and _id; 0 for one that is missing, which has no head."""
 
 
-_span_execution_id, _log_execution_id = _text(semconv.EXECUTION_ID)
-_span_execution_uuid, _log_execution_uuid = _text(semconv.EXECUTION_UUID)
-_span_notification_id, _log_notification_id = _text(semconv.NOTIFICATION_ID)
-_, _log_record_uid = _text(semconv.LOG_RECORD_UID)
-_, _log_message = _text(semconv.MESSAGE)
+def _heads(ids: Iterable[encode.TextAttribute], sizes: _Sizes) -> tuple[bytes, bytes, bytes]:
+    one, two, three = (i.head(size) if size else b"" for i, size in zip(ids, sizes, strict=True))
+    return one, two, three
 
 
-def _span_form(
+def _new_forms(
     kind: _Kind,
     adjusted: bool,
-    execution: int,
-    uuid: int,
-    notification: int,
+    sizes: _Sizes,
+    uid: int,
+    message: bytes = b"",
     attached: Attached = _NOT_ATTACHED,
-) -> encode.SpanForm:
-    """For ids of these lengths (bytes); one that is missing has length 0, and no head."""
-    return encode.SpanForm(
-        (
-            _span_execution_id(execution) if execution else b"",
-            _span_execution_uuid(uuid) if uuid else b"",
-            _span_notification_id(notification) if notification else b"",
-        ),
-        execution + uuid + notification,
+) -> tuple[encode.SpanForm, encode.LogForm]:
+    """For texts of these lengths. `message`: the serialized attribute, for one that is not
+    known."""
+    span = encode.SpanForm(
+        _heads(_SPAN_IDS, sizes),
+        sum(sizes),
         kind.span_attributes + (_SPAN_ADJUSTED if adjusted else b""),
         kind.span_status,
         attached.parent,
         attached.links,
     )
-
-
-def _log_form(
-    kind: _Kind,
-    adjusted: bool,
-    execution: int,
-    uuid: int,
-    notification: int,
-    uid: int,
-    message: bytes,
-) -> encode.LogForm:
-    """As `_span_form`. `message`: the serialized attribute, for a message that is not known."""
-    return encode.LogForm(
+    log = encode.LogForm(
         kind.log_head,
-        (
-            _log_execution_id(execution) if execution else b"",
-            _log_execution_uuid(uuid) if uuid else b"",
-            _log_notification_id(notification) if notification else b"",
-            message + (_log_record_uid(uid) if uid else b""),
-        ),
-        execution + uuid + notification + uid,
+        (*_heads(_LOG_IDS, sizes), message + (_LOG_UID.head(uid) if uid else b"")),
+        sum(sizes) + uid,
         kind.log_attributes + (_LOG_ADJUSTED if adjusted else b""),
         kind.log_event,
     )
+    return span, log
 
 
-@lru_cache(maxsize=1024)
-def _forms(
-    kind: _Kind, adjusted: bool, execution: int, uuid: int, notification: int
-) -> tuple[encode.SpanForm, encode.LogForm]:
-    """The forms of an execution that ended, as nearly all do."""
-    return (
-        _span_form(kind, adjusted, execution, uuid, notification),
-        _log_form(kind, adjusted, execution, uuid, notification, notification, b""),
-    )
+_forms = lru_cache(maxsize=1024)(_new_forms)
+"""Those of an execution that ended, as nearly all do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +237,7 @@ class Converter:
         if role is _ENDED or role is _ENDED_AGAIN:
             kind = _ended_kind(n)
             body = common.label + kind.words + duration_text(end - start).encode()
-            span_form, log_form = _forms(kind, adjusted, *sizes)
+            span_form, log_form = _forms(kind, adjusted, sizes, sizes[2])
         else:
             kind = _KINDS[role]
             body = common.label + kind.words
@@ -271,12 +246,11 @@ class Converter:
                 # A start may be sent twice, as `started` and as this: two records, two uids.
                 uid += b":incomplete"
             elif role is Role.OTHER:
-                text = self._clean(n.message or "").encode()
-                message = _log_message(len(text)) + text
-            span_form = _span_form(kind, adjusted, *sizes)
-            log_form = _log_form(kind, adjusted, *sizes, len(uid), message)
+                text = self._clean(n.message or "")
+                message = encode.log_attributes([encode.attribute(semconv.MESSAGE, text)])
+            span_form, log_form = _new_forms(kind, adjusted, sizes, len(uid), message)
         if attached.parent or attached.links:
-            span_form = _span_form(kind, adjusted, *sizes, attached)
+            span_form, _ = _new_forms(kind, adjusted, sizes, len(uid), b"", attached)
         span = None
         if role is _ENDED or role is Role.INCOMPLETE:
             span = span_form.fill(trace_id, span_id, start, end, common.name, common.span, texts)
