@@ -492,7 +492,7 @@ def test_printed_output_is_what_the_command_prints() -> None:
 def test_the_house_is_drawn_as_it_stands() -> None:
     """CONTRIBUTING's tree names every module, and only modules that exist; every name that the way
     of a notification mentions is defined in the file it is said to be in."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
     tree = text.partition("otel_alloy/\n")[2].partition("```")[0]
     drawn: set[str] = set()
     folders: list[str] = []
@@ -503,7 +503,7 @@ def test_the_house_is_drawn_as_it_stands() -> None:
             folders.append(name)
         else:
             drawn.add("".join([*folders, name]))
-    package = ROOT / "otel_alloy"
+    package = REPOSITORY / "otel_alloy"
     there = {str(p.relative_to(package)) for p in package.rglob("*.py") if p.name != "__init__.py"}
     assert drawn == there
     for path, names in re.findall(r"`([a-z_]+/[a-z_]+\.py)` ((?:`[A-Za-z_.]+`[ ,]*)+)", text):
