@@ -9,7 +9,8 @@
     │   ├── Throttled            Alloy answers 429
     │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
-    └── RequestRefused           Alloy answers 400/422: the request itself has to change
+    ├── RequestRefused           Alloy answers 400/422: the request itself has to change
+    └── Unreachable              Alloy counts records that it does not give
     ShutdownRequested            no error: the process is to end
 
 Every message names the thing, the place and the remedy. No message holds a secret, a request
@@ -81,6 +82,26 @@ class CheckpointUnwritable(Retry):
 
 class RequestRefused(AlloyReceiverError):
     """Alloy answered 400 or 422 to our request; sending it again unchanged is pointless."""
+
+
+class Unreachable(AlloyReceiverError):
+    """Alloy says that it has records which no request brings. What was read is settled, and nothing
+    after `moment`; the next reading tries again.
+
+    `count`: how many, None where that cannot be told. `moment`: createdAt (Unix ms) from which on
+    they lie. `where`: the same in words.
+    """
+
+    def __init__(self, count: int | None, moment: int, where: str) -> None:
+        some = "records (how many cannot be told)" if count is None else f"{count} records"
+        super().__init__(
+            f"Alloy has {some} {where} that no request brings",
+            "the checkpoint does not pass them, and every cycle tries again; if it goes on, show "
+            "this to Alloy's support",
+        )
+        self.args = (count, moment, where)  # what unpickling calls it with
+        self.count = count
+        self.moment = moment
 
 
 class ShutdownRequested(Exception):

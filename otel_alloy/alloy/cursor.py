@@ -3,17 +3,20 @@
 A cursor says what to ask next (`query`) and what an answer means (`advance`); `reader` asks.
 
 `KeysetCursor` (the normal way): after a page, the next request starts at the page's last createdAt,
-closed, so that records which share a millisecond are never cut apart. `skip` serves only inside a
-run of equal createdAt that is longer than a page. A request's cost is the same at the millionth
-execution. Progress is by records received, never by records asked for.
+closed, so that records which share a millisecond are never cut apart. A full page of one
+millisecond is a run that `exhaustive` reads as a whole. A request's cost is the same at the
+millionth execution. Progress is by records received, never by records asked for.
 
 `DescendingCursor` (where the API ignores the filter or the order): pages from the newest record
-down, each overlapping the one before by one record, so that deletions cannot open a gap unseen,
-until a page lies wholly below the window.
+down, each overlapping the one before by one record, so that neither deletions nor an empty answer
+can open a gap unseen, until a page lies wholly below the window.
 
-The end is an empty page, or a page smaller than this API has shown it can send. A window's upper
-bound is frozen when it begins: records that appear while it is read belong to the next one, which
-starts an overlap earlier (`window_start` has the proof).
+**An end needs evidence.** An empty or short page is the end where the API itself counts no more
+after it; where it does not count, the reader asks once more. Where it counts more, or where what
+has to be there is not, the cursor says how many are missing, and the reader has to find them.
+
+A window's upper bound is frozen when it begins: records that appear while it is read belong to the
+next one, which starts an overlap earlier (`window_start` has the proof).
 
 Nothing here remembers what was delivered; dropping what is known is the tracker's work.
 """
@@ -27,7 +30,7 @@ from otel_alloy.alloy.models import BadRecord, Page, Record
 from otel_alloy.alloy.query import Query
 
 _BARREN_PAGES = 3
-"""So many pages in a row that bring nothing new are the end, whatever the API promises."""
+"""After so many pages in a row that bring nothing new, asking the same way is pointless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,19 @@ class Reading:
 
     `position`: once this is settled, the window may be continued from this createdAt (inclusive);
     None while only the whole window can be settled (newest first). `last`: the window is read.
+
+    For the reader only: `sure`, whether the API's own count confirms that it is the last page;
+    `missing`, how many records more have to be there although nothing follows, None where that
+    cannot be told; `run`, a createdAt of which there are more than a page holds.
     """
 
     records: list[Record]
     bad: list[BadRecord]
     position: int | None
     last: bool
+    sure: bool = True
+    missing: int | None = 0
+    run: int | None = None
 
 
 class Filter(enum.Enum):
@@ -86,14 +96,15 @@ class Behaviour:
     """What an API has shown of itself so far; it outlives the windows.
 
     `finds_executions`: whether it filters by executionId. `counts_matches`: whether `totalItems`
-    counts what matches a filter, None while that is not known. `largest`: the most records that it
-    sends in one page.
+    counts what matches a filter, None while that is not known; `counts`, whether it counts at all.
+    `largest`: the most records that it sends in one page.
     """
 
     filter: Filter = Filter.UNKNOWN
     ordered: bool = True
     finds_executions: bool = True
     counts_matches: bool | None = None
+    counts: bool = True
     largest: int = 0
 
     @property
@@ -106,18 +117,34 @@ class Behaviour:
         most = self.largest if page.limit is None else min(self.largest, page.limit)
         return page.received > 0 and page.received >= most
 
+    def count(self, query: Query, page: Page) -> int | None:
+        """How many records match `query` by the API's own count; None where it does not tell, or
+        is known to count something else under a filter."""
+        total = page.total
+        if total is None or total < 0 or not self.counts:
+            return None
+        if query.filtered and self.counts_matches is False:
+            return None
+        return total
+
+    def remaining(self, query: Query, page: Page) -> int | None:
+        """How many records follow this answer to `query` by the API's own count; None as above."""
+        total = self.count(query, page)
+        return None if total is None else max(0, total - query.skip - page.received)
+
 
 class KeysetCursor:
     """Reads a window in ascending order of createdAt. Raises UnorderedApi, once, from `advance`,
-    when the API shows that it needs the other cursor: the window is to be read again then."""
+    when the API shows twice that it needs the other cursor: the window is to be read again then."""
 
     def __init__(self, window: Window, api: Behaviour) -> None:
         self._window = window
         self._api = api
         self._position = window.start
-        self._skip = 0
+        self._skip = 0  # grows only where a page has no createdAt at all
         self._at_position: set[tuple[str, str]] = set()  # what was read of this millisecond
         self._barren = 0
+        self._accused = False  # the last answer was not what was asked for
         self._doubted: Page | None = None  # a first page, while it is asked what is before it
         self._suspect: int | None = None  # its createdAt, until it is known whether it is first
 
@@ -130,60 +157,86 @@ class KeysetCursor:
 
     def advance(self, page: Page) -> Reading | None:
         """What the answer to `query` brings; None where another look is needed to tell."""
+        asked = self.query(Query(page.limit or 1))
         doubted, suspect = self._doubted, self._suspect
+        before = self._window.before if doubted is None or suspect is None else suspect
+        times = page.created
+        if times and not self._position <= min(times) <= max(times) < before:
+            if self._accuse():  # one answer may be somebody else's, or an old one
+                return None
+            self._api.filter = Filter.IGNORED
+            raise UnorderedApi(Filter.IGNORED.value)
         self._doubted = self._suspect = None
         if doubted is not None and suspect is not None:
-            if not self._times(page, suspect):
-                return self._take(doubted, doubted.created)
+            if not times:
+                again = replace(asked, limit=doubted.limit or 1, before=self._window.before)
+                return self._take(doubted, doubted.created, again)
             # Something is before it, which may have become visible since: then the same request
             # begins with that now.
             self._suspect = suspect
             return None
-        times = self._times(page, self._window.before)
         misplaced = suspect is not None and (not times or times[0] >= suspect)
         if misplaced or times != sorted(times):
+            if not misplaced and self._accuse():
+                return None
             self._api.ordered = False
             raise UnorderedApi("not in ascending order")
+        self._accused = False
         begins = self._position == self._window.start and not self._skip
         if begins and times and self._position < times[0] == times[-1] and self._api.fills(page):
             # A page of one millisecond shows no order: is anything before it?
             self._doubted, self._suspect = page, times[0]
             return None
-        return self._take(page, times)
+        return self._take(page, times, asked)
 
-    def _times(self, page: Page, before: int) -> list[int]:
-        """The page's createdAt. Raises UnorderedApi where the filter did not keep to the bounds."""
-        times = page.created
-        if times and not self._position <= min(times) <= max(times) < before:
-            self._api.filter = Filter.IGNORED
-            raise UnorderedApi(Filter.IGNORED.value)
-        return times
+    @property
+    def known(self) -> frozenset[tuple[str, str]]:
+        """What was read of the millisecond at which the next request begins."""
+        return frozenset(self._at_position)
 
-    def _take(self, page: Page, times: list[int]) -> Reading:
+    def passed(self, run: int) -> None:
+        """Everything of the millisecond `run` is read."""
+        self._position, self._skip, self._at_position = run + 1, 0, set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of the window is left to ask for."""
+        return self._position >= self._window.before
+
+    def _accuse(self) -> bool:
+        """Whether the answer is out of bounds or order for the first time in a row."""
+        first, self._accused = not self._accused, True
+        return first
+
+    def _take(self, page: Page, times: list[int], asked: Query) -> Reading:
         """Accepts a page that is in order and moves on to its last createdAt."""
         records = [r for r in page.records if r.identity not in self._at_position]
         bad = [b for b in page.bad if b.identity not in self._at_position]
-        last = self._ends(page, new=bool(records or bad))
+        full = self._api.fills(page)
         position = times[-1] if times else self._position
-        if position > self._position:
+        moved = position > self._position
+        skipped = asked.skip > 0
+        if moved:
             self._at_position, self._skip = set(), 0
-        else:
+        elif not times:
             self._skip += page.received
         self._at_position.update(r.identity for r in page.records if r.created in (position, None))
         self._at_position.update(b.identity for b in bad)
         self._position = position
-        return Reading(records, bad, position, last)
-
-    def _ends(self, page: Page, new: bool) -> bool:
-        """Whether nothing follows this page. `new`: whether it brings anything."""
-        full, barren = self._api.fills(page), self._skip > 0 and not new
-        self._barren = self._barren + 1 if barren else 0
-        # An API that ignores `skip` would promise more for ever.
-        if page.promises_more(self._skip) and self._barren < _BARREN_PAGES:
-            if not full:
+        if full and times and times[0] == times[-1]:
+            return Reading(records, bad, position, last=False, run=position)
+        new = bool(records or bad)
+        self._barren = 0 if new else self._barren + 1
+        reading = Reading(records, bad, position, last=False)
+        remaining = self._api.remaining(asked, page)
+        if full and (moved or new) and not (skipped and self._barren):
+            return reading
+        if remaining or page.called_full:
+            if not full and page.received:
                 self._api.largest = page.received  # the API may have lowered its limit since
-            return False
-        return not full or barren
+            if new or moved or (not remaining and self._barren < _BARREN_PAGES):
+                return reading
+        return replace(reading, last=True, sure=remaining == 0, missing=remaining or 0)
 
 
 class DescendingCursor:
@@ -191,10 +244,15 @@ class DescendingCursor:
 
     def __init__(self, window: Window, api: Behaviour) -> None:
         self._window = window
+        self._api = api
         self._filtered = api.filter is Filter.HONOURED
         self._skip = 0
         self._step = 0  # by how much `skip` last grew, or by how much to go back next
+        self._overlaps = False  # whether the next page has to begin with a known record
         self._repeats = 0
+        self._holes = 0  # pages in a row that lacked that record and were empty
+        self._taken = 0
+        self.lowest: int | None = None  # the oldest createdAt so far
         self._previous: set[tuple[str, str]] = set()
 
     def query(self, base: Query) -> Query:
@@ -204,25 +262,56 @@ class DescendingCursor:
             return query
         return replace(query, after=self._window.start - 1, before=self._window.before)
 
+    def knows(self, page: Page) -> bool:
+        """Whether all of it was on the last page that was not empty."""
+        return self._identities(page) <= self._previous
+
     def advance(self, page: Page) -> Reading | None:
         """What the answer to `query` brings; None where the way went past something."""
-        here = {r.identity for r in page.records} | {b.identity for b in page.bad}
-        if self._skip and here and self._step > 1 and self._previous.isdisjoint(here):
-            # Records above were deleted and what came after the last page moved up into it.
+        asked = self.query(Query(page.limit or 1))
+        here, remaining = self._identities(page), self._api.remaining(asked, page)
+        if self._skip and self._overlaps and self._previous.isdisjoint(here):
+            # Records above were deleted and what came after the last page moved up into it; or the
+            # answer is empty for no reason.
+            self._holes += not here
+            if self._holes > _BARREN_PAGES:
+                return Reading([], [], None, last=True, sure=False, missing=remaining or None)
             self._skip, self._step = max(0, self._skip - self._step), self._step * 2
             return None
         start, before, times = self._window.start, self._window.before, page.created
         below = bool(times) and times == sorted(times, reverse=True) and times[-1] < start
-        # Once or twice may be as many new records at the top as a page holds; more is the end.
-        self._repeats = self._repeats + 1 if self._skip and here <= self._previous else 0
+        # Once or twice may be as many new records at the top as a page holds.
+        repeats = self._skip > 0 and bool(here) and here <= self._previous
+        only_known = repeats and self._overlaps and page.received == 1
+        self._repeats = self._repeats + 1 if repeats and not only_known else 0
+        new = here - self._previous
+        if new:
+            self._holes = 0
+        self._taken += len(new)
+        if times:
+            self.lowest = min(times) if self.lowest is None else min(self.lowest, *times)
         records = [
             r
             for r in page.records
-            if r.identity not in self._previous
-            and (r.created is None or start <= r.created < before)
+            if r.identity in new and (r.created is None or start <= r.created < before)
         ]
+        reading = Reading(records, page.bad, None, last=False)
+        self._overlaps = page.received > 1
         self._step = max(1, page.received - 1)
         self._skip += self._step
-        self._previous = here
-        last = not page.received or below or self._repeats >= _BARREN_PAGES
-        return Reading(records, page.bad, None, last)
+        if here:
+            self._previous = here
+        if below or (only_known and remaining == 0):
+            return replace(reading, last=True)
+        if self._repeats >= _BARREN_PAGES:  # `skip` is ignored
+            total = self._api.count(asked, page)
+            missing = None if total is None else max(0, total - self._taken)
+            return replace(reading, last=True, sure=missing == 0, missing=missing)
+        if not here:
+            self._skip -= self._step
+            return replace(reading, last=True, sure=remaining == 0, missing=remaining or 0)
+        return reading
+
+    @staticmethod
+    def _identities(page: Page) -> set[tuple[str, str]]:
+        return {r.identity for r in page.records} | {b.identity for b in page.bad}

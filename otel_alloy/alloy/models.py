@@ -197,14 +197,14 @@ class Page:
         """How many records the API says there are, `totalItems`; None where it does not tell."""
         return self.pagination.totalItems if self.pagination else None
 
-    def promises_more(self, skip: int) -> bool:
-        """Whether the API itself says that more follows: it calls this a full page, or counts more
-        matches than `skip` and this page. Good for one more request, never for leaving one out."""
+    @property
+    def called_full(self) -> bool:
+        """Whether the API itself says that it gives no more records at once than these: good for
+        one more request, never for leaving one out."""
         told = self.pagination
-        if told is None or not self.received:
+        if told is None or told.pageSize is None:
             return False
-        full = told.pageSize is not None and 0 < told.pageSize <= self.received
-        return full or (told.totalItems is not None and told.totalItems > skip + self.received)
+        return 0 < told.pageSize <= self.received
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from otel_alloy.alloy.timestamps import to_text
 @dataclass(frozen=True, slots=True)
 class Query:
     """One request. Times are Unix ms and exclusive, as the vendor's operators are; None leaves
-    the filter out."""
+    the filter out. `also`: further filters, each a column, an operator and a value."""
 
     limit: int
     skip: int = 0
@@ -25,6 +25,13 @@ class Query:
     execution_id: str | None = None
     workflow_id: str | None = None
     user_id: str | None = None
+    also: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def filtered(self) -> bool:
+        """Whether it has filters of its own, besides workflow and user."""
+        bounds = (self.after, self.before, self.execution_id)
+        return bool(self.also) or any(bound is not None for bound in bounds)
 
     def limited(self, limit: int) -> Query:
         """The same with another page size."""
@@ -39,6 +46,7 @@ class Query:
             filters.append(_filter("createdAt", "lessthan", to_text(self.before)))
         if self.execution_id is not None:
             filters.append(_filter("data.executionId", "equals", self.execution_id))
+        filters += [_filter(*one) for one in self.also]
         parameters = {
             "skip": str(self.skip),
             "limit": str(self.limit),

@@ -1,11 +1,17 @@
 """Asks for what a cursor decides, and finds out what the API makes of our parameters.
 
-What a page means is decided in `cursor`; how often and how patiently is asked, in `retry`.
+What a page means is decided in `cursor`; how often and how patiently is asked, in `retry`; what
+cannot be paged is read by `exhaustive`. Here an end is accepted or not:
+
+- The API's own count, in the same answer, says that nothing follows: accepted, at no cost.
+- It does not count: the same is asked once more, where the caller wants to be sure.
+- It counts more: asked again, then whether it counts at all (a question that nothing matches), then
+  read exhaustively; what is still missing is `Unreachable`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from otel_alloy.alloy.cursor import (
@@ -16,18 +22,30 @@ from otel_alloy.alloy.cursor import (
     Reading,
     Window,
 )
+from otel_alloy.alloy.exhaustive import Exhaustive
 from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import Fetch
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.errors import Unreachable
+
+_LOOKS = (0.5, 2.0)
+"""Seconds before each further look at an empty answer that contradicts itself."""
+_NEVER_MS = 4_102_444_800_000  # 2100-01-01: nothing is of this time
+_NOBODY = "0" * 24  # no workflow has this id
 
 
 class Reader:
     """Reads through `fetch`. `base`: what every request has in common (page size, workflow and
-    user). `api`: what the API has shown of itself."""
+    user). `pause`: waits so many seconds. `api`: what the API has shown of itself."""
 
-    def __init__(self, fetch: Fetch, base: Query) -> None:
+    def __init__(
+        self, fetch: Fetch, base: Query, pause: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         self._fetch = fetch
         self._base = base
+        self._pause = pause
+        self._counts_tried = False
         self.api = Behaviour()
 
     def probe(self) -> Page:
@@ -41,7 +59,10 @@ class Reader:
         if not times:
             return newest
         moment = max(times)
-        page = self._get(replace(self._base, limit=1, after=moment - 1, before=moment + 1))
+        question = replace(self._base, limit=1, after=moment - 1, before=moment + 1)
+        page = self._get(question)
+        if not page.received:
+            page = self._get(question)  # one empty answer shows nothing
         if not page.received:
             self.api.filter = Filter.MATCHES_NOTHING
         elif any(t != moment for t in page.created):
@@ -53,21 +74,142 @@ class Reader:
                 self.api.counts_matches = matching < whole
         return newest
 
-    def read(self, window: Window) -> Iterator[Reading]:
-        """The window's records, page by page; each page is asked for when it is wanted. Raises
-        what `fetch` raises, and UnorderedApi once when the API shows that it has to be read newest
-        first: read the window again then."""
-        cursor: KeysetCursor | DescendingCursor
+    def read(self, window: Window, *, sure: bool = True) -> Iterator[Reading]:
+        """The window's records, page by page; each page is asked for when it is wanted. `sure`:
+        whether an end that nothing confirms is looked at twice.
+
+        Raises what `fetch` raises; UnorderedApi once when the API shows that it has to be read
+        newest first: read the window again then; and Unreachable where the API has records that it
+        does not give: everything before the last `position` is read.
+        """
         if self.api.newest_first:
-            cursor = DescendingCursor(window, self.api)
+            yield from self._descend(window)
         else:
-            cursor = KeysetCursor(window, self.api)
+            yield from self._ascend(window, sure)
+
+    def _ascend(self, window: Window, sure: bool) -> Iterator[Reading]:
+        cursor = KeysetCursor(window, self.api)
+        looked = not sure
         while True:
             reading = cursor.advance(self._get(cursor.query(self._base)))
-            if reading is not None:
+            if reading is None:
+                continue
+            if reading.run is not None:
+                yield reading
+                yield from self._run(reading.run, cursor.known)
+                cursor.passed(reading.run)
+                if cursor.finished:
+                    yield replace(reading, records=[], bad=[], last=True)
+                    return
+                continue
+            if not reading.last or reading.sure:
                 yield reading
                 if reading.last:
                     return
+            elif reading.missing and self._believed():
+                rest = cursor.query(self._base)
+                yield replace(reading, last=False)
+                start, before = (rest.after or 0) + 1, window.before
+                where = f"created between {to_text(start)} and {to_text(before)}"
+                yield from self._exhaust(rest, cursor.known, start, where, reading.position)
+                yield replace(reading, records=[], bad=[], last=True)
+                return
+            else:
+                again = not looked or bool(reading.missing)  # its count is not believed any more
+                looked = True
+                yield replace(reading, last=not again)
+                if not again:
+                    return
+
+    def _run(self, moment: int, known: frozenset[tuple[str, str]]) -> Iterator[Reading]:
+        """All of one millisecond."""
+        question = replace(self._base, after=moment - 1, before=moment + 1)
+        where = f"created at {to_text(moment)}"
+        yield from self._exhaust(question, known, moment, where, moment, narrow=False)
+
+    def _exhaust(
+        self,
+        question: Query,
+        known: frozenset[tuple[str, str]],
+        moment: int,
+        where: str,
+        position: int | None,
+        narrow: bool = True,
+    ) -> Iterator[Reading]:
+        """Reads all that a question matches. Raises Unreachable where the API counts more."""
+        whole = Exhaustive(self._get, self.api, question, known, self._believed, self._pause)
+        for found in whole.read(narrow=narrow):
+            if found.records or found.bad:
+                yield Reading(found.records, found.bad, position, last=False)
+        if whole.missing != 0:
+            raise Unreachable(whole.missing, moment, where)
+
+    def _descend(self, window: Window) -> Iterator[Reading]:
+        cursor = DescendingCursor(window, self.api)
+        looked = False
+        while True:
+            reading = cursor.advance(self._get(cursor.query(self._base)))
+            if reading is None:
+                continue
+            if not reading.last or reading.sure:
+                yield reading
+                if reading.last:
+                    return
+                continue
+            yield replace(reading, last=False)
+            missing = reading.missing
+            if missing != 0 and (missing is None or self._believed()):
+                yield from self._rest(window, cursor)
+                break
+            if looked and not missing:
+                self._hold_against_oldest(window, cursor)
+                break
+            looked = True
+        yield Reading([], [], None, last=True)
+
+    def _rest(self, window: Window, cursor: DescendingCursor) -> Iterator[Reading]:
+        """What pages from the newest record down do not bring."""
+        question = cursor.query(replace(self._base, skip=0))
+        where = f"created since {to_text(window.start)}"
+        try:
+            for reading in self._exhaust(question, frozenset(), window.start, where, None):
+                records = [
+                    r
+                    for r in reading.records
+                    if r.created is None or window.start <= r.created < window.before
+                ]
+                yield replace(reading, records=records)
+        except Unreachable as error:
+            if error.count is not None:
+                raise
+            # Nothing counts and nothing pages. Where the other end is known, there is no more.
+            if not cursor.knows(self._get(self._base)):
+                raise
+
+    def _hold_against_oldest(self, window: Window, cursor: DescendingCursor) -> None:
+        """An end that nothing confirms: raises Unreachable where the API has older records."""
+        if self.api.filter is Filter.HONOURED:
+            return
+        oldest = min(self._get(self._base.limited(1)).created, default=None)
+        if oldest is not None and (cursor.lowest is None or oldest < cursor.lowest):
+            since = to_text(max(oldest, window.start))
+            raise Unreachable(None, max(oldest, window.start), f"created since {since}")
+
+    def _believed(self) -> bool:
+        """Whether the API counts at all: it says 0 where nothing can match. One request or two, the
+        first time, and only where its count contradicts what it gives."""
+        if not self._counts_tried:
+            self._counts_tried = True
+            nothing = [
+                replace(self._base, limit=1, after=_NEVER_MS - 1, before=_NEVER_MS + 1),
+                replace(self._base, limit=1, workflow_id=_NOBODY),
+            ]
+            answers = (self._fetch(question) for question in nothing)
+            empty = next((page for page in answers if not page.received), None)
+            self.api.counts = empty is not None and empty.total == 0
+            if not self.api.counts:
+                self.api.counts_matches = False
+        return self.api.counts
 
     def execution(self, execution_id: str) -> list[Record]:
         """All notifications of one execution that the API still has (one request). Where the
@@ -98,6 +240,12 @@ class Reader:
         return times[0] if times[0] > moment else None
 
     def _get(self, query: Query) -> Page:
+        """The answer; an empty one that itself counts more is looked at again."""
         page = self._fetch(query)
+        for seconds in _LOOKS:
+            if page.received or not self.api.remaining(query, page):
+                break
+            self._pause(seconds)
+            page = self._fetch(query)
         self.api.largest = max(self.api.largest, page.received)
         return page

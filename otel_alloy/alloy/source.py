@@ -17,7 +17,7 @@ from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader
 from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
-from otel_alloy.errors import AlloyReceiverError
+from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
 from otel_alloy.runtime import Runtime
 
 
@@ -58,7 +58,7 @@ class AlloySource:
         self._runtime = runtime
         self._observe = observe
         self._fetch = RetryingFetch(name, self._ask, budget, runtime, observe, retry=retry)
-        self._reader = Reader(self._fetch, base_query)
+        self._reader = Reader(self._fetch, base_query, self._pause)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -116,11 +116,13 @@ class AlloySource:
         newest records."""
         return self._reader.probe()
 
-    def read(self, window: Window) -> Iterator[Reading]:
-        """The window's records, page by page, each asked for when it is wanted. Raises
-        UnorderedApi once, when the API shows that it has to be read newest first: read the window
-        again then."""
-        return self._reader.read(window)
+    def read(self, window: Window, *, sure: bool = True) -> Iterator[Reading]:
+        """The window's records, page by page, each asked for when it is wanted. `sure`: whether an
+        end that the API's own count does not confirm is looked at twice.
+
+        Raises UnorderedApi once, when the API shows that it has to be read newest first: read the
+        window again then. Raises Unreachable where the API has records that it does not give."""
+        return self._reader.read(window, sure=sure)
 
     def execution(self, execution_id: str) -> list[Record]:
         """All notifications of one execution that the API still has (one request)."""
@@ -139,6 +141,10 @@ class AlloySource:
         """The oldest createdAt that the whole account still has, where all of it is newer than
         `moment` (Unix ms); None where that is not so or cannot be told (one or two requests)."""
         return self._reader.oldest_beyond(moment)
+
+    def _pause(self, seconds: float) -> None:
+        if self._runtime.wait(seconds):
+            raise ShutdownRequested
 
     def _ask(self, query: Query) -> Page:
         begun = self._runtime.monotonic()
