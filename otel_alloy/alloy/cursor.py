@@ -144,6 +144,11 @@ class KeysetCursor:
         self._skip = 0  # grows only where a page has no createdAt at all
         self._at_position: set[tuple[str, str]] = set()  # what was read of this millisecond
         self._barren = 0
+        self._asked_from = window.start
+        self._last: set[tuple[str, str]] = set()  # what the last page held
+        self._expected = 0  # records from here on, by the answer before
+        self._came_from = window.start
+        self._checked: int | None = None  # where the way went back to, once
         self._accused = False  # the last answer was not what was asked for
         self._doubted: Page | None = None  # a first page, while it is asked what is before it
         self._suspect: int | None = None  # its createdAt, until it is known whether it is first
@@ -197,6 +202,12 @@ class KeysetCursor:
     def passed(self, run: int) -> None:
         """Everything of the millisecond `run` is read."""
         self._position, self._skip, self._at_position = run + 1, 0, set()
+        self._expected = 0
+
+    def look_again(self) -> None:
+        """The last request once more; of its answer, what is known is dropped."""
+        self._position, self._expected = self._asked_from, 0
+        self._at_position |= self._last
 
     @property
     def finished(self) -> bool:
@@ -208,10 +219,18 @@ class KeysetCursor:
         first, self._accused = not self._accused, True
         return first
 
-    def _take(self, page: Page, times: list[int], asked: Query) -> Reading:
-        """Accepts a page that is in order and moves on to its last createdAt."""
+    def _take(self, page: Page, times: list[int], asked: Query) -> Reading | None:
+        """Accepts a page that is in order and moves on to its last createdAt. None where records
+        before it are missing: then it is gone back to where it came from, once."""
+        count = self._api.count(asked, page) if not asked.skip else None
+        if count is not None and count < self._expected and self._checked != self._came_from:
+            self._position = self._checked = self._came_from
+            self._skip, self._expected, self._at_position = 0, 0, set()
+            return None
         records = [r for r in page.records if r.identity not in self._at_position]
         bad = [b for b in page.bad if b.identity not in self._at_position]
+        self._asked_from = self._position
+        self._last = {r.identity for r in page.records} | {b.identity for b in page.bad}
         full = self._api.fills(page)
         position = times[-1] if times else self._position
         moved = position > self._position
@@ -222,6 +241,9 @@ class KeysetCursor:
             self._skip += page.received
         self._at_position.update(r.identity for r in page.records if r.created in (position, None))
         self._at_position.update(b.identity for b in bad)
+        if moved:
+            self._came_from = self._position
+        self._expected = 0 if count is None else count - sum(1 for t in times if t < position)
         self._position = position
         if full and times and times[0] == times[-1]:
             return Reading(records, bad, position, last=False, run=position)
@@ -249,7 +271,7 @@ class DescendingCursor:
         self._skip = 0
         self._step = 0  # by how much `skip` last grew, or by how much to go back next
         self._overlaps = False  # whether the next page has to begin with a known record
-        self._repeats = 0
+        self._repeats = 0  # pages in a row without anything new
         self._holes = 0  # pages in a row that lacked that record and were empty
         self._taken = 0
         self.lowest: int | None = None  # the oldest createdAt so far
@@ -284,6 +306,8 @@ class DescendingCursor:
         repeats = self._skip > 0 and bool(here) and here <= self._previous
         only_known = repeats and self._overlaps and page.received == 1
         self._repeats = self._repeats + 1 if repeats and not only_known else 0
+        if self._repeats == 1 and page.received > 1:
+            return None  # perhaps only once; else as many new records came at the top
         new = here - self._previous
         if new:
             self._holes = 0

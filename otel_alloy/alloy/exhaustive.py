@@ -24,7 +24,7 @@ from otel_alloy.alloy.cursor import Behaviour, Filter, UnorderedApi
 from otel_alloy.alloy.models import BadRecord, Page, Record
 from otel_alloy.alloy.query import Query
 
-_PAUSES = (0.5, 2.0)
+_PAUSE = 2.0
 _BARREN_PASSES = 12
 """So many passes in a row without anything new are the end, where nothing else can tell."""
 _FLOOR, _FACTOR, _CEILING = 60, 10, 3000
@@ -77,6 +77,7 @@ class Exhaustive:
         self._left = _FLOOR
         self._pages = 0
         self._total: int | None = None
+        self._agrees = False  # whether a whole pass and a steady count came to the same number
         self._skips = True  # whether `skip` does something, as far as was seen
         self.missing: int | None = 0
 
@@ -98,10 +99,11 @@ class Exhaustive:
                 whole = yield from self._pass(ascending=False)
                 if whole and len(self._seen) == again:
                     return
-        for wait in (0.0, *_PAUSES):
+        for wait in (0.0, _PAUSE):
             if wait:
                 self._pause(wait)
-                yield from self._pass(ascending=wait == _PAUSES[0])
+                yield from self._pass(ascending=True)
+                yield from self._pass(ascending=False)
             complete = yield from self._narrow(self._question, 0)
             if not self._recount():
                 if complete:
@@ -126,9 +128,10 @@ class Exhaustive:
     # Counting -------------------------------------------------------------------------------------
 
     def _counted(self) -> bool:
-        """Whether the API's count, which is known to be one, says that all was seen."""
+        """Whether the API's count says that all was seen, and is one: as it is known to be, or as
+        it stayed the same over many pages and was right."""
         told = self._api.counts_matches is True and self._total is not None
-        return told and not self._contradicted()
+        return (told and not self._contradicted()) or self._agrees
 
     def _contradicted(self) -> bool:
         """Whether the API counts more than was seen, as far as is known."""
@@ -204,10 +207,11 @@ class Exhaustive:
             self._total = count
             self._allow(page)
             yield self._take(page)
+            steady = count is not None and count == first and skip > page.received
+            self._agrees = steady and distinct and count == len(mine)
             if not page.received:
                 self._skips = True
-                return distinct
-            steady = count is not None and count == first and skip > page.received
+                return distinct and not self._api.remaining(query, page)
             if steady and self._api.counts_matches is True and skip >= (count or 0):
                 return distinct
             if not self._api.fills(page) and not self._api.remaining(query, page):

@@ -20,6 +20,7 @@ from otel_alloy.alloy.cursor import (
     Filter,
     KeysetCursor,
     Reading,
+    UnorderedApi,
     Window,
 )
 from otel_alloy.alloy.exhaustive import Exhaustive
@@ -120,6 +121,7 @@ class Reader:
                 yield replace(reading, last=not again)
                 if not again:
                     return
+                cursor.look_again()
 
     def _run(self, moment: int, known: frozenset[tuple[str, str]]) -> Iterator[Reading]:
         """All of one millisecond."""
@@ -137,10 +139,14 @@ class Reader:
         narrow: bool = True,
     ) -> Iterator[Reading]:
         """Reads all that a question matches. Raises Unreachable where the API counts more."""
-        whole = Exhaustive(self._get, self.api, question, known, self._believed, self._pause)
+        whole = Exhaustive(self._once, self.api, question, known, self._believed, self._pause)
         for found in whole.read(narrow=narrow):
             if found.records or found.bad:
                 yield Reading(found.records, found.bad, position, last=False)
+        if whole.missing is None:
+            self._believed()  # also tells whether a filter on createdAt does anything
+            if question.after is not None and self.api.filter is Filter.IGNORED:
+                raise UnorderedApi(Filter.IGNORED.value)
         if whole.missing != 0:
             raise Unreachable(whole.missing, moment, where)
 
@@ -204,9 +210,11 @@ class Reader:
                 replace(self._base, limit=1, after=_NEVER_MS - 1, before=_NEVER_MS + 1),
                 replace(self._base, limit=1, workflow_id=_NOBODY),
             ]
-            answers = (self._fetch(question) for question in nothing)
-            empty = next((page for page in answers if not page.received), None)
-            self.api.counts = empty is not None and empty.total == 0
+            answer = self._fetch(nothing[0])
+            if answer.received:
+                self.api.filter = Filter.IGNORED
+                answer = self._fetch(nothing[1])
+            self.api.counts = not answer.received and answer.total == 0
             if not self.api.counts:
                 self.api.counts_matches = False
         return self.api.counts
@@ -241,11 +249,15 @@ class Reader:
 
     def _get(self, query: Query) -> Page:
         """The answer; an empty one that itself counts more is looked at again."""
-        page = self._fetch(query)
+        page = self._once(query)
         for seconds in _LOOKS:
             if page.received or not self.api.remaining(query, page):
                 break
             self._pause(seconds)
-            page = self._fetch(query)
+            page = self._once(query)
+        return page
+
+    def _once(self, query: Query) -> Page:
+        page = self._fetch(query)
         self.api.largest = max(self.api.largest, page.received)
         return page

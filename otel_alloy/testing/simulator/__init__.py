@@ -18,7 +18,7 @@ Imports go upwards in that list only. It uses the standard library, and of this 
 ``http_server`` alone: a stand-in that shares code with the client would share its mistakes.
 """
 
-from otel_alloy.testing.simulator.config import Config
+from otel_alloy.testing.simulator.config import ODD_PAGES, Config
 from otel_alloy.testing.simulator.data import ODDITIES, Traffic, generate, live, timeline
 from otel_alloy.testing.simulator.faults import Answer, Fault
 from otel_alloy.testing.simulator.records import Execution, Record, Step, iso, millis
@@ -27,6 +27,7 @@ from otel_alloy.testing.simulator.store import LogStore
 
 __all__ = [
     "ODDITIES",
+    "ODD_PAGES",
     "Answer",
     "Config",
     "Execution",

@@ -10,6 +10,9 @@ from typing import Literal
 
 from otel_alloy.testing.simulator.faults import Fault
 
+ODD_PAGES = ("empty", "short", "repeated")
+"""No record; the first half of them; those of the answer before."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -35,8 +38,19 @@ class Config:
     """Always answer in descending order."""
     ties: Literal["stable", "shuffled"] = "stable"
     """Equal ``createdAt``: the same order in every answer, or a new one in each."""
-    total_items: Literal["filtered", "all"] = "filtered"
-    """What ``pagination.totalItems`` counts."""
+    ignore_skip: bool = False
+    """Answer every request as if its ``skip`` were 0."""
+    total_items: Literal["filtered", "all", "page", "huge", "negative", "text", "missing"] = (
+        "filtered"
+    )
+    """What ``pagination.totalItems`` counts: what matches the filters, the whole log, or the page;
+    or nonsense: always the same huge number, -1, a word, nothing at all."""
+    odd_pages: Mapping[str, float] = field(default_factory=dict)
+    """Share of answers that are right in everything but their records, by kind as in ``ODD_PAGES``:
+    ``{"empty": 0.05}``."""
+    hidden: tuple[int, int] | None = None
+    """Records with a ``createdAt`` from here (ms) to before there are counted and never given: a
+    page ends where it comes to one."""
     current_page: Literal["floor", "fraction", "constant"] = "floor"
     """``currentPage`` is ``skip // limit + 1``, ``skip / limit + 1``, or always 1."""
     envelope: bool = False
@@ -65,5 +79,8 @@ class Config:
             Fault.parse(text)
             if not 0 <= rate <= 1:
                 raise ValueError(f"the rate of fault {text!r} must be from 0 to 1, not {rate}")
+        for kind, rate in self.odd_pages.items():
+            if kind not in ODD_PAGES or not 0 <= rate <= 1:
+                raise ValueError(f"odd_pages has a rate from 0 to 1 for each of {ODD_PAGES}")
         if sum(self.fault_rate.values()) > 1 + 1e-9:
             raise ValueError("the rates of all faults together must not exceed 1")

@@ -83,6 +83,10 @@ class LogStore:
         self.config = config or Config()
         self.calls: deque[Record] = deque()
         """Requests to the customer's service that are due: ``{"headers": ..., "json": ...}``."""
+        self.odd_pages: deque[str | None] = deque()
+        """The fate of the next pages, one each: a kind of ``ODD_PAGES`` or ``None``. Goes before
+        ``Config.odd_pages``."""
+        self._last_page: list[_Row] = []
         self._clock = clock
         self._lock = threading.RLock()
         self._rows: list[_Row] = []
@@ -191,6 +195,8 @@ class LogStore:
 
     def _page(self, query: Query, now: int) -> bytes:
         config = self.config
+        if config.ignore_skip:
+            query = query._replace(skip=0)
         rows, low, high = self._matching(query)
         found = high - low
         if query.skip > found and config.skip_past_end == "refuse":
@@ -201,6 +207,15 @@ class LogStore:
         if query.descending:
             page.reverse()
 
+        page = self._spoiled(page)
+        counts: dict[str, object] = {
+            "filtered": found,
+            "all": len(self._rows),
+            "page": len(page),
+            "huge": 10**12,
+            "negative": -1,
+            "text": "many",
+        }
         total = len(self._rows) if config.total_items == "all" else found
         current: float = query.skip // query.limit + 1
         if config.current_page == "fraction":
@@ -208,7 +223,7 @@ class LogStore:
         elif config.current_page == "constant":
             current = 1
         pagination = {
-            "totalItems": total,
+            "totalItems": counts.get(config.total_items),
             "totalPages": -(-total // query.limit),
             "currentPage": current,
             "pageSize": query.asked if config.page_size == "asked" else query.limit,
@@ -219,6 +234,28 @@ class LogStore:
             _dumps(pagination),
         )
         return b'{"data":%b}' % body if config.envelope else body
+
+    def _spoiled(self, page: list[_Row]) -> list[_Row]:
+        """The page as it is given, which may be less than what belongs there."""
+        config, before = self.config, self._last_page
+        self._last_page = page
+        if config.hidden is not None:
+            first, end = config.hidden
+            hidden = (i for i, row in enumerate(page) if first <= row.created < end)
+            page = page[: next(hidden, len(page))]
+        kind = None
+        if self.odd_pages:
+            kind = self.odd_pages.popleft()
+        elif config.odd_pages:
+            rng = random.Random(f"{config.seed}:odd:{self._answered}")
+            kinds = [*config.odd_pages, None]
+            rates = list(config.odd_pages.values())
+            (kind,) = rng.choices(kinds, [*rates, max(0.0, 1 - sum(rates))])
+        if kind == "empty":
+            return []
+        if kind == "short":
+            return page[: len(page) // 2]
+        return before if kind == "repeated" else page
 
     def _matching(self, query: Query) -> tuple[list[_Row], int, int]:
         """A list in ascending order of the sort key, and the bounds of the matches in it."""
