@@ -192,7 +192,8 @@ class Exhaustive:
 
     def _pass(self, *, ascending: bool) -> Generator[Found, None, bool]:
         """One pass by `skip`; whether it was complete in itself."""
-        skip, first, mine, distinct = 0, None, set[Identity](), True
+        skip, mine, distinct = 0, set[Identity](), True
+        first: int | None = None
         repeats = 0
         while True:
             query = replace(self._question, ascending=ascending, skip=skip)
@@ -203,16 +204,17 @@ class Exhaustive:
             mine |= here
             skip += page.received
             count = self._api.count(self._question, page)
-            first = count if first is None else first
+            if first is None:  # one that only counts the page is no count
+                first = count if count is not None and count > page.received else -1
             self._total = count
             self._allow(page)
             yield self._take(page)
-            steady = count is not None and count == first and skip > page.received
+            steady = count == first and skip > page.received
             self._agrees = steady and distinct and count == len(mine)
             if not page.received:
                 self._skips = True
                 return distinct and not self._api.remaining(query, page)
-            if steady and self._api.counts_matches is True and skip >= (count or 0):
+            if steady and self._api.counts_matches is True and skip >= first:
                 return distinct
             if not self._api.fills(page) and not self._api.remaining(query, page):
                 return distinct

@@ -89,6 +89,12 @@ OPEN = _gauge(
     "Executions that started and have not ended",
     read=lambda source: {"": source.open},
 )
+UNREACHABLE = _gauge(
+    "runalloy.receiver.unreachable",
+    "{record}",
+    "Records that Alloy counts and does not give: the checkpoint does not pass them",
+    read=lambda source: {"": source.unreachable},
+)
 FAILING = _gauge(
     "runalloy.receiver.attempts.failed",
     "{attempt}",
@@ -167,8 +173,8 @@ EXECUTION_DURATION = _histogram(
 )
 
 METRICS = (
-    *(LAG, CURSOR_AGE, OPEN, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, GAP, REQUESTS),
-    *(RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
+    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, GAP),
+    *(REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
 )
 
 

@@ -56,6 +56,7 @@ class _Source:
     rest: float = 0.0
     quiet_until: float = 0.0
     stopped: str | None = None
+    unreachable: tuple[int | None, int] | None = None  # how many, createdAt
     gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
 
 
@@ -67,6 +68,8 @@ class Gauges:
     lag: float | None
     cursor_age: float | None
     open: int | None
+    unreachable: int
+    """Records that Alloy counts and does not give; 1 where they cannot be counted."""
     failing: Mapping[str, int]
     """Failed attempts in a row, by stage; only of what fails at the moment."""
 
@@ -143,9 +146,17 @@ class Status:
                 source.success = self._now()
                 self._settled_to(source, event.before)
                 source.trouble.clear()
+                source.unreachable = None
                 source.rest = event.rest
                 source.quiet_until = source.heard + event.rest
                 self._learn(source, event.now)
+            case events.Unreached():
+                attempt = source.trouble["records"].attempt + 1 if source.unreachable else 1
+                source.trouble.clear()
+                source.unreachable = event.count, event.moment
+                source.resting = True
+                source.rest = event.rest
+                self._fails(source, "records", event.reason, attempt, event.rest, True)
             case events.SourceStopped():
                 source.stopped = self._mask(event.reason)
                 source.error = self._now(), "source", source.stopped
@@ -177,6 +188,7 @@ class Status:
                     self._lag(s),
                     self._behind(s, s.high),
                     s.open,
+                    0 if s.unreachable is None else s.unreachable[0] or 1,
                     {stage: trouble.attempt for stage, trouble in s.trouble.items()},
                 )
                 for name, s in self._sources.items()
@@ -263,6 +275,10 @@ class Status:
         if source.gap is not None:
             at, after, oldest = source.gap
             gap = {"found_at": _text(at), "from": to_text(after), "to": to_text(oldest)}
+        unreachable = None
+        if source.unreachable is not None:
+            count, moment = source.unreachable
+            unreachable = {"records": count, "from": to_text(moment)}
         waits = self._waits(source)
         if source.stopped is not None:
             waits = ["a person: it has stopped"]
@@ -280,6 +296,7 @@ class Status:
             "last_success": None if source.success is None else _text(source.success),
             "last_error": error,
             "gap": gap,
+            "unreachable": unreachable,
             "waits_for": waits,
         }
 

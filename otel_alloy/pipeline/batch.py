@@ -13,6 +13,7 @@ from typing import Protocol
 from otel_alloy.alloy.cursor import Reading, UnorderedApi, Window
 from otel_alloy.alloy.models import BadRecord, Record
 from otel_alloy.checkpoint.store import HasText, Settlement
+from otel_alloy.errors import Unreachable
 from otel_alloy.mapping.convert import Execution
 from otel_alloy.runtime import Runtime
 
@@ -98,7 +99,8 @@ def batches(
     """The window's records as batches, each to be settled before the next one is asked for.
     `on_received` is told how many records each page held. Raises what reading raises; where that is
     UnorderedApi, what was read so far comes first, as a batch that says nothing of how far the
-    window is settled, and the window is to be read again."""
+    window is settled, and the window is to be read again; where it is Unreachable, what was read so
+    far comes first, and the window stays begun: it goes on where it is."""
     batch, begun = tracker.batch(), runtime.monotonic()
     newest: int | None = None
     try:
@@ -136,6 +138,13 @@ def batches(
         progress = batch.settlement.progress
         progress.window, progress.position = (window.start, window.before), None
         yield FullBatch(batch, window, None, last=False)
+        raise
+    except Unreachable:
+        progress = batch.settlement.progress
+        progress.window = (window.start, window.before)
+        if progress.begin is None:
+            progress.begin = window.start
+        yield FullBatch(batch, window, progress.position, last=False)
         raise
     finally:
         readings.close()

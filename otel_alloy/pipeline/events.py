@@ -36,6 +36,7 @@ __all__ = [
     "Requested",
     "Settled",
     "SourceStopped",
+    "Unreached",
     "tell_all",
 ]
 
@@ -152,6 +153,19 @@ class CycleEnded:
     cycle: str
     before: int
     now: int
+    rest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """A window could not be read to its end: from the createdAt `moment` on Alloy has so many
+    records (`count`, None where that cannot be told) that it does not give. `reason` says so in
+    words. Tried again after `rest`, at the next cycle."""
+
+    source: str
+    count: int | None
+    moment: int
+    reason: str
     rest: float
 
 

@@ -13,9 +13,18 @@ from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.retention import find_gap
 from otel_alloy.checkpoint.store import SourceStore
+from otel_alloy.errors import Unreachable
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.pipeline.batch import Batch, FullBatch, batches
-from otel_alloy.pipeline.events import CycleBegan, CycleEnded, GapFound, Observe, Received, tell_all
+from otel_alloy.pipeline.events import (
+    CycleBegan,
+    CycleEnded,
+    GapFound,
+    Observe,
+    Received,
+    Unreached,
+    tell_all,
+)
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.settings.models import SourceSettings
@@ -60,18 +69,30 @@ class Poller:
         done = False
         while not self._runtime.stopping():
             begun = self._runtime.monotonic()
-            before = self.cycle()
-            done = True
+            before: int | None = None
+            found: Unreachable | None = None
+            try:
+                before = self.cycle(once)
+            except Unreachable as error:
+                if once:
+                    raise
+                found = error
             rest = self._settings.collection_interval - (self._runtime.monotonic() - begun)
             rest = 0.0 if once else max(0.0, rest)
             name, cycle, now = self._source.name, self._log.cycle, self._source.now()
-            self._observe(CycleEnded(name, cycle, before, now, rest))
+            if before is not None:
+                done = True
+                self._observe(CycleEnded(name, cycle, before, now, rest))
+            if found is not None:
+                self._observe(Unreached(name, found.count, found.moment, str(found), rest))
             if once or self._runtime.wait(rest):
                 break
         return done
 
-    def cycle(self) -> int:
-        """Reads one window to its end and settles all of it; the window's upper bound."""
+    def cycle(self, once: bool = False) -> int:
+        """Reads one window to its end and settles all of it; the window's upper bound. `once`: an
+        end that nothing confirms is looked at twice. Raises Unreachable where a part of the window
+        cannot be read; what can be is settled then."""
         self._log.cycle = self._runtime.short_id()
         high = self.tracker.state.progress.high
         settled_to = self._window().start if high is None else high
@@ -84,12 +105,16 @@ class Poller:
         self._look_for_gap()
         begun = self._runtime.monotonic()
         window = self._window()
+        # Only an end that something is concluded from has to be sure: what was not read is read by
+        # the next window, as long as that begins at the newest record that was.
+        final = begun - self._grew_at > self._settings.overlap
+        sure = once or (final and not self._final)
         try:
-            self._read(window)
+            self._read(window, sure)
         except UnorderedApi as error:
             self._log.fallback(error.why)
-            self._read(window)
-        self._final = begun - self._grew_at > self._settings.overlap
+            self._read(window, sure)
+        self._final = final
         self._ask_for_open()
         self._note_read(window.before)
         return window.before
@@ -111,15 +136,15 @@ class Poller:
         # A record of this very millisecond is there already: the bound excludes.
         return Window(start, max(self._source.now() + 1, start + 1))
 
-    def _read(self, window: Window) -> None:
+    def _read(self, window: Window, sure: bool) -> None:
         """Settles a window's records, batch after batch."""
-        for full in self._batches(window):
+        for full in self._batches(window, sure):
             self._settle(full)
 
-    def _batches(self, window: Window) -> Iterator[FullBatch]:
+    def _batches(self, window: Window, sure: bool) -> Iterator[FullBatch]:
         return batches(
             window,
-            self._factory.prefetch(self._source.read(window), self._runtime),
+            self._factory.prefetch(self._source.read(window, sure=sure), self._runtime),
             self.tracker,
             self._factory.policy,
             self._runtime,

@@ -14,10 +14,11 @@ from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.checkpoint.store import State
-from otel_alloy.errors import ConfigurationError
+from otel_alloy.errors import ConfigurationError, Unreachable
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
+from otel_alloy.pipeline.events import Unreached
 from otel_alloy.pipeline.factory import Budgets, open_converter, open_source
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
@@ -60,7 +61,8 @@ class ExecutionQuery:
     """Reads one source. A context manager; for one thread.
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
-    is told of requests that have to be sent again. `budgets`: where other queries share them.
+    is told of requests that have to be sent again, and of records that Alloy does not give; reading
+    goes on then. `budgets`: where other queries share them.
     """
 
     def __init__(
@@ -70,17 +72,22 @@ class ExecutionQuery:
         *,
         overlap: float,
         runtime: Runtime,
-        report: Callable[[RequestRetried], None],
+        report: Callable[[RequestRetried | Unreached], None],
         budgets: Budgets | None = None,
     ) -> None:
         self.settings = source
         self.unreadable = 0
         """Records that are no notification, or have neither identity nor time."""
+        self.unreachable: int | None = 0
+        """Records that Alloy counted and did not give, when it was last read; None where some are
+        missing and cannot be counted."""
 
         def observe(event: object) -> None:
             if isinstance(event, RequestRetried):
                 report(event)
 
+        self._report = report
+        self._told: Unreached | None = None
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
         budgets = budgets or Budgets(settings, runtime)
@@ -126,10 +133,19 @@ class ExecutionQuery:
     def read(self, window: Window) -> Iterator[Part]:
         """What ended in the window, page by page. An end that is repeated when the window has to be
         read in another way is given once."""
+        self.unreachable = 0
         try:
-            yield from self._read(window)
-        except UnorderedApi:
-            yield from self._read(window)
+            try:
+                yield from self._read(window)
+            except UnorderedApi:
+                yield from self._read(window)
+        except Unreachable as error:
+            self.unreachable = error.count
+            name = self.settings.name
+            told = Unreached(name, error.count, error.moment, error.problem, 0.0)
+            if told != self._told:
+                self._report(told)
+            self._told = told
 
     def follow(self, window: Window) -> Iterator[Part]:
         """What ended in the window; then what has ended of that which was running for long, found
@@ -196,8 +212,10 @@ def chosen_sources(settings: Settings, name: str | None) -> Sequence[SourceSetti
     return chosen
 
 
-def retry_words(event: RequestRetried) -> str:
-    """What to tell people when a request has to be sent again."""
+def report_words(event: RequestRetried | Unreached) -> str:
+    """What to tell people when a request has to be sent again, or cannot bring what there is."""
+    if isinstance(event, Unreached):
+        return f"source {event.source}: {event.reason}: they are left out"
     if event.smaller:
         return f"source {event.source}: {event.error}; trying half the page size"
     return f"source {event.source}: {event.error}; trying again in {event.wait:.1f} s"

@@ -16,7 +16,7 @@ from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
-from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled
+from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled, Unreachable
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.pipeline.batch import FullBatch, batches
 from otel_alloy.pipeline.events import Advanced, Observe, Received, RequestRetried, tell_all
@@ -219,6 +219,8 @@ class SliceWorker:
                     batch.executions.clear()
                     batch.originals.clear()
                 break
+            except Unreachable:
+                break  # the slice before this one says so
             except UnorderedApi:
                 continue  # in the other way, as it has to be from here on
         batch.settlement.rejected.clear()

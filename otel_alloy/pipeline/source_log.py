@@ -11,9 +11,11 @@ from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.otlp.outcome import Kind
 from otel_alloy.pipeline.events import (
     CheckpointWriteFailed,
+    CycleEnded,
     ExportAttempted,
     Requested,
     RequestRetried,
+    Unreached,
 )
 from otel_alloy.settings.otlp import OtlpExporters
 
@@ -41,17 +43,21 @@ class SourceLog:
                 self._export(event)
             case CheckpointWriteFailed(reason=reason):
                 self.complain("checkpoint", reason)
+            case Unreached(reason=reason):
+                self.complain("unreachable", reason, logging.ERROR)
+            case CycleEnded():
+                self._works_again("unreachable", "what could not be reached is read")
 
     def say(self, level: int, words: str) -> None:
         """A line, always."""
         more = {"source": self._source, "cycle": self.cycle}
         log.log(level, "source %s: %s", self._source, words, extra=more)
 
-    def complain(self, topic: str, words: str) -> None:
+    def complain(self, topic: str, words: str, level: int = logging.WARNING) -> None:
         """A warning; repetitions on one topic become one line."""
         more = self._throttle.admit(topic)
         if more is not None:
-            self.say(logging.WARNING, words + more)
+            self.say(level, words + more)
 
     def fallback(self, why: str) -> None:
         """That the API has to be read newest first."""

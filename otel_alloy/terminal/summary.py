@@ -20,9 +20,9 @@ from rich.text import Text
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
-from otel_alloy.pipeline.events import RequestRetried
+from otel_alloy.pipeline.events import RequestRetried, Unreached
 from otel_alloy.pipeline.factory import Budgets
-from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, retry_words
+from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, report_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
@@ -48,6 +48,7 @@ class Summary:
         self.running = 0
         self.requests = 0
         self.unreadable = 0
+        self.unreachable: int | None = 0
 
     def add(self, one: ExecutionFacts) -> None:
         """Adds one execution."""
@@ -90,6 +91,7 @@ class Summary:
             "all": self.all.as_object(),
             "running": self.running,
             "unreadable": self.unreadable,
+            "unreachable": self.unreachable,
             "requests": self.requests,
             **lists,
         }
@@ -126,11 +128,11 @@ def run_summary(
     begin = since if isinstance(since, int) else now - int(since * 1000)
     summary = Summary(begin, max(now, begin + 1))
 
-    def report(event: RequestRetried) -> None:
+    def report(event: RequestRetried | Unreached) -> None:
         if errors.is_terminal:
-            errors.print(Text(retry_words(event), "yellow"), soft_wrap=True)
+            errors.print(Text(report_words(event), "yellow"), soft_wrap=True)
         else:
-            say(retry_words(event))
+            say(report_words(event))
 
     queries: list[ExecutionQuery] = []
     budgets = Budgets(settings, runtime)
@@ -168,6 +170,8 @@ def run_summary(
     summary.running = sum(query.running for query in queries)
     summary.requests = sum(query.requests for query in queries)
     summary.unreadable = sum(query.unreadable for query in queries)
+    missing = [query.unreachable for query in queries]
+    summary.unreachable = None if None in missing else sum(number or 0 for number in missing)
     if as_json:
         print(json.dumps(summary.as_object(shown), indent=2), file=console.file, flush=True)
     else:
@@ -192,6 +196,10 @@ def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int
         parts.append(Text("\nNo execution ended in this time. Look further back with --since 7d."))
     if summary.unreadable:
         note = f"{summary.unreadable:,} records could not be read and are not counted."
+        parts.append(Text("\n" + note, "yellow"))
+    if summary.unreachable != 0:
+        some = "Some" if summary.unreachable is None else f"{summary.unreachable:,}"
+        note = f"{some} records that Alloy has were not given by it and are not counted."
         parts.append(Text("\n" + note, "yellow"))
     if not summary.complete:
         note = "Interrupted: only what had been read until then is counted."
