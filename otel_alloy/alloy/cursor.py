@@ -24,6 +24,7 @@ Nothing here remembers what was delivered; dropping what is known is the tracker
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import BadRecord, Page, Record
@@ -31,6 +32,8 @@ from otel_alloy.alloy.query import Query
 
 _BARREN_PAGES = 3
 """After so many pages in a row that bring nothing new, asking the same way is pointless."""
+_BACK_AT_MOST = 6
+"""So often in a row it is gone back, each time by more, to find a record that has to be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ class Behaviour:
     """What an API has shown of itself so far; it outlives the windows.
 
     `finds_executions`: whether it filters by executionId. `counts_matches`: whether `totalItems`
-    counts what matches a filter, None while that is not known; `counts`, whether it counts at all.
+    counts what matches a filter, None while that is not known; `counts`, whether it counts at all;
+    `exceeds`, whether it ever counted more than a page, as one that counts pages would not.
     `largest`: the most records that it sends in one page.
     """
 
@@ -105,6 +109,7 @@ class Behaviour:
     finds_executions: bool = True
     counts_matches: bool | None = None
     counts: bool = True
+    exceeds: bool = False
     largest: int = 0
 
     @property
@@ -262,20 +267,27 @@ class KeysetCursor:
 
 
 class DescendingCursor:
-    """Reads a window from the newest record down."""
+    """Reads a window from the newest record down. `seen`: identities of what earlier passes over
+    the window brought; what this one brings is added.
 
-    def __init__(self, window: Window, api: Behaviour) -> None:
+    `shuffled`, after the end: records of one createdAt came in another order in another answer, so
+    that some may have been on no page.
+    """
+
+    def __init__(self, window: Window, api: Behaviour, seen: set[tuple[str, str]]) -> None:
         self._window = window
         self._api = api
         self._filtered = api.filter is Filter.HONOURED
+        self._seen = seen
         self._skip = 0
         self._step = 0  # by how much `skip` last grew, or by how much to go back next
         self._overlaps = False  # whether the next page has to begin with a known record
+        self._back = 0  # how often in a row it did not
         self._repeats = 0  # pages in a row without anything new
-        self._holes = 0  # pages in a row that lacked that record and were empty
-        self._taken = 0
-        self.lowest: int | None = None  # the oldest createdAt so far
-        self._previous: set[tuple[str, str]] = set()
+        self._previous: dict[tuple[str, str], int | None] = {}
+        self._mine: dict[tuple[str, str], int | None] = {}
+        self.lowest: int | None = None
+        self.shuffled = False
 
     def query(self, base: Query) -> Query:
         """What to ask next."""
@@ -286,56 +298,67 @@ class DescendingCursor:
 
     def knows(self, page: Page) -> bool:
         """Whether all of it was on the last page that was not empty."""
-        return self._identities(page) <= self._previous
+        return self._entries(page).keys() <= self._previous.keys()
 
     def advance(self, page: Page) -> Reading | None:
         """What the answer to `query` brings; None where the way went past something."""
         asked = self.query(Query(page.limit or 1))
-        here, remaining = self._identities(page), self._api.remaining(asked, page)
-        if self._skip and self._overlaps and self._previous.isdisjoint(here):
+        here, remaining = self._entries(page), self._api.remaining(asked, page)
+        if self._skip and self._overlaps and self._previous.keys().isdisjoint(here):
             # Records above were deleted and what came after the last page moved up into it; or the
-            # answer is empty for no reason.
-            self._holes += not here
-            if self._holes > _BARREN_PAGES:
+            # answer is empty for no reason; or equal createdAt come in any order.
+            self._back += 1
+            if self._back <= _BACK_AT_MOST:
+                self._skip, self._step = max(0, self._skip - self._step), self._step * 2
+                return None
+            if not here:
                 return Reading([], [], None, last=True, sure=False, missing=remaining or None)
-            self._skip, self._step = max(0, self._skip - self._step), self._step * 2
-            return None
         start, before, times = self._window.start, self._window.before, page.created
         below = bool(times) and times == sorted(times, reverse=True) and times[-1] < start
-        # Once or twice may be as many new records at the top as a page holds.
-        repeats = self._skip > 0 and bool(here) and here <= self._previous
+        repeats = self._skip > 0 and bool(here) and here.keys() <= self._previous.keys()
         only_known = repeats and self._overlaps and page.received == 1
         self._repeats = self._repeats + 1 if repeats and not only_known else 0
         if self._repeats == 1 and page.received > 1:
             return None  # perhaps only once; else as many new records came at the top
-        new = here - self._previous
-        if new:
-            self._holes = 0
-        self._taken += len(new)
-        if times:
-            self.lowest = min(times) if self.lowest is None else min(self.lowest, *times)
+        self._note_order(here)
         records = [
             r
             for r in page.records
-            if r.identity in new and (r.created is None or start <= r.created < before)
+            if r.identity not in self._seen and (r.created is None or start <= r.created < before)
         ]
-        reading = Reading(records, page.bad, None, last=False)
-        self._overlaps = page.received > 1
-        self._step = max(1, page.received - 1)
-        self._skip += self._step
+        bad = [b for b in page.bad if b.identity not in self._seen]
+        if not here.keys() <= self._mine.keys():
+            self._back = 0
+        self._mine.update(here)
+        self._seen.update(here)
+        if times:
+            self.lowest = min(times) if self.lowest is None else min(self.lowest, *times)
+        reading = Reading(records, bad, None, last=False)
         if here:
-            self._previous = here
-        if below or (only_known and remaining == 0):
+            self._overlaps, self._previous = page.received > 1, here
+            self._step = max(1, page.received - 1)
+            self._skip += self._step
+        if below:
             return replace(reading, last=True)
-        if self._repeats >= _BARREN_PAGES:  # `skip` is ignored
-            total = self._api.count(asked, page)
-            missing = None if total is None else max(0, total - self._taken)
+        ignored = self._repeats >= _BARREN_PAGES  # `skip` is
+        if here and not ignored and not (only_known and remaining == 0):
+            return reading
+        total = self._api.count(asked, page)
+        missing = None if total is None else max(remaining or 0, total - len(self._seen), 0)
+        if ignored:
             return replace(reading, last=True, sure=missing == 0, missing=missing)
-        if not here:
-            self._skip -= self._step
-            return replace(reading, last=True, sure=remaining == 0, missing=remaining or 0)
-        return reading
+        return replace(reading, last=True, sure=missing == 0, missing=missing or 0)
+
+    def _note_order(self, here: dict[tuple[str, str], int | None]) -> None:
+        """Whether records of one createdAt were seen in two orders."""
+        again = [(i, created) for i, created in here.items() if i in self._mine]
+        if self._overlaps and next(iter(here), None) == next(reversed(self._previous), None):
+            again = again[1:]  # where the pages overlap
+        if again:
+            ties = Counter(self._mine.values())
+            self.shuffled = self.shuffled or any(ties[created] > 1 for _, created in again)
 
     @staticmethod
-    def _identities(page: Page) -> set[tuple[str, str]]:
-        return {r.identity for r in page.records} | {b.identity for b in page.bad}
+    def _entries(page: Page) -> dict[tuple[str, str], int | None]:
+        records: dict[tuple[str, str], int | None] = {r.identity: r.created for r in page.records}
+        return records | {b.identity: None for b in page.bad}

@@ -17,7 +17,7 @@ What was seen is then held against the API's own count. All is bounded: a readin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Set
 from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.cursor import Behaviour, Filter, UnorderedApi
@@ -62,7 +62,7 @@ class Exhaustive:
         ask: Callable[[Query], Page],
         api: Behaviour,
         question: Query,
-        known: frozenset[Identity],
+        known: Set[Identity],
         believed: Callable[[], bool],
         pause: Callable[[float], None],
     ) -> None:
@@ -71,7 +71,7 @@ class Exhaustive:
         self._question = replace(question, skip=0)
         self._believed = believed
         self._pause = pause
-        self._told = set(known)  # not to be handed on again
+        self._known = set(known)  # not to be handed on again
         self._seen: dict[Identity, dict[str, str]] = {}
         self._useless: set[str] = set()  # columns whose filter the API does not honour
         self._left = _FLOOR
@@ -108,12 +108,11 @@ class Exhaustive:
             if not self._recount():
                 if complete:
                     return
-                if self._total is not None and self._believed():
+                if self._total == self._number and self._api.exceeds and self._believed():
                     return
-        if self._total is None or not self._believed():
-            yield from self._insist()
-            return
         self.missing = self._short()
+        if self.missing is None:
+            yield from self._insist()
 
     def _insist(self) -> Iterator[Found]:
         """Passes until many in a row bring nothing: where order changes and nothing is counted."""
@@ -122,20 +121,24 @@ class Exhaustive:
             before = len(self._seen)
             yield from self._pass(ascending=barren % 2 == 0)
             barren = barren + 1 if len(self._seen) == before else 0
-        if not self._skips:
-            self.missing = None
+        self.missing = 0 if self._skips else None
+
+    @property
+    def _number(self) -> int:
+        """How many records are known."""
+        return len(self._seen.keys() | self._known)
 
     # Counting -------------------------------------------------------------------------------------
 
     def _counted(self) -> bool:
         """Whether the API's count says that all was seen, and is one: as it is known to be, or as
         it stayed the same over many pages and was right."""
-        told = self._api.counts_matches is True and self._total is not None
+        told = self._api.counts_matches is True and self._api.exceeds and self._total is not None
         return (told and not self._contradicted()) or self._agrees
 
     def _contradicted(self) -> bool:
         """Whether the API counts more than was seen, as far as is known."""
-        return self._total is not None and self._total > len(self._seen)
+        return self._total is not None and self._total > self._number
 
     def _recount(self) -> bool:
         """The same by a fresh count, as records may have been deleted meanwhile."""
@@ -148,7 +151,7 @@ class Exhaustive:
     def _short(self) -> int | None:
         if self._total is None or not self._believed():
             return None
-        return max(0, self._total - len(self._seen)) or None
+        return max(0, self._total - self._number) or None
 
     # Asking ---------------------------------------------------------------------------------------
 
@@ -171,12 +174,12 @@ class Exhaustive:
         for record in page.records:
             if record.identity not in self._seen:
                 self._seen[record.identity] = _columns(record)
-                if record.identity not in self._told:
+                if record.identity not in self._known:
                     found.records.append(record)
         for entry in page.bad:
             if entry.identity not in self._seen:
                 self._seen[entry.identity] = {}
-                if entry.identity not in self._told:
+                if entry.identity not in self._known:
                     found.bad.append(entry)
         return found
 
@@ -339,6 +342,7 @@ def _meets(columns: dict[str, str], condition: Condition) -> bool:
     return value not in found
 
 
-def _parts(text: str) -> set[str]:
-    """The characters of an id and its pairs of characters."""
-    return {*text, *(text[at : at + 2] for at in range(len(text) - 1))}
+def _parts(text: str) -> dict[str, None]:
+    """The characters of an id and its pairs of characters, each once and in their order, so that
+    the same records are always narrowed in the same way."""
+    return dict.fromkeys([*text, *(text[at : at + 2] for at in range(len(text) - 1))])

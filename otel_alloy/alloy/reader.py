@@ -11,7 +11,7 @@ cannot be paged is read by `exhaustive`. Here an end is accepted or not:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 
 from otel_alloy.alloy.cursor import (
@@ -32,6 +32,8 @@ from otel_alloy.errors import Unreachable
 
 _LOOKS = (0.5, 2.0)
 """Seconds before each further look at an empty answer that contradicts itself."""
+_BARREN_PASSES = 8
+"""So many passes in a row without anything new are the end where the order changes."""
 _NEVER_MS = 4_102_444_800_000  # 2100-01-01: nothing is of this time
 _NOBODY = "0" * 24  # no workflow has this id
 
@@ -47,6 +49,7 @@ class Reader:
         self._base = base
         self._pause = pause
         self._counts_tried = False
+        self._deaf = False  # neither filters nor parameters change what comes
         self.api = Behaviour()
 
     def probe(self) -> Page:
@@ -132,7 +135,7 @@ class Reader:
     def _exhaust(
         self,
         question: Query,
-        known: frozenset[tuple[str, str]],
+        known: Set[tuple[str, str]],
         moment: int,
         where: str,
         position: int | None,
@@ -151,46 +154,56 @@ class Reader:
             raise Unreachable(whole.missing, moment, where)
 
     def _descend(self, window: Window) -> Iterator[Reading]:
-        cursor = DescendingCursor(window, self.api)
+        seen: set[tuple[str, str]] = set()
+        barren = 0
+        while barren <= _BARREN_PASSES:
+            known = len(seen)
+            cursor = DescendingCursor(window, self.api, seen)
+            yield from self._down(window, cursor, seen)
+            if not cursor.shuffled:
+                break  # else some may have been on no page: once more
+            barren = barren + 1 if len(seen) == known else 0
+        yield Reading([], [], None, last=True)
+
+    def _down(
+        self, window: Window, cursor: DescendingCursor, seen: set[tuple[str, str]]
+    ) -> Iterator[Reading]:
+        """One pass from the newest record down."""
         looked = False
         while True:
             reading = cursor.advance(self._get(cursor.query(self._base)))
             if reading is None:
                 continue
-            if not reading.last or reading.sure:
-                yield reading
-                if reading.last:
-                    return
-                continue
             yield replace(reading, last=False)
             missing = reading.missing
-            if missing != 0 and (missing is None or self._believed()):
-                yield from self._rest(window, cursor)
-                break
+            if not reading.last:
+                continue
+            if reading.sure:
+                return
+            if missing is None or (missing and self._believed()):
+                yield from self._rest(window, cursor, seen)
+                return
             if looked and not missing:
                 self._hold_against_oldest(window, cursor)
-                break
+                return
             looked = True
-        yield Reading([], [], None, last=True)
 
-    def _rest(self, window: Window, cursor: DescendingCursor) -> Iterator[Reading]:
+    def _rest(
+        self, window: Window, cursor: DescendingCursor, seen: set[tuple[str, str]]
+    ) -> Iterator[Reading]:
         """What pages from the newest record down do not bring."""
+        if not self._believed() and self._deaf and cursor.knows(self._get(self._base)):
+            return  # it answers everything in the same way, from either end
         question = cursor.query(replace(self._base, skip=0))
         where = f"created since {to_text(window.start)}"
-        try:
-            for reading in self._exhaust(question, frozenset(), window.start, where, None):
-                records = [
-                    r
-                    for r in reading.records
-                    if r.created is None or window.start <= r.created < window.before
-                ]
-                yield replace(reading, records=records)
-        except Unreachable as error:
-            if error.count is not None:
-                raise
-            # Nothing counts and nothing pages. Where the other end is known, there is no more.
-            if not cursor.knows(self._get(self._base)):
-                raise
+        for reading in self._exhaust(question, seen, window.start, where, None):
+            seen.update(r.identity for r in reading.records)
+            records = [
+                r
+                for r in reading.records
+                if r.created is None or window.start <= r.created < window.before
+            ]
+            yield replace(reading, records=records)
 
     def _hold_against_oldest(self, window: Window, cursor: DescendingCursor) -> None:
         """An end that nothing confirms: raises Unreachable where the API has older records."""
@@ -214,6 +227,7 @@ class Reader:
             if answer.received:
                 self.api.filter = Filter.IGNORED
                 answer = self._fetch(nothing[1])
+                self._deaf = answer.received > 0
             self.api.counts = not answer.received and answer.total == 0
             if not self.api.counts:
                 self.api.counts_matches = False
@@ -260,4 +274,6 @@ class Reader:
     def _once(self, query: Query) -> Page:
         page = self._fetch(query)
         self.api.largest = max(self.api.largest, page.received)
+        if page.total is not None and page.total > query.skip + page.received:
+            self.api.exceeds = True
         return page

@@ -130,7 +130,7 @@ def test_the_vendors_description_as_a_server(place: Place, prism: Prism, since: 
         assert done.code == 0, done.err
         place.assert_exactly_once([EXAMPLE])
     assert place.command("check", ALLOY_ENDPOINT=prism.url).code == 0
-    assert prism.requests() <= 2 * 10 + 2
+    assert prism.requests() <= 2 * 11 + 8
     assert not [line for line in prism.said if "did not pass" in line or "violation" in line]
 
 
