@@ -91,7 +91,9 @@ def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
     return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
 
 
-def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender, Sender]:
+def open_endpoint(
+    settings: Settings, runtime: Runtime
+) -> tuple[Sender | None, Sender | None]:
     """The senders of traces and logs. Raises ConfigurationError."""
     return open_senders(settings.otlp, USER_AGENT, runtime)
 
@@ -103,7 +105,7 @@ class Factory:
     settings: Settings
     runtime: Runtime
     client: Callable[[SourceSettings, Runtime], Client] = open_client
-    endpoint: Callable[[Settings, Runtime], tuple[Sender, Sender]] = open_endpoint
+    endpoint: Callable[[Settings, Runtime], tuple[Sender | None, Sender | None]] = open_endpoint
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
 
     def source(
