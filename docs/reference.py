@@ -29,7 +29,11 @@ REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
 VECTORS = REPOSITORY / "examples/correlate/vectors.json"
 
-_VARIABLES = {"api_key": "ALLOY_API_KEY", "endpoint": "ALLOY_ENDPOINT"}
+_VARIABLES = {
+    "api_key": "ALLOY_API_KEY",
+    "api_key_file": "ALLOY_API_KEY_FILE",
+    "endpoint": "ALLOY_ENDPOINT",
+}
 _FILE_ONLY = frozenset(("resource", "sources"))
 _APART = frozenset(("privacy", "environment"))  # documented by what they consist of
 

@@ -85,7 +85,8 @@ def _empty_finding(exporter: Exporter, outcome: Outcome, takes_one: bool) -> Fin
         return Finding(part, tried, True, "acknowledged", facts=facts)
     remedy = _remedy(outcome)
     if outcome.no_signal and takes_one:
-        remedy = f"if this backend takes no {exporter.signal}, set {exporter.variable}=none"
+        off = f"if this backend takes no {exporter.signal}, set {exporter.variable}=none"
+        remedy = f"{off}; otherwise {remedy}"
     return Finding(part, tried, False, outcome.reason, remedy, facts=facts)
 
 

@@ -11,9 +11,9 @@
 **Tried smaller.** What fails again and again, and may depend on the size of the request, is sent in
 halves before it is waited for for ever: 6 attempts for RETRY, 3 for UNEXPECTED, 10 for
 MISCONFIGURED. Nothing is set aside for it, and what was acknowledged is not sent again. Others come
-first: a piece is sent once more only when all others were tried. Where the endpoint takes smaller
-requests and goes on to refuse larger ones, requests stay that small for ten minutes; from then on
-the size doubles with each success.
+first: a piece is sent once more only when all others were tried. Where in the end every request
+that was taken was smaller than every one that was not, and no record alone was the reason, requests
+stay as small as that for ten minutes; from then on the size doubles with each success.
 
 **Whose fault is a refusal?** A record that was refused alone is a suspect until another record of
 the batch is accepted. If that does not happen, records from all over the batch are tried alone.
@@ -137,11 +137,12 @@ class Settling:
         # Taken from the end; those that failed since something was accepted wait for the others.
         self._pending = [tuple(cut) for cut in self._cut(list(batch.items))][::-1]
         self._failed: list[Piece] = []
-        self._kept: set[Piece] = set()
+        self._kept: set[int] = set()
         self._suspects: dict[int, str] = {}
         self._accepted = False
         self._fits = 0
-        self._too_large = 0
+        self._too_large: float = math.inf
+        self._lone_failed = False
         self._shrunk = False
         self._failures = 0
         self._probation = 0
@@ -169,6 +170,7 @@ class Settling:
             else:
                 self._on_refusal(piece, len(request), outcome)
         self._batch.refused |= self._suspects
+        self._learn()
 
     def _next(self) -> Piece:
         # With two suspects and nothing accepted, ask all over the batch instead of beside.
@@ -213,24 +215,24 @@ class Settling:
         self._pending = self._failed + self._pending
         self._failed = []
         self._fits = max(self._fits, size)
-        if self._too_large > size:
-            self._learn()
         self._grow()
 
     def _on_refusal(self, piece: Piece, size: int, outcome: Outcome) -> None:
+        self._lone_failed |= len(piece) == 1 and outcome.kind is Kind.TOO_LARGE
         refused = self._batch.refused if self._accepted else self._suspects
         if len(piece) == 1 or outcome.rejected >= len(piece):
             self._state.refused_in_a_row += len(piece)
             refused |= dict.fromkeys(piece, outcome.reason)
             return
         if outcome.kind is Kind.TOO_LARGE:
-            self._too_large = size if not self._too_large else min(self._too_large, size)
+            self._too_large = min(self._too_large, size)
             parts = 2
         else:
             parts = 4
             if outcome.rejected:  # The others were kept: each is sent twice more at most.
-                parts = len(piece) if piece in self._kept else math.isqrt(len(piece) - 1) + 1
-                self._kept.update(_parts(piece, parts))
+                seen = piece[0] in self._kept
+                parts = len(piece) if seen else math.isqrt(len(piece) - 1) + 1
+                self._kept.update(piece)
         self._pending += _parts(piece, parts)[::-1]
 
     def _on_failure(self, piece: Piece, size: int, outcome: Outcome, seconds: float) -> None:
@@ -239,8 +241,9 @@ class Settling:
         patience = 1 if self._shrunk else _PATIENCE[outcome.kind]
         smaller = outcome.size or outcome.kind is Kind.UNEXPECTED
         tired = smaller and self._failures >= patience
-        if self._shrunk and self._accepted and size > 1.5 * self._fits > 0 and len(piece) > 1:
-            self._learn()
+        if tired and len(piece) > 1:
+            self._too_large = min(self._too_large, size)
+        self._lone_failed |= tired and len(piece) == 1
         if not tired:
             self._pending.append(piece)
         elif not self._at_fault(piece, outcome, pause):
@@ -293,12 +296,11 @@ class Settling:
             yield cut
 
     def _learn(self) -> None:
-        """Requests stay as small as the largest that was taken, for a while."""
-        self._state.limit = self._fits
-        self._state.limit_until = self._runtime.monotonic() + _HOLD_SECONDS
-        self._too_large = 0
-        self._pending = [tuple(c) for p in self._pending[::-1] for c in self._cut(p)][::-1]
-        self._failed = [tuple(c) for p in self._failed for c in self._cut(p)]
+        """Where all requests that failed were larger than all that were taken, and no record alone
+        explains it, requests stay as small as the largest that was taken, for a while."""
+        if 0 < self._fits < self._too_large < math.inf and not self._lone_failed:
+            self._state.limit = self._fits
+            self._state.limit_until = self._runtime.monotonic() + _HOLD_SECONDS
 
     def _grow(self) -> None:
         limit = self._state.limit

@@ -38,7 +38,7 @@ def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
     """A client of this source; the caller closes it."""
     return AlloyClient(
         source.endpoint,
-        source.api_key.get_secret_value(),
+        source.key(),
         runtime,
         api_version=source.api_version,
         timeout=source.timeout,
@@ -91,9 +91,7 @@ def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
     return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
 
 
-def open_endpoint(
-    settings: Settings, runtime: Runtime
-) -> tuple[Sender | None, Sender | None]:
+def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, Sender | None]:
     """The senders of traces and logs. Raises ConfigurationError."""
     return open_senders(settings.otlp, USER_AGENT, runtime)
 

@@ -1,7 +1,8 @@
 """Sending again what was set aside: the store's rejected records through mapping and delivery.
 
 A record goes only to the signals that refused it, with the resource that it belongs to, and leaves
-the store only when those signals took it; it stays where all of them are off. Nothing here reads Alloy or moves a checkpoint.
+the store only when those signals took it; it stays where all of them are off. Nothing here reads
+Alloy or moves a checkpoint.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ class SourceLog:
                 )
             elif outcome.reason:
                 self.complain(
-                    f"{signal}-advice", f"the OTLP endpoint took {signal} and says: {outcome.reason}"
+                    f"{signal}-advice",
+                    f"the OTLP endpoint took {signal} and says: {outcome.reason}",
                 )
 
     def _works_again(self, topic: str, words: str) -> None:

@@ -108,7 +108,7 @@ def test_every_setting_has_its_variable() -> None:
     assert (source.timeout, source.initial_lookback, source.api_version) == (5, 5_184_000, "")
     assert (source.endpoint, settings.started_logs) == ("http://127.0.0.1:1", True)
     assert settings.since == 1_745_948_650_000
-    structured = {"api_key", "endpoint", "resource", "sources", "privacy", "environment"}
+    structured = {"api_key", "api_key_file", "endpoint", "resource", "sources", "privacy", "environment"}
     fields = SourceSettings.model_fields | Settings.model_fields
     for name in fields.keys() - structured - texts.keys():
         default = fields[name].get_default()
