@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Generic, TypeVar
@@ -27,14 +28,28 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer, Generic[T]):
     """Listens on `address` (host, port; port 0 is a free one) from its creation on, and answers
     between `start` and `stop`. `owner`: what the handlers need. Raises OSError where it cannot
-    listen there."""
+    listen there.
+
+    `most`: connections at once, of which each costs a thread and a file descriptor; one more breaks
+    the oldest, so that slow clients cannot keep others out. `deadline`: seconds after which a
+    connection is broken, however busy. None: no limit."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], handler: type[Handler], owner: T) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: type[Handler],
+        owner: T,
+        *,
+        most: int | None = None,
+        deadline: float | None = None,
+    ) -> None:
         self.owner = owner
-        self._open: set[socket.socket] = set()
+        self._most = most
+        self._deadline = deadline
+        self._open: dict[socket.socket, float] = {}  # and since when, oldest first
         self._host = address[0]
         if ":" in self._host:
             self.address_family = socket.AF_INET6
@@ -63,19 +78,33 @@ class Server(ThreadingHTTPServer, Generic[T]):
         self.shutdown()
         self.server_close()
         for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            self._break(connection)
+
+    def service_actions(self) -> None:
+        """Called now and then while it answers: breaks what is too old."""
+        if self._deadline is not None:
+            begun = time.monotonic() - self._deadline
+            for connection in [c for c, since in list(self._open.items()) if since < begun]:
+                self._break(connection)
+
+    def _break(self, connection: socket.socket) -> None:
+        """The thread that serves it finds that the client is gone."""
+        self._open.pop(connection, None)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         # The inherited one looks up the host's name, which takes seconds on some machines.
         socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
+        if self._most is not None and len(self._open) >= self._most:
+            self._break(next(iter(self._open)))
+        self._open[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
+        self._open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

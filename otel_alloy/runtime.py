@@ -10,8 +10,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+_LOOK_SECONDS = 0.5
 
 
 class Task(Protocol):
@@ -61,6 +63,26 @@ def system_runtime(stop: threading.Event | None = None) -> Runtime:
         random=random.random,
         spawn=spawn_thread,
         stop=event.set,
+    )
+
+
+def runtime_within(outer: Runtime) -> Runtime:
+    """A runtime for a part of the work: it ends with `outer`, and can end by itself before that."""
+    stopped = threading.Event()
+
+    def wait(seconds: float) -> bool:
+        left = seconds
+        while left > _LOOK_SECONDS and not stopped.is_set():
+            if outer.wait(_LOOK_SECONDS):
+                return True
+            left -= _LOOK_SECONDS
+        return stopped.is_set() or outer.wait(left)
+
+    return replace(
+        outer,
+        wait=wait,
+        stopping=lambda: stopped.is_set() or outer.stopping(),
+        stop=stopped.set,
     )
 
 

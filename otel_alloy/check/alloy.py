@@ -11,6 +11,7 @@ from dataclasses import replace
 from otel_alloy.alloy.cursor import Filter
 from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
+from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
@@ -23,9 +24,11 @@ from otel_alloy.settings.models import SourceSettings
 _LARGE = 1000
 
 
-def alloy_findings(settings: SourceSettings, runtime: Runtime) -> Iterator[Finding]:
+def alloy_findings(
+    settings: SourceSettings, runtime: Runtime, budget: RequestBudget
+) -> Iterator[Finding]:
     """All findings about this source; they end with the first request that fails."""
-    with closing(open_source(settings, runtime, lambda event: None, retry=False)) as source:
+    with closing(open_source(settings, runtime, lambda event: None, budget, retry=False)) as source:
         try:
             yield from _Examination(source, settings.endpoint).findings()
         except AlloyReceiverError as error:

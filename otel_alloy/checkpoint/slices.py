@@ -123,11 +123,11 @@ class SqliteSlices:
             read_memory(db, _name(piece.source, piece.number), state)
         return state
 
-    def settle(self, piece: Slice, settlement: Settlement) -> None:
+    def settle(self, piece: Slice, settlement: Settlement) -> int:
         """See `Slices.settle`."""
         progress, name = settlement.progress, _name(piece.source, piece.number)
         with self._store.transaction() as db:
-            write_memory(db, name, settlement)
+            new = write_memory(db, name, settlement)
             if progress.window is None:
                 forget_memory(db, name)
                 db.execute("UPDATE slice SET state='done' WHERE number=?", (piece.number,))
@@ -137,6 +137,7 @@ class SqliteSlices:
                     "UPDATE slice SET warm=?, start=?, position=?, high=? WHERE number=?",
                     (start, start, progress.position, progress.high, piece.number),
                 )
+        return new
 
     def cut(self, piece: Slice, at: int, warm: int) -> bool:
         """See `Slices.cut`."""

@@ -12,8 +12,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
@@ -32,13 +33,18 @@ from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 _APPLICATION_ID = 0x6F616C79  # "oaly"
 _PASSING = frozenset(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_BUSY"))
 _REJECTED = (
-    "SELECT source, signals, reason, role, original, started_at, at, number, attributes"
-    " FROM rejected LEFT JOIN rejected_resource USING (number) ORDER BY number"
+    "SELECT source, signals, reason, role, original, started_at, at, number, resource"
+    " FROM rejected LEFT JOIN rejected_detail USING (number)"
 )
 # Beside schema version 3, which does without it: a program that does not know it is not disturbed.
-_RESOURCES = (
-    "CREATE TABLE IF NOT EXISTS rejected_resource"
-    " (number INTEGER PRIMARY KEY, attributes TEXT NOT NULL)"
+# `identity` tells records apart, so that one is set aside once, whoever reads it again.
+_DETAILS = (
+    "CREATE TABLE IF NOT EXISTS rejected_detail"
+    " (number INTEGER PRIMARY KEY, resource TEXT, identity TEXT NOT NULL UNIQUE)"
+)
+_DELETED = (
+    "move it back, or begin anew: `otel-alloy run` starts where initial_lookback says; what was "
+    "settled since then is delivered again, with the same bytes"
 )
 
 
@@ -51,27 +57,81 @@ class SqliteStore:
         self._owner: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if exclusive:
+                self._owner = self._lock()
             if path.exists():
                 self._refuse_emptied(path)
             else:
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise self._error(error) from None
-        try:
-            if exclusive:
-                self._owner = self._lock()
+                self._refuse_remains()
+                self._create()
             self._db = self._connect(path)
             try:
-                self._prepare()
+                self._prepare(self._db)
+                self._files = self._identities()
             except BaseException:
                 self._db.close()
                 raise
         except CheckpointError:
             self._release()
             raise
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self._release()
             raise self._error(error) from None
+
+    def _create(self) -> None:
+        """Makes the file complete under another name first: a full disk or a kill in the middle
+        leaves no half of a checkpoint behind."""
+        new = self.beside(f".{os.getpid()}.new")
+        try:
+            os.close(os.open(new, os.O_CREAT | os.O_RDWR, 0o600))
+            with closing(self._connect(new)) as db:
+                self._prepare(db)
+            try:
+                os.link(new, self._path)
+            except FileExistsError:
+                pass  # another process was faster: its file is as good
+            except OSError:  # a file system without hard links
+                os.rename(new, self._path)
+        finally:
+            for suffix in ("", "-wal", "-shm"):
+                new.with_name(new.name + suffix).unlink(missing_ok=True)
+
+    def _identities(self) -> dict[Path, tuple[int, int]]:
+        """Device and inode of each file that has to stay: the database, and where it is held, the
+        lock that keeps others away."""
+        files = [self._path, self.beside("-wal")]
+        if self._owner is not None:
+            files.append(self.beside(".lock"))
+        found = {file: os.stat(file) for file in files if file.exists()}
+        return {file: (status.st_dev, status.st_ino) for file, status in found.items()}
+
+    def _refuse_exchanged(self) -> None:
+        """What is written into a deleted file is lost, and beside an exchanged lock another process
+        may be at work: that is noticed before anything is written."""
+        for file, identity in self._files.items():
+            try:
+                found = os.stat(file)
+            except OSError:
+                raise CheckpointError(
+                    f"the file {file} was deleted while it was in use{self._saved()}", _DELETED
+                ) from None
+            if (found.st_dev, found.st_ino) != identity:
+                raise CheckpointError(
+                    f"the file {file} was exchanged while it was in use{self._saved()}",
+                    "stop what else uses it, then start again",
+                )
+
+    def _saved(self) -> str:
+        """Writes what was settled, which only this process still has, beside the checkpoint; says
+        where."""
+        copy = self.beside(".saved")
+        try:
+            with closing(sqlite3.connect(copy)) as target:
+                os.chmod(copy, 0o600)
+                self._db.backup(target)
+        except (OSError, sqlite3.Error):
+            return ""
+        return f"; what it held is in {copy}"
 
     def _refuse_emptied(self, path: Path) -> None:
         """A file without a byte was a checkpoint once: taking it for a new one would be a silent
@@ -81,6 +141,17 @@ class SqliteStore:
                 f"the checkpoint {path} is empty, so it was cut off",
                 "restore it, or remove it and choose where to begin with `otel-alloy checkpoint "
                 "set`",
+            )
+
+    def _refuse_remains(self) -> None:
+        """Without the database its write-ahead log says that it was deleted; SQLite would write the
+        log into any new one."""
+        log = self.beside("-wal")
+        if log.exists() and log.stat().st_size:
+            raise CheckpointError(
+                f"the checkpoint {self._path} was deleted, but {log} is still there",
+                "restore the checkpoint, or remove that file too and choose where to begin with "
+                "`otel-alloy checkpoint set`",
             )
 
     def _connect(self, path: Path) -> sqlite3.Connection:
@@ -118,9 +189,9 @@ class SqliteStore:
         """A file beside the checkpoint."""
         return self._path.absolute().with_name(self._path.name + suffix)
 
-    def _prepare(self) -> None:
+    def _prepare(self, db: sqlite3.Connection) -> None:
         """Makes a new file a checkpoint, or an older checkpoint one of this schema version."""
-        with self.transaction() as db:
+        with self._in_transaction(db):
             version = db.execute("PRAGMA user_version").fetchone()[0]
             application = db.execute("PRAGMA application_id").fetchone()[0]
             tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -140,7 +211,7 @@ class SqliteStore:
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            db.execute(_RESOURCES)
+            db.execute(_DETAILS)
 
     def _error(self, error: Exception) -> CheckpointError:
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
@@ -159,15 +230,23 @@ class SqliteStore:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; SQLite's errors become ours."""
+        """All or nothing; SQLite's errors become ours. Raises CheckpointError also where a file was
+        deleted or exchanged meanwhile."""
+        with self._mutex:
+            self._refuse_exchanged()
+            with self._in_transaction(self._db) as db:
+                yield db
+
+    @contextmanager
+    def _in_transaction(self, db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         with self._mutex:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
             except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
                     told = self._error(error)
                     if _base_name(error) in _PASSING:
@@ -201,7 +280,7 @@ class SqliteStore:
             read_memory(db, source, state)
             return state
 
-    def settle(self, source: str, settlement: Settlement) -> None:
+    def settle(self, source: str, settlement: Settlement) -> int:
         """See `Store.settle`."""
         p = settlement.progress
         start, before = p.window or (None, None)
@@ -211,7 +290,7 @@ class SqliteStore:
                 " read_to=? WHERE name=?",
                 (p.begin, p.high, start, before, p.position, p.read_to, source),
             )
-            write_memory(db, source, settlement)
+            return write_memory(db, source, settlement)
 
     def sources(self) -> dict[str, Progress]:
         """See `Store.sources`."""
@@ -239,23 +318,35 @@ class SqliteStore:
             forget_memory(db, source)
             return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
 
-    def rejected(self, numbers: Iterable[int] = ()) -> list[RejectedRecord]:
+    def rejected(
+        self, numbers: Iterable[int] = (), *, after: int = 0, most: int = -1
+    ) -> list[RejectedRecord]:
         """See `Store.rejected`."""
+        wanted = json.dumps(list(numbers))
         with self.transaction() as db:
-            rows = db.execute(_REJECTED).fetchall()
-        wanted = set(numbers)
+            rows = db.execute(
+                f"{_REJECTED} WHERE number>? AND (?='[]' OR number IN (SELECT value FROM"
+                " json_each(?))) ORDER BY number LIMIT ?",
+                (after, wanted, wanted, most),
+            ).fetchall()
         return [
-            replace(RejectedRecord(*fields), resource=json.loads(attributes or "null"))
-            for *fields, attributes in rows
-            if not wanted or fields[7] in wanted
+            replace(RejectedRecord(*fields), resource=json.loads(resource or "null"))
+            for *fields, resource in rows
         ]
+
+    @contextmanager
+    def hold_rejected(self) -> Iterator[None]:
+        """See `Store.hold_rejected`."""
+        taken = "another process is sending this checkpoint's rejected records again"
+        with closing(self.hold(".rejected.lock", taken, "wait for its end, or stop it")):
+            yield
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
         """See `Store.drop_rejected`."""
         dropped = 0
         with self.transaction() as db:
             for number in numbers:
-                db.execute("DELETE FROM rejected_resource WHERE number=?", (number,))
+                db.execute("DELETE FROM rejected_detail WHERE number=?", (number,))
                 found = db.execute("DELETE FROM rejected WHERE number=?", (number,))
                 dropped += found.rowcount
         return dropped
@@ -300,8 +391,9 @@ def read_memory(db: sqlite3.Connection, owner: str, state: State) -> None:
     )
 
 
-def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> None:
-    """Writes all of a settlement but its progress, in the transaction that is open."""
+def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> int:
+    """Writes all of a settlement but its progress, in the transaction that is open. How many of its
+    rejected records had not been set aside before."""
     db.executemany(
         "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
         [(owner, i, m, s.created, s.ended) for (i, m), s in settlement.seen.items()],
@@ -321,20 +413,43 @@ def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> 
         "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
         [(owner, e, until) for e, until in settlement.ended.items()],
     )
-    for r in settlement.rejected:
-        row = db.execute(
-            "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
-            " VALUES (?,?,?,?,?,?,?)",
-            (r.source, r.signals, r.reason, r.role, r.original, r.started_at, r.at),
-        )
-        if r.resource is not None:
-            attributes = json.dumps(r.resource)
-            db.execute("INSERT INTO rejected_resource VALUES (?,?)", (row.lastrowid, attributes))
+    new = sum(_set_aside(db, rejected) for rejected in settlement.rejected)
     db.execute("DELETE FROM seen WHERE source=? AND created<?", (owner, settlement.forget_before))
     db.execute(
         "DELETE FROM ended_execution WHERE source=? AND until<?",
         (owner, settlement.forget_ended_before),
     )
+    return new
+
+
+def _set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
+    """Keeps a record; False where it is kept already. What both were refused by is put together."""
+    text = "\0".join((record.source, record.role, record.original))
+    identity = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    known = db.execute(
+        "SELECT number, signals FROM rejected JOIN rejected_detail USING (number) WHERE identity=?",
+        (identity,),
+    ).fetchone()
+    if known is not None:
+        signals = ",".join(dict.fromkeys([*known[1].split(","), *record.signals.split(",")]))
+        db.execute("UPDATE rejected SET signals=? WHERE number=?", (signals, known[0]))
+        return False
+    row = db.execute(
+        "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
+        " VALUES (?,?,?,?,?,?,?)",
+        (
+            record.source,
+            record.signals,
+            record.reason,
+            record.role,
+            record.original,
+            record.started_at,
+            record.at,
+        ),
+    )
+    resource = None if record.resource is None else json.dumps(record.resource)
+    db.execute("INSERT INTO rejected_detail VALUES (?,?,?)", (row.lastrowid, resource, identity))
+    return True
 
 
 def forget_memory(db: sqlite3.Connection, owner: str) -> None:

@@ -9,6 +9,7 @@ stored, and of records only the JSON of those that were set aside or have not en
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -156,7 +157,7 @@ class SourceStore(Protocol):
 
     def load(self, source: str, fingerprint: str) -> State: ...
 
-    def settle(self, source: str, settlement: Settlement) -> None: ...
+    def settle(self, source: str, settlement: Settlement) -> int: ...
 
 
 class Store(Protocol):
@@ -166,8 +167,9 @@ class Store(Protocol):
         """The source's state; a new one where none is. Refused when the fingerprint differs."""
         ...
 
-    def settle(self, source: str, settlement: Settlement) -> None:
-        """Writes a settlement in one transaction. Raises CheckpointUnwritable where the same call
+    def settle(self, source: str, settlement: Settlement) -> int:
+        """Writes a settlement in one transaction; how many of its rejected records had not been set
+        aside before. A record is kept once. Raises CheckpointUnwritable where the same call
         may succeed later (disk full, read-only)."""
         ...
 
@@ -183,8 +185,16 @@ class Store(Protocol):
         """Forgets a source, but not its rejected records; False where it was not known."""
         ...
 
-    def rejected(self, numbers: Iterable[int] = ()) -> list[RejectedRecord]:
-        """Rejected records, oldest first: all, or those with these numbers."""
+    def rejected(
+        self, numbers: Iterable[int] = (), *, after: int = 0, most: int = -1
+    ) -> list[RejectedRecord]:
+        """Rejected records, oldest first: all, or those with these numbers; of them at most `most`
+        whose number is above `after`."""
+        ...
+
+    def hold_rejected(self) -> AbstractContextManager[None]:
+        """Keeps other processes from sending rejected records again meanwhile. Raises
+        CheckpointError where one is at it."""
         ...
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
@@ -233,8 +243,8 @@ class Slices(Protocol):
         """What a slice remembers, with its progress."""
         ...
 
-    def settle(self, piece: Slice, settlement: Settlement) -> None:
-        """Writes a settlement of a slice in one transaction; one without a window ends the slice.
+    def settle(self, piece: Slice, settlement: Settlement) -> int:
+        """As `Store.settle`, for a slice; a settlement without a window ends the slice.
         Raises CheckpointUnwritable where the same call may succeed later."""
         ...
 
@@ -257,17 +267,27 @@ def open_slices(url: str, *, held: bool = False) -> Slices:
     return SqliteSlices(store, held=held)
 
 
+def store_exists(url: str) -> bool:
+    """Whether there is a store already at such a URL. Raises CheckpointError."""
+    return _path(url).exists()
+
+
 def open_store(url: str, *, exclusive: bool = True) -> Store:
-    """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL.
+    """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL, made where there
+    is none.
 
     `exclusive`: for a process that reads Alloy; a second one is refused. Raises CheckpointError.
     """
     from otel_alloy.checkpoint.sqlite import SqliteStore
 
+    return SqliteStore(_path(url), exclusive=exclusive)
+
+
+def _path(url: str) -> Path:
     prefix = "sqlite:///"
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CheckpointError(
             f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store",
             "use sqlite:///path",
         )
-    return SqliteStore(Path(url[len(prefix) :]).expanduser(), exclusive=exclusive)
+    return Path(url[len(prefix) :]).expanduser()

@@ -6,13 +6,12 @@ and nothing is created.
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from otel_alloy.cli.loading import load, opened_store
+from otel_alloy.cli.loading import existing_store, load
 from otel_alloy.errors import AlloyReceiverError
 
 _VARIABLE = "_OTEL_ALLOY_COMPLETE"
@@ -38,16 +37,12 @@ def rejected_numbers(
 ) -> list[CompletionItem[str]]:
     """The numbers of the records set aside, from the checkpoint where there is one."""
     config, storage = context.params.get("config"), context.params.get("storage")
-    with suppress(AlloyReceiverError):
-        settings = load(config, {"storage": storage}, key_needed=False)
-        if not Path(settings.storage.removeprefix("sqlite:///")).expanduser().exists():
-            return []  # opening would create it
-        with closing(opened_store(config, storage, exclusive=False)) as store:
-            return [
-                CompletionItem(str(record.number), help=f"{record.source}: {record.reason}")
-                for record in store.rejected()
-                if str(record.number).startswith(incomplete)
-            ]
+    with suppress(AlloyReceiverError), existing_store(config, storage) as store:
+        return [
+            CompletionItem(str(record.number), help=f"{record.source}: {record.reason}")
+            for record in (store.rejected() if store else ())
+            if str(record.number).startswith(incomplete)
+        ]
     return []
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +22,20 @@ def load(config: str | None, flags: dict[str, Any], *, key_needed: bool = True) 
     if not key_needed:
         environment = {**_NO_KEY_NEEDED, **environment}
     return load_settings(flags, environment, file=config)
+
+
+@contextmanager
+def existing_store(config: str | None, storage: str | None) -> Iterator[Store | None]:
+    """The checkpoint of these options, for a command that looks at it or drops from it; None where
+    there is none: looking creates nothing."""
+    from otel_alloy.checkpoint.store import open_store, store_exists
+
+    url = load(config, {"storage": storage}, key_needed=False).storage
+    if not store_exists(url):
+        yield None
+        return
+    with closing(open_store(url, exclusive=False)) as store:
+        yield store
 
 
 def opened_store(config: str | None, storage: str | None, *, exclusive: bool) -> Store:

@@ -18,6 +18,7 @@ from otel_alloy.cli.options import (
     source_option,
 )
 from otel_alloy.cli.terminal import errors_console, interrupt_on_sigterm, say
+from otel_alloy.runtime import system_runtime
 
 
 @click.command(epilog=SETTINGS_NOTE)
@@ -34,7 +35,6 @@ def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> N
       otel-alloy check
       otel-alloy check --send-test --config settings.yaml
     """
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.check import run_check
 
     settings = load(config, flags)
@@ -103,7 +103,6 @@ def tail(
 
     from otel_alloy.durations import parse_duration
     from otel_alloy.pipeline.query import Wanted
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.tail import run_tail
 
     try:
@@ -157,7 +156,6 @@ def summary(
     from rich.console import Console
 
     from otel_alloy.pipeline.query import Wanted
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})

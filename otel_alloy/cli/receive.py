@@ -17,15 +17,14 @@ from otel_alloy.cli.terminal import (
     errors_console,
     exit_code,
     interrupt_on_sigterm,
-    say,
     stop_on_signals,
 )
 from otel_alloy.errors import AlloyReceiverError
+from otel_alloy.runtime import Runtime, system_runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from otel_alloy.runtime import Runtime
     from otel_alloy.settings.models import Settings
 
 
@@ -68,7 +67,6 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.observability.service import Operated
     from otel_alloy.pipeline.events import tell_all
     from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.progress import RunView
 
     settings = load(config, flags)
@@ -92,9 +90,11 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         stop_on_signals(stop)
         if runtime.stopping():
             stop()
-        receiver.run(once=once)
+        done = receiver.run(once=once)
     if once:
         click.echo(view.totals.sentence())
+    if not done:
+        raise click.ClickException("stopped before the end; the same command goes on from here")
 
 
 @click.command(epilog=SETTINGS_NOTE)
@@ -141,7 +141,6 @@ def backfill(
     from otel_alloy.pipeline.backfill import Backfill, Range
     from otel_alloy.pipeline.query import chosen_sources
     from otel_alloy.pipeline.receiver import tune_garbage_collector
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
     from otel_alloy.terminal.progress import BackfillView
 
@@ -179,4 +178,4 @@ def backfill(
             finished = work.run()
     click.echo(view.sentence())
     if not finished:
-        say("stopped before the end; the same command goes on from here")
+        raise click.ClickException("stopped before the end; the same command goes on from here")

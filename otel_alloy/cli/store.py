@@ -8,9 +8,10 @@ from contextlib import closing
 import click
 
 from otel_alloy.cli.completion import rejected_numbers, sources
-from otel_alloy.cli.loading import load, opened_store
+from otel_alloy.cli.loading import existing_store, load, opened_store
 from otel_alloy.cli.options import json_option, storage_options
 from otel_alloy.cli.terminal import stop_on_signals
+from otel_alloy.runtime import system_runtime
 
 
 @click.group()
@@ -25,8 +26,8 @@ def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> N
     """How far each source is settled."""
     from otel_alloy.alloy.timestamps import to_text
 
-    with closing(opened_store(config, storage, exclusive=False)) as store:
-        sources = store.sources()
+    with existing_store(config, storage) as store:
+        sources = store.sources() if store else {}
     rows = [
         {
             "source": name,
@@ -63,7 +64,6 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
       otel-alloy checkpoint set default 2026-04-29T17:44:10Z
     """
     from otel_alloy.alloy.timestamps import to_text
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
 
     try:
@@ -88,10 +88,13 @@ def checkpoint_reset(source: str, config: str | None, storage: str | None) -> No
     Example:
       otel-alloy checkpoint reset default
     """
+    with existing_store(config, storage) as found:
+        known = list(found.sources()) if found else []
+    if source not in known:
+        names = ", ".join(known) or "none"
+        raise click.ClickException(f"no source {source!r} in the checkpoint; known: {names}")
     with closing(opened_store(config, storage, exclusive=True)) as store:
-        if not store.reset(source):
-            known = ", ".join(store.sources()) or "none"
-            raise click.ClickException(f"no source {source!r} in the checkpoint; known: {known}")
+        store.reset(source)
     click.echo(f"{source}: forgotten")
 
 
@@ -109,8 +112,8 @@ def rejected_list(config: str | None, storage: str | None, as_json: bool) -> Non
 
     from otel_alloy.alloy.timestamps import to_text
 
-    with closing(opened_store(config, storage, exclusive=False)) as store:
-        records = store.rejected()
+    with existing_store(config, storage) as store:
+        records = store.rejected() if store else []
     if as_json:
         click.echo(json.dumps([asdict(r) for r in records]))
         return
@@ -133,15 +136,16 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
     """
     from otel_alloy.errors import ShutdownRequested
     from otel_alloy.pipeline.factory import Factory
-    from otel_alloy.pipeline.rejected import retry_rejected
-    from otel_alloy.runtime import system_runtime
+    from otel_alloy.pipeline.rejected import Retried, retry_rejected
 
     settings = load(config, {"storage": storage}, key_needed=False)
     runtime = system_runtime()
     stop_on_signals(runtime.stop)
-    with closing(opened_store(config, storage, exclusive=False)) as store:
+    result = Retried([], {})
+    with existing_store(config, storage) as store:
         try:
-            result = retry_rejected(Factory(settings, runtime), store, numbers)
+            if store is not None:
+                result = retry_rejected(Factory(settings, runtime), store, numbers)
         except ShutdownRequested:
             raise click.ClickException("stopped; what was not delivered is still there") from None
     for number, why in result.refused.items():
@@ -166,6 +170,9 @@ def rejected_drop(
     """
     if bool(numbers) == everything:
         raise click.UsageError("give the NUMBERS to drop, or --all")
-    with closing(opened_store(config, storage, exclusive=False)) as store:
-        chosen = [r.number for r in store.rejected()] if everything else list(numbers)
-        click.echo(f"{store.drop_rejected(chosen)} dropped")
+    with existing_store(config, storage) as store:
+        dropped = 0
+        if store is not None:
+            chosen = [r.number for r in store.rejected()] if everything else list(numbers)
+            dropped = store.drop_rejected(chosen)
+    click.echo(f"{dropped} dropped")

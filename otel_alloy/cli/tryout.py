@@ -10,6 +10,7 @@ import click
 
 from otel_alloy.cli.options import json_option
 from otel_alloy.cli.terminal import stop_on_signals
+from otel_alloy.runtime import system_runtime
 
 
 @click.command()
@@ -34,12 +35,10 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
     from rich.console import Console
 
     from otel_alloy.pipeline.receiver import Receiver
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.loader import load_settings
     from otel_alloy.terminal.demo import run_demo
 
     runtime = system_runtime()
-
     kept = {k: v for k, v in os.environ.items() if k.startswith("OTEL_EXPORTER_OTLP_")}
 
     def run_receiver(alloy: str, otlp: str, stop: threading.Event) -> None:
@@ -106,7 +105,6 @@ def simulate(
       otel-alloy simulate
       otel-alloy simulate --port 9000 --executions 5000 --max-limit 30
     """
-    from otel_alloy.runtime import system_runtime
     from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
 
     config = Config(api_key=api_key, max_limit=max_limit, ignore_filters=ignore_filters, seed=seed)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
-from otel_alloy.mapping import encode, semconv
+from otel_alloy.mapping import encode, forms, semconv
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
 
@@ -82,119 +81,11 @@ class Unconvertible(ValueError):
     """The notification cannot become telemetry; the message says what is missing."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Kind:
-    """What executions of one outcome have in common, serialized but for `attributes`. `words`: the
-    body's, after the workflow's name."""
-
-    words: bytes
-    attributes: Mapping[str, str]
-    log_head: bytes
-    log_event: bytes
-    log_attributes: bytes
-    span_attributes: bytes
-    span_status: bytes
-
-
-def _kind(
-    words: str, severity: int, severity_text: str, event: str, outcome: str = "", error: str = ""
-) -> _Kind:
-    pairs = ((semconv.EXECUTION_OUTCOME, outcome), (semconv.ERROR_TYPE, error))
-    plain = {key: value for key, value in pairs if value}
-    attributes = [encode.attribute(key, value) for key, value in plain.items()]
-    return _Kind(
-        words.encode(),
-        plain,
-        encode.log_head(severity, severity_text),
-        encode.log_event(event),
-        encode.log_attributes([*attributes, encode.attribute(semconv.EVENT_NAME, event)]),
-        encode.span_attributes(attributes),
-        encode.STATUS_ERROR if error else encode.STATUS_UNSET,
-    )
-
-
-_FINISHED = _kind(" finished after ", 9, "INFO", semconv.EVENT_FINISHED, "success")
-_FAILED = _kind(" failed after ", 17, "ERROR", semconv.EVENT_FAILED, "error", "executionError")
-_INCOMPLETE = _kind(" has not reported its end", 13, "WARN", semconv.EVENT_INCOMPLETE, "incomplete")
-_STARTED = _kind(" started", 9, "INFO", semconv.EVENT_STARTED)
-_OTHER = _kind(" reported something this version does not know", 9, "INFO", semconv.EVENT_OTHER)
-
-_KINDS = {Role.INCOMPLETE: _INCOMPLETE, Role.STARTED: _STARTED, Role.OTHER: _OTHER}
-
-_ADJUSTED = encode.attribute(semconv.TIME_ADJUSTED, True)
-_SPAN_ADJUSTED = encode.span_attributes([_ADJUSTED])
-_LOG_ADJUSTED = encode.log_attributes([_ADJUSTED])
-
-
-def _text(key: str) -> tuple[Callable[[int], bytes], Callable[[int], bytes]]:
-    span = encode.TextAttribute(encode.SPAN_ATTRIBUTE, key)
-    log = encode.TextAttribute(encode.LOG_ATTRIBUTE, key)
-    return span.head, log.head
-
-
-_span_execution_id, _log_execution_id = _text(semconv.EXECUTION_ID)
-_span_execution_uuid, _log_execution_uuid = _text(semconv.EXECUTION_UUID)
-_span_notification_id, _log_notification_id = _text(semconv.NOTIFICATION_ID)
-_, _log_record_uid = _text(semconv.LOG_RECORD_UID)
-_, _log_message = _text(semconv.MESSAGE)
-
-
-def _span_form(
-    kind: _Kind,
-    adjusted: bool,
-    execution: int,
-    uuid: int,
-    notification: int,
-    attached: Attached = _NOT_ATTACHED,
-) -> encode.SpanForm:
-    """For ids of these lengths (bytes); one that is missing has length 0, and no head."""
-    return encode.SpanForm(
-        (
-            _span_execution_id(execution) if execution else b"",
-            _span_execution_uuid(uuid) if uuid else b"",
-            _span_notification_id(notification) if notification else b"",
-        ),
-        execution + uuid + notification,
-        kind.span_attributes + (_SPAN_ADJUSTED if adjusted else b""),
-        kind.span_status,
-        attached.parent,
-        attached.links,
-    )
-
-
-def _log_form(
-    kind: _Kind,
-    adjusted: bool,
-    execution: int,
-    uuid: int,
-    notification: int,
-    uid: int,
-    message: bytes,
-) -> encode.LogForm:
-    """As `_span_form`. `message`: the serialized attribute, for a message that is not known."""
-    return encode.LogForm(
-        kind.log_head,
-        (
-            _log_execution_id(execution) if execution else b"",
-            _log_execution_uuid(uuid) if uuid else b"",
-            _log_notification_id(notification) if notification else b"",
-            message + (_log_record_uid(uid) if uid else b""),
-        ),
-        execution + uuid + notification + uid,
-        kind.log_attributes + (_LOG_ADJUSTED if adjusted else b""),
-        kind.log_event,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _forms(
-    kind: _Kind, adjusted: bool, execution: int, uuid: int, notification: int
-) -> tuple[encode.SpanForm, encode.LogForm]:
-    """The forms of an execution that ended, as nearly all do."""
-    return (
-        _span_form(kind, adjusted, execution, uuid, notification),
-        _log_form(kind, adjusted, execution, uuid, notification, notification, b""),
-    )
+_KINDS = {
+    Role.INCOMPLETE: forms.INCOMPLETE,
+    Role.STARTED: forms.STARTED,
+    Role.OTHER: forms.OTHER,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +153,7 @@ class Converter:
         if role is _ENDED or role is _ENDED_AGAIN:
             kind = _ended_kind(n)
             body = common.label + kind.words + duration_text(end - start).encode()
-            span_form, log_form = _forms(kind, adjusted, *sizes)
+            span_form, log_form = forms.ended_forms(kind, adjusted, *sizes)
         else:
             kind = _KINDS[role]
             body = common.label + kind.words
@@ -272,11 +163,11 @@ class Converter:
                 uid += b":incomplete"
             elif role is Role.OTHER:
                 text = self._clean(n.message or "").encode()
-                message = _log_message(len(text)) + text
-            span_form = _span_form(kind, adjusted, *sizes)
-            log_form = _log_form(kind, adjusted, *sizes, len(uid), message)
+                message = forms.log_message(len(text)) + text
+            span_form = forms.span_form(kind, adjusted, *sizes)
+            log_form = forms.log_form(kind, adjusted, *sizes, len(uid), message)
         if attached.parent or attached.links:
-            span_form = _span_form(kind, adjusted, *sizes, attached)
+            span_form = forms.span_form(kind, adjusted, *sizes, attached.parent, attached.links)
         span = None
         if role is _ENDED or role is Role.INCOMPLETE:
             span = span_form.fill(trace_id, span_id, start, end, common.name, common.span, texts)
@@ -303,7 +194,9 @@ class Converter:
         )
         attributes = self._attributes(n)
         attributes.update((key, self._clean(value)) for key, value in ids if value)
-        attributes.update(_ended_kind(n).attributes if role is _ENDED else _INCOMPLETE.attributes)
+        attributes.update(
+            _ended_kind(n).attributes if role is _ENDED else forms.INCOMPLETE.attributes
+        )
         if adjusted:
             attributes[semconv.TIME_ADJUSTED] = True
         name = str(attributes.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
@@ -419,8 +312,8 @@ class Converter:
         return one.encode(), two.encode(), three.encode()
 
 
-def _ended_kind(n: Notification) -> _Kind:
-    return _FAILED if n.message == ERROR else _FINISHED
+def _ended_kind(n: Notification) -> forms.Kind:
+    return forms.FAILED if n.message == ERROR else forms.FINISHED
 
 
 def _identity(n: Notification) -> tuple[str, str, str]:

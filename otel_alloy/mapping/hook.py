@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from threading import current_thread, main_thread
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,9 @@ def open_hook(name: str | None, monotonic: Callable[[], float]) -> GuardedHook |
         return None
     try:
         found = _find(name)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise  # a person's, as this happens in the main thread
+    except BaseException as error:  # somebody else's module may even ask for the process to end
         missing = isinstance(error, ImportError | AttributeError)
         why = f": {error}" if missing else f" ({_where(error)})"
         raise ConfigurationError(
@@ -116,13 +119,15 @@ class GuardedHook:
         self, notification: Notification, span_id: bytes, clean: Callable[[str], str]
     ) -> Attached:
         """What to add to the span `span_id` of the notification. `clean` makes text fit to send.
-        Never raises an Exception."""
+        Never raises, but for a person's Ctrl-C."""
         try:
             answer = self._hook(notification)
             return _NOT_ATTACHED if answer is None else _attached(answer, span_id, clean)
         except _Unusable as error:
             self._complain(str(error))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: it is not the hook's to end the process
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # a person's
             self._complain(_where(error))
         return _NOT_ATTACHED
 

@@ -51,17 +51,21 @@ EVENT_OTHER = "runalloy.workflow.execution.other"
 SPAN_NAME_FALLBACK = "workflow execution"
 
 
+On = Literal["span", "log record", "service span", "resource"]
+_BOTH: tuple[On, ...] = ("span", "log record")
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute. `on`: where it may stand; "service span" is a server span of a service that
-    Alloy calls and that has `AlloySpanProcessor`. `example`: of the error record in Alloy's own
-    documentation, where that has the attribute. `present`: when it is there."""
+    """One attribute. `example`: of the error record in Alloy's own documentation, where that has
+    the attribute. `present`: when it is there. `on`: where it may stand; "service span" is a server
+    span of a service that Alloy calls and that has `AlloySpanProcessor`."""
 
     key: str
-    on: tuple[Literal["span", "log record", "service span", "resource"], ...]
     example: str | int | bool
     meaning: str
-    present: str
+    present: str = "where Alloy tells it"
+    on: tuple[On, ...] = _BOTH
 
     @property
     def type(self) -> str:
@@ -79,176 +83,135 @@ class Event:
     meaning: str
 
 
-_BOTH: tuple[Literal["span"], Literal["log record"]] = ("span", "log record")
-_WHERE_TOLD = "where Alloy tells it"
-
 ATTRIBUTES = (
     Attribute(
         WORKFLOW_NAME,
-        _BOTH,
         "order_id example",
         "The workflow's name (`forgeWorkflow.name`); also the name of the span",
-        _WHERE_TOLD,
     ),
     Attribute(
         WORKFLOW_ID,
-        _BOTH,
         "67ef017d8eaeb50b18e635a1",
         "The workflow that you built (`forgeWorkflowId`), of which each user has a copy",
-        _WHERE_TOLD,
     ),
     Attribute(
         WORKFLOW_INSTALLATION_ID,
-        (*_BOTH, "service span"),
         "67ef01ed8eaeb50b18e646ea",
         "The user's installed copy of it (`workflowId`; header `X-Alloy-WorkflowId`)",
-        _WHERE_TOLD,
+        on=(*_BOTH, "service span"),
     ),
-    Attribute(WORKFLOW_VERSION, _BOTH, 1, "The version that ran (`workflowVersion`)", _WHERE_TOLD),
+    Attribute(WORKFLOW_VERSION, 1, "The version that ran (`workflowVersion`)"),
     Attribute(
         WORKFLOW_CUSTOM_VERSION,
-        _BOTH,
         False,
         "Whether that version was made for this one user (`customVersion`)",
-        _WHERE_TOLD,
     ),
     Attribute(
         INTEGRATION_ID,
-        _BOTH,
         "67d8875977ce6522e517a382",
         "The integration that the workflow belongs to (`forgeWorkflow.integrationId._id`)",
-        _WHERE_TOLD,
     ),
-    Attribute(
-        INTEGRATION_NAME,
-        _BOTH,
-        "Eduardo looper",
-        "Its name (`forgeWorkflow.integrationId.name`)",
-        _WHERE_TOLD,
-    ),
+    Attribute(INTEGRATION_NAME, "Eduardo looper", "Its name (`forgeWorkflow.integrationId.name`)"),
     Attribute(
         INTEGRATION_BLOCK_ID,
-        _BOTH,
         "MuK2Kk9lu0v8N86brS3x",
         "The app that the integration is built around (`forgeWorkflow.integrationId.blockId`); "
         "not the step that failed",
-        _WHERE_TOLD,
     ),
     Attribute(
         USER_ID,
-        (*_BOTH, "service span"),
         "67a21c7d10e1dee8d5ec3a3d",
         "The user that the execution ran for (`userId`; header `X-Alloy-UserId`)",
-        _WHERE_TOLD,
+        on=(*_BOTH, "service span"),
     ),
     Attribute(
         USER_EMAIL,
-        _BOTH,
         "eduardo.souza@runalloy.com",
         "The user's e-mail address (`user.email`); personal data",
         "where Alloy tells it, and `privacy` says `keep` (default)",
     ),
     Attribute(
         USER_FULL_NAME,
-        _BOTH,
         "Eduardo Souza",
         "The user's name (`user.fullName`); personal data",
         "where Alloy tells it, and `privacy` says `keep` (default)",
     ),
     Attribute(
         USER_HASH,
-        _BOTH,
         "64 hexadecimal digits",
         "HMAC-SHA-256 under your key of the e-mail address, where that is to be hashed and known, "
         "else of the name",
         "where `privacy` says `hash`",
     ),
-    Attribute(
-        TEAM_ID,
-        _BOTH,
-        "63fcaa053522280b5357aeec",
-        "The Alloy account (`teamId`)",
-        _WHERE_TOLD,
-    ),
+    Attribute(TEAM_ID, "63fcaa053522280b5357aeec", "The Alloy account (`teamId`)"),
     Attribute(
         EXECUTION_ID,
-        _BOTH,
         "68110fea7d181f356acd1bf1",
         "The execution in Alloy's API (`data.executionId`)",
-        _WHERE_TOLD,
     ),
     Attribute(
         EXECUTION_UUID,
-        (*_BOTH, "service span"),
         "35SnGU0DUSNP5L26fsmnq",
         "What trace id and span id are computed from (`data.executionUuid`; header "
         "`X-Alloy-ExecutionUuid`)",
-        _WHERE_TOLD,
+        on=(*_BOTH, "service span"),
     ),
-    Attribute(
-        NOTIFICATION_ID,
-        _BOTH,
-        "68110feaa81a0e507fbdd36a",
-        "The record in Alloy's log (`_id`)",
-        _WHERE_TOLD,
-    ),
+    Attribute(NOTIFICATION_ID, "68110feaa81a0e507fbdd36a", "The record in Alloy's log (`_id`)"),
     Attribute(
         LOG_RECORD_UID,
-        ("log record",),
         "68110feaa81a0e507fbdd36a",
         "Identifies the log record: `_id`, with `:incomplete` after it for an execution whose end "
         "did not come",
         "where the record has an `_id`",
+        on=("log record",),
     ),
     Attribute(
         EXECUTION_OUTCOME,
-        _BOTH,
         "error",
         "`success`, `error` or `incomplete`",
         "on every span; on the log record of an end, and of an end that did not come",
     ),
-    Attribute(ERROR_TYPE, _BOTH, "executionError", "Alloy's word for a failure", "after an error"),
+    Attribute(ERROR_TYPE, "executionError", "Alloy's word for a failure", "after an error"),
     Attribute(
         EVENT_NAME,
-        ("log record",),
         "runalloy.workflow.execution.failed",
         "The event, again: some backends drop the field that OTLP has for it",
         "always",
+        on=("log record",),
     ),
     Attribute(
         MESSAGE,
-        ("log record",),
         "executionPaused",
         "Alloy's word for what happened, as it came (`message`)",
         "where this version does not know the word",
+        on=("log record",),
     ),
     Attribute(
         TIME_ADJUSTED,
-        _BOTH,
         True,
         "A time was missing or an end lay before its start, so that one stands in for another",
         "where that is so",
     ),
     Attribute(
         BLOCK_NAME,
-        ("service span",),
         "Order created",
         "The event block that started the workflow (header `X-Alloy-BlockName`)",
         "where the header came",
+        on=("service span",),
     ),
     Attribute(
         BLOCK_TYPE,
-        ("service span",),
         "shopify",
         "Its type (header `X-Alloy-BlockType`)",
         "where the header came",
+        on=("service span",),
     ),
     Attribute(
         SERVICE_NAME,
-        ("resource",),
         DEFAULT_SERVICE_NAME,
         "`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or a source's `resource` change it",
         "always",
+        on=("resource",),
     ),
 )
 """In the order in which they are written."""

@@ -16,6 +16,11 @@ from otel_alloy.http_server import Handler, Server
 from otel_alloy.observability.status import Status
 from otel_alloy.version import __version__
 
+MOST = 32
+"""Connections at once: probes and people need a handful."""
+DEADLINE = 10.0
+"""Seconds that a connection may last."""
+
 
 class HealthServer:
     """Serves `status` at `endpoint` (`host:port`; port 0 is a free one) until `close`. Raises
@@ -23,7 +28,8 @@ class HealthServer:
 
     def __init__(self, endpoint: str, status: Status) -> None:
         host, _, port = endpoint.rpartition(":")
-        self._server = Server((host.strip("[]"), int(port)), _Handler, status)
+        address = (host.strip("[]"), int(port))
+        self._server = Server(address, _Handler, status, most=MOST, deadline=DEADLINE)
         self._server.start("health")
         self.url = self._server.url
         """The base URL, without a trailing slash."""

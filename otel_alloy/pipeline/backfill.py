@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from otel_alloy.alloy.cursor import Filter, Window
+from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text
@@ -57,7 +57,7 @@ from otel_alloy.pipeline.slice_worker import (
     work_function,
 )
 from otel_alloy.pipeline.worker_process import call
-from otel_alloy.runtime import Task, system_runtime
+from otel_alloy.runtime import Runtime, Task, runtime_within, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
@@ -152,24 +152,31 @@ class Backfill:
         self._runtime.stop()
 
     def run(self) -> bool:
-        """True when all is delivered; False where `stop` came first. Raises Stop
-        (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when it cannot go
-        on; what is settled stays settled."""
+        """True when all is delivered; False where `stop` came first. A source that cannot go on
+        does not hold up the others: after them, raises what the first such one raised: Stop
+        (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused. What is settled
+        stays settled."""
         slices = self._open_slices(self._settings.storage)
+        failure: AlloyReceiverError | None = None
         try:
             for source in self._sources:
-                self._backfill(source, slices)
+                try:
+                    self._backfill(source, slices)
+                except ShutdownRequested:
+                    break
+                except AlloyReceiverError as error:
+                    failure = failure or error
+                    if len(self._sources) > 1:
+                        log.error(
+                            "source %s: %s", source.name, error, extra={"source": source.name}
+                        )
                 if self._runtime.stopping():
-                    return False
-            return True
-        except ShutdownRequested:
-            return False
-        except AlloyReceiverError as error:
-            if len(self._sources) > 1:
-                log.error("source %s: %s", source.name, error, extra={"source": source.name})
-            raise
+                    break
+            if failure is not None:
+                raise failure
+            return not self._runtime.stopping()
         finally:
-            if not any(thread.is_alive() for thread in self._running):
+            if not any(task.is_alive() for task in self._running):
                 slices.close()
 
     def estimate(self) -> list[Estimate]:
@@ -181,8 +188,8 @@ class Backfill:
             slices.close()
 
     def _estimate(self, source: SourceSettings, slices: Slices) -> Estimate:
-        shared = Shared(source, slices, self._workers, self._runtime)
-        worker = self._worker(shared)
+        shared = self._shared(self._factory, source, slices)
+        worker = self._worker(self._factory, shared)
         try:
             shared.make_room()
             page = worker.probe()
@@ -212,8 +219,12 @@ class Backfill:
             seconds,
         )
 
-    def _worker(self, shared: Shared) -> SliceWorker:
-        return SliceWorker(self._factory, shared, self._observe, self._dense_pages)
+    def _shared(self, factory: Factory, source: SourceSettings, slices: Slices) -> Shared:
+        budget = self._factory.budgets.of(source)
+        return Shared(source, slices, self._workers, budget, factory.runtime)
+
+    def _worker(self, factory: Factory, shared: Shared) -> SliceWorker:
+        return SliceWorker(factory, shared, self._observe, self._dense_pages)
 
     def _plan(self, worker: SliceWorker, shared: Shared) -> tuple[Plan, bool]:
         """What there is to do, and whether it is an earlier backfill that goes on. Raises
@@ -315,10 +326,12 @@ class Backfill:
 
     def _backfill(self, source: SourceSettings, slices: Slices) -> None:
         """Reads a source to its end, or to `stop`. Raises what a worker raises."""
-        shared = Shared(source, slices, self._workers, self._runtime)
+        runtime = runtime_within(self._runtime)  # what fails stops this source, and no other
+        factory = replace(self._factory, runtime=runtime)
+        shared = self._shared(factory, source, slices)
         slices.release(source.name)
         shared.make_room()
-        first = self._worker(shared)
+        first = self._worker(factory, shared)
         workers = [first]
         try:
             first.probe()
@@ -342,7 +355,7 @@ class Backfill:
             number = 1 if first.source.newest_first else self._workers
             processes = min(number, 1 if source.requests_per_minute else self._processes)
             if processes == 1:
-                workers += [self._worker(shared) for _ in range(number - 1)]
+                workers += [self._worker(factory, shared) for _ in range(number - 1)]
                 for worker in workers[1:]:
                     worker.source.learn(first.source.filter)
         except BaseException:
@@ -351,19 +364,29 @@ class Backfill:
             raise
         failures: list[BaseException] = []
         if processes == 1:
-            work = [work_function(worker, shared, self._runtime, failures) for worker in workers]
+            work = [work_function(worker, shared, runtime, failures) for worker in workers]
         else:
             first.close()
+
+            def part(threads: int) -> Part:
+                return Part(
+                    self._settings,
+                    source,
+                    self._workers,
+                    threads // processes,
+                    self._dense_pages,
+                    first.source.filter,
+                )
+
             work = [
-                self._elsewhere((number + at) // processes, source, first.source.filter, failures)
-                for at in range(processes)
+                self._elsewhere(runtime, part(number + at), failures) for at in range(processes)
             ]
         self._running = [
             self._runtime.spawn(one, f"otel-alloy-{source.name}-{at}")
             for at, one in enumerate(work)
         ]
         patience = self._settings.shutdown_timeout
-        if not wait_for_end(self._running, self._runtime, patience):
+        if not wait_for_end(self._running, runtime, patience):
             shared.say(
                 logging.WARNING,
                 f"gave up waiting for the last batches after {patience:g} s; "
@@ -373,17 +396,16 @@ class Backfill:
             raise failures[0]
 
     def _elsewhere(
-        self, threads: int, source: SourceSettings, verdict: Filter, failures: list[BaseException]
+        self, runtime: Runtime, part: Part, failures: list[BaseException]
     ) -> Callable[[], None]:
         """Lets a process of its own do a part of the work."""
-        part = Part(self._settings, source, self._workers, threads, self._dense_pages, verdict)
 
         def work() -> None:
             try:
-                call(do_part, part, self._runtime.stopping, self._observe)
+                call(do_part, part, runtime.stopping, self._observe)
             except BaseException as error:
                 failures.append(error)
-                self.stop()  # the others settle what is in flight
+                runtime.stop()  # the others settle what is in flight
 
         return work
 

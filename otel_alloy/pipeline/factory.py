@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.cursor import Reading
@@ -96,7 +97,29 @@ def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, 
     return open_senders(settings.otlp, USER_AGENT, runtime)
 
 
-@dataclass(frozen=True, slots=True)
+class Budgets:
+    """A request budget for each API key: that is what Alloy counts by, so sources that share a key
+    share its budget. Where they are told different limits, the lowest one holds."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        limits: dict[tuple[str, str], list[int]] = {}
+        for source in settings.sources:
+            limits.setdefault(_account(source), []).append(source.requests_per_minute)
+        self._budgets = {
+            account: RequestBudget(min((n for n in some if n), default=0), runtime)
+            for account, some in limits.items()
+        }
+
+    def of(self, source: SourceSettings) -> RequestBudget:
+        """The budget of the source's key."""
+        return self._budgets[_account(source)]
+
+
+def _account(source: SourceSettings) -> tuple[str, str]:
+    return source.endpoint, source.api_key.get_secret_value()
+
+
+@dataclass(frozen=True)
 class Factory:
     """Makes the parts of a pipeline that reads and delivers."""
 
@@ -106,11 +129,17 @@ class Factory:
     endpoint: Callable[[Settings, Runtime], tuple[Sender | None, Sender | None]] = open_endpoint
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
 
+    @cached_property
+    def budgets(self) -> Budgets:
+        """The request budgets of the sources."""
+        return Budgets(self.settings, self.runtime)
+
     def source(
         self, source: SourceSettings, observe: Observe, budget: RequestBudget | None = None
     ) -> AlloySource:
-        """See `open_source`."""
+        """See `open_source`. `budget`: that of the source's key, unless given."""
         client = self.client(source, self.runtime)
+        budget = budget or self.budgets.of(source)
         return open_source(source, self.runtime, observe, budget, client)
 
     def tracker(self, source: SourceSettings, state: State) -> ExecutionTracker:
@@ -136,7 +165,7 @@ class Factory:
         self,
         settings: SourceSettings,
         source: AlloySource,
-        write: Callable[[Settlement], None],
+        write: Callable[[Settlement], int],
         observe: Observe,
         log: SourceLog,
     ) -> BatchProcessor:

@@ -55,17 +55,20 @@ class Poller:
         self._source.close()
         self._processor.close()
 
-    def run(self, once: bool) -> None:
-        """Cycles until the end is asked for, or once."""
+    def run(self, once: bool) -> bool:
+        """Cycles until the end is asked for, or once. Whether a cycle came to its end."""
+        done = False
         while not self._runtime.stopping():
             begun = self._runtime.monotonic()
             before = self.cycle()
+            done = True
             rest = self._settings.collection_interval - (self._runtime.monotonic() - begun)
             rest = 0.0 if once else max(0.0, rest)
             name, cycle, now = self._source.name, self._log.cycle, self._source.now()
             self._observe(CycleEnded(name, cycle, before, now, rest))
             if once or self._runtime.wait(rest):
-                return
+                break
+        return done
 
     def cycle(self) -> int:
         """Reads one window to its end and settles all of it; the window's upper bound."""

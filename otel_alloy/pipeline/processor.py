@@ -8,7 +8,7 @@ what, is theirs to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from otel_alloy.alloy.source import AlloySource
@@ -16,7 +16,6 @@ from otel_alloy.checkpoint.store import RejectedRecord, Settlement
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Delivered, Delivery
 from otel_alloy.pipeline.batch import Batch, FullBatch
 from otel_alloy.pipeline.events import CheckpointWriteFailed, Counts, Observe, Position, Settled
@@ -38,7 +37,7 @@ class BatchProcessor:
         resource: Mapping[str, str | bool | int | float],
         envelope: Envelope,
         delivery: Delivery,
-        write: Callable[[Settlement], None],
+        write: Callable[[Settlement], int],
         runtime: Runtime,
         observe: Observe,
         log: SourceLog,
@@ -69,22 +68,23 @@ class BatchProcessor:
         tracker.advance(batch, full.high)
         s = batch.settlement
         changed = s.seen or s.opened or s.closed or s.ended or s.rejected
+        new = 0
         if changed or tracker.state.progress != before:
-            self.write(s)
-        for rejected in s.rejected:
+            new = self.write(s)
+        for rejected in s.rejected if new else ():
             self._log.complain(
                 "set aside",
                 f"set aside a record ({rejected.signals}): {rejected.reason}; see `otel-alloy "
                 "rejected list`",
             )
-        self._tell(tracker, full, delivered)
+        self._tell(tracker, full, delivered, new)
 
-    def write(self, settlement: Settlement) -> None:
-        """Writes the settlement; a full disk is waited for, the delivery not repeated."""
+    def write(self, settlement: Settlement) -> int:
+        """Writes the settlement; a full disk is waited for, the delivery not repeated. How many of
+        its rejected records had not been set aside before."""
         while True:
             try:
-                self._write(settlement)
-                return
+                return self._write(settlement)
             except CheckpointUnwritable as error:
                 name, wait = self._source.name, _UNWRITABLE_SECONDS
                 self._observe(CheckpointWriteFailed(name, str(error), wait))
@@ -126,7 +126,9 @@ class BatchProcessor:
             )
         )
 
-    def _tell(self, tracker: ExecutionTracker, full: FullBatch, delivered: Delivered) -> None:
+    def _tell(
+        self, tracker: ExecutionTracker, full: FullBatch, delivered: Delivered, rejected: int
+    ) -> None:
         batch, requests, failures = full.batch, self._source.requests, self._converter.hook_failures
         counts = Counts(
             received=batch.received,
@@ -134,7 +136,7 @@ class BatchProcessor:
             executions=len(batch),
             spans=delivered.acknowledged["traces"],
             log_records=delivered.acknowledged["logs"],
-            rejected=len(batch.settlement.rejected),
+            rejected=rejected,
             refused_spans=delivered.rejected["traces"],
             refused_log_records=delivered.rejected["logs"],
             requests=requests - self._requests_told,
@@ -155,12 +157,6 @@ class BatchProcessor:
                 cycle=self._log.cycle,
                 counts=counts,
                 position=position,
-                ended=lambda: self._ended(batch),
+                ended=lambda: self._converter.ended(batch.executions),
             )
         )
-
-    def _ended(self, batch: Batch) -> Iterator[ExecutionFacts]:
-        for execution in batch.executions:
-            facts = self._converter.facts(execution)
-            if facts is not None:
-                yield facts

@@ -18,7 +18,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
-from otel_alloy.pipeline.factory import open_converter, open_source
+from otel_alloy.pipeline.factory import Budgets, open_converter, open_source
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
@@ -60,7 +60,7 @@ class ExecutionQuery:
     """Reads one source. A context manager; for one thread.
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
-    is told of requests that have to be sent again.
+    is told of requests that have to be sent again. `budgets`: where other queries share them.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class ExecutionQuery:
         overlap: float,
         runtime: Runtime,
         report: Callable[[RequestRetried], None],
+        budgets: Budgets | None = None,
     ) -> None:
         self.settings = source
         self.unreadable = 0
@@ -82,7 +83,8 @@ class ExecutionQuery:
 
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
-        self._source = open_source(source, runtime, observe)
+        budgets = budgets or Budgets(settings, runtime)
+        self._source = open_source(source, runtime, observe, budgets.of(source))
         self._converter = open_converter(settings, runtime)
         self._tracker = ExecutionTracker(
             source.name,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
 from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
@@ -32,20 +33,26 @@ class Receiver:
         self._observe: Observe = observe or (lambda event: None)
         self._runtime = system_runtime()
         self._failures: list[BaseException] = []
+        self._finished: list[str] = []
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
         self._runtime.stop()
 
-    def run(self, *, once: bool = False) -> None:
-        """Receives until `stop`, or with `once` until everything there is now is settled.
+    def run(self, *, once: bool = False) -> bool:
+        """Receives until `stop`, or with `once` until everything there is now is settled; False
+        where `stop` came before that.
 
         Raises Stop (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when a
         source cannot go on; other sources are finished first, or go on until `stop`.
         """
         store = open_store(self._settings.storage)
+        factory = Factory(self._settings, self._runtime)
         tasks = [
-            self._runtime.spawn(self._work(source, store, once), f"otel-alloy-{source.name}")
+            self._runtime.spawn(
+                partial(self._run_source, factory, source, store, once),
+                f"otel-alloy-{source.name}",
+            )
             for source in self._settings.sources
         ]
         patience = self._settings.shutdown_timeout
@@ -57,16 +64,16 @@ class Receiver:
             )
         if self._failures:
             raise self._failures[0]
+        return not once or len(self._finished) == len(self._settings.sources)
 
-    def _work(self, source: SourceSettings, store: Store, once: bool) -> Callable[[], None]:
-        return lambda: self._run_source(source, store, once)
-
-    def _run_source(self, source: SourceSettings, store: Store, once: bool) -> None:
-        factory = Factory(self._settings, self._runtime)
+    def _run_source(
+        self, factory: Factory, source: SourceSettings, store: Store, once: bool
+    ) -> None:
         try:
             poller = Poller(factory, source, store, self._observe)
             try:
-                poller.run(once)
+                if poller.run(once):
+                    self._finished.append(source.name)
             finally:
                 poller.close()
         except ShutdownRequested:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from otel_alloy.alloy.models import Unreadable, read_notification
@@ -33,14 +34,29 @@ class Retried:
 
 
 def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Retried:
-    """Sends the rejected records `numbers` (none: all) again; waits like `run` for an endpoint that
-    does not answer, until the end is asked for. Raises ShutdownRequested then."""
+    """Sends the rejected records `numbers` (none: all) again, in batches, each of which leaves the
+    store when it is delivered; waits like `run` for an endpoint that does not answer, until the end
+    is asked for. Raises ShutdownRequested then, and CheckpointError where another process is at
+    it."""
     done = Retried([], {})
+    numbers = list(numbers)
     convert = open_converter(factory.settings, factory.runtime)
-    delivery = factory.delivery(lambda report: None)
+    most, last = factory.settings.batch_size, 0
+    with store.hold_rejected(), closing(factory.delivery(lambda report: None)) as delivery:
+        while records := store.rejected(numbers, after=last, most=most):
+            last = records[-1].number
+            for resource, group in _by_resource(factory.settings, records, done):
+                envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
+                _retry(convert, delivery, envelope, group, store, done)
+    return done
+
+
+def _by_resource(
+    settings: Settings, records: list[RejectedRecord], done: Retried
+) -> Iterable[tuple[Resource, list[RejectedRecord]]]:
     groups: dict[str, tuple[Resource, list[RejectedRecord]]] = {}
-    for record in store.rejected(numbers):
-        resource = _resource(factory.settings, record)
+    for record in records:
+        resource = _resource(settings, record)
         if resource is None:
             done.refused[record.number] = (
                 f"its source {record.source!r} is not configured, so its resource is not known; "
@@ -48,13 +64,7 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
             )
         else:
             groups.setdefault(json.dumps(resource), (resource, []))[1].append(record)
-    try:
-        for resource, records in groups.values():
-            envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
-            _retry(convert, delivery, envelope, records, store, done)
-    finally:
-        delivery.close()
-    return done
+    return groups.values()
 
 
 def _resource(settings: Settings, record: RejectedRecord) -> Resource | None:

@@ -42,12 +42,17 @@ class Shared:
     """What the workers of one source share."""
 
     def __init__(
-        self, source: SourceSettings, slices: Slices, workers: int, runtime: Runtime
+        self,
+        source: SourceSettings,
+        slices: Slices,
+        workers: int,
+        budget: RequestBudget,
+        runtime: Runtime,
     ) -> None:
         self.source = source
         self.workers = workers
         self.slices = slices
-        self.budget = RequestBudget(source.requests_per_minute, runtime)
+        self.budget = budget
         self.throttle = LogThrottle(runtime.monotonic)
         self._lock = threading.Lock()
         self._beside_run = False
@@ -219,8 +224,8 @@ class SliceWorker:
         batch.settlement.rejected.clear()
         self._processor.write(batch.settlement)
 
-    def _write(self, settlement: Settlement) -> None:
-        self._shared.slices.settle(self._piece, settlement)
+    def _write(self, settlement: Settlement) -> int:
+        return self._shared.slices.settle(self._piece, settlement)
 
     def _cut_if_dense(self, position: int) -> bool:
         """Halves the rest of the slice where it is dense and no other is left to claim."""
@@ -264,8 +269,9 @@ def do_part(part: Part, stop: threading.Event, observe: Observe) -> None:
     tune_garbage_collector()
     runtime = system_runtime(stop)
     slices = open_slices(part.settings.storage, held=True)
-    shared = Shared(part.source, slices, part.workers, runtime)
     factory = Factory(part.settings, runtime)
+    budget = factory.budgets.of(part.source)
+    shared = Shared(part.source, slices, part.workers, budget, runtime)
     workers = [SliceWorker(factory, shared, observe, part.dense_pages) for _ in range(part.threads)]
     for worker in workers:
         worker.source.learn(part.verdict)

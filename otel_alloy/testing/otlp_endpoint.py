@@ -120,7 +120,7 @@ class OtlpEndpoint:
     same time; `None` means a plain success. What it raises is answered with a failure, and raised
     again at the end of the `with` block unless something else is on its way there.
     With `store=False` only `request_count`, `span_count` and `log_record_count` are kept.
-    Port 0 lets the system choose. Raises `OSError` (gRPC: `RuntimeError`) for a port in use.
+    Port 0 lets the system choose. Raises `OSError` for a port in use.
     """
 
     def __init__(
@@ -130,7 +130,6 @@ class OtlpEndpoint:
         grpc: bool = False,
         store: bool = True,
         http_port: int = 0,
-        grpc_port: int = 0,
     ) -> None:
         self.requests: list[Received] = []
         """Every export request in the order of its answer, accepted or not."""
@@ -149,7 +148,7 @@ class OtlpEndpoint:
         self._grpc_port = 0
         try:
             if grpc:
-                self._grpc, self._grpc_port = _grpc_server(self, grpc_port)
+                self._grpc, self._grpc_port = _grpc_server(self)
         except BaseException:
             self._http.server_close()
             raise
@@ -295,7 +294,7 @@ class _HttpHandler(Handler):
         self.wfile.write(body)
 
 
-def _grpc_server(endpoint: OtlpEndpoint, port: int) -> tuple[GrpcServer, int]:
+def _grpc_server(endpoint: OtlpEndpoint) -> tuple[GrpcServer, int]:
     """A gRPC server, not started yet, and its port."""
     import grpc
 
@@ -328,4 +327,4 @@ def _grpc_server(endpoint: OtlpEndpoint, port: int) -> tuple[GrpcServer, int]:
             for service, signal in _SERVICES.items()
         )
     )
-    return server, server.add_insecure_port(f"127.0.0.1:{port}")
+    return server, server.add_insecure_port("127.0.0.1:0")

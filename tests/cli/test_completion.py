@@ -78,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
     records set aside."""
     (tmp_path / "mine.yaml").write_text(SETTINGS)
     (tmp_path / "broken.yaml").write_text("sources: [")
-    aside = [RejectedRecord("us", "traces", f"quota, {n}", "ended", "{}") for n in range(2)]
+    aside = [RejectedRecord("us", "traces", f"quota, {n}", "ended", f"[{n}]") for n in range(2)]
     with closing(open_store(f"sqlite:///{tmp_path}/kept.db")) as store:
         store.load("us", "f")
         store.settle("us", Settlement(Progress(1), rejected=aside))

@@ -136,9 +136,11 @@ def test_lost_acknowledgement(request: pytest.FixtureRequest, kind: str) -> None
         assert set(place.sent(name)) == set(place.ended(records))
 
 
-def test_sigterm(place: Place) -> None:
-    """SIGTERM in the middle of a drain: the batch on its way is settled, the exit code is 0, and
-    the next run goes on where this one ended: nothing is lost and nothing is sent twice."""
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--once",), 1)])
+def test_sigterm(place: Place, words: tuple[str, ...], code: int) -> None:
+    """SIGTERM in the middle of a drain: the batch on its way is settled, and the next run goes on
+    where this one ended: nothing is lost and nothing is sent twice. The exit code is 0; with
+    `--once`, which was to settle everything, it is 1, with words that say so."""
     records = place.fill(600)
     place.alloy.configure(max_limit=PAGE)
     process: subprocess.Popen[str]
@@ -150,11 +152,12 @@ def test_sigterm(place: Place) -> None:
         asked.set()
 
     place.judge = stop_at_the_first
-    process = place.start("run", "--since", "60d", "--batch-size", "100")
+    process = place.start("run", *words, "--since", "60d", "--batch-size", "100")
     started.set()
     assert asked.wait(60)
     ended = place.end(process, within=10)
-    assert ended.code == 0, ended.err
+    assert ended.code == code, ended.err
+    assert ("stopped before the end" in ended.err) == bool(code)
     assert 0 < len(place.otlp.spans()) < 600
     place.judge = lambda received: None
     place.once()

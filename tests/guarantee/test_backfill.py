@@ -80,15 +80,16 @@ class _Slices:
     def __init__(self, history: History, inner: SqliteSlices) -> None:
         self._history, self._inner = history, inner
 
-    def settle(self, piece: Slice, settlement: Settlement) -> None:
+    def settle(self, piece: Slice, settlement: Settlement) -> int:
         history = self._history
         history.step()
         if history.disk_full:
             history.disk_full -= 1
             raise CheckpointUnwritable("disk full")
-        self._inner.settle(piece, settlement)
+        new = self._inner.settle(piece, settlement)
         history.slice_settled(piece, settlement)
         history.step()
+        return new
 
     def __getattr__(self, name: str) -> Any:
         if self._history.dead:

@@ -224,15 +224,16 @@ class _Store:
     def __init__(self, world: World, inner: SqliteStore) -> None:
         self._world, self._inner = world, inner
 
-    def settle(self, source: str, settlement: Settlement) -> None:
+    def settle(self, source: str, settlement: Settlement) -> int:
         world = self._world
         world.step()
         if world.disk_full:
             world.disk_full -= 1
             raise CheckpointUnwritable("disk full")
-        self._inner.settle(source, settlement)
+        new = self._inner.settle(source, settlement)
         world.settled(settlement)
         world.step()
+        return new
 
     def load(self, source: str, fingerprint: str) -> State:
         return self._inner.load(source, fingerprint)

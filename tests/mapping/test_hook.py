@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +289,35 @@ def test_failures_are_throttled_and_say_where(caplog: pytest.LogCaptureFixture) 
     assert "ada@example.com" not in words and UUID not in words
 
 
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, BaseException, asyncio.CancelledError])
+def test_what_is_no_exception_does_not_end_the_process(kind: type[BaseException]) -> None:
+    """A hook that calls `sys.exit`, or raises anything else that is no Exception, costs a warning
+    like any other failure."""
+
+    def leaves(notification: Notification) -> Correlation | None:
+        raise kind
+
+    used, execution = converter(leaves), Execution(notification(), Role.ENDED)
+    assert used.convert(execution) == converter(None).convert(execution)
+    assert used.hook_failures == 1
+
+
+def test_a_persons_interrupt_is_passed_on() -> None:
+    """Ctrl-C while a hook runs in the main thread, as in `tail`, ends the command; in another
+    thread it can only be the hook's own, and is a failure."""
+
+    def interrupted(notification: Notification) -> Correlation | None:
+        raise KeyboardInterrupt
+
+    used, execution = converter(interrupted), Execution(notification(), Role.ENDED)
+    with pytest.raises(KeyboardInterrupt):
+        used.convert(execution)
+    thread = threading.Thread(target=used.convert, args=(execution,))
+    thread.start()
+    thread.join()
+    assert used.hook_failures == 1
+
+
 def test_a_coroutine_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     """A coroutine counts as nonsense, and is closed, so that Python does not complain as well."""
     used = converter(lambda notification: waits(notification))  # type: ignore[arg-type,return-value]
@@ -340,6 +371,7 @@ def test_a_name_that_is_none(name: str) -> None:
         ("json:JSONDecoder", "no plain function"),
         ("broken_hooks:hook", r"\(ZeroDivisionError at broken_hooks.py:1\)"),
         ("async_hooks:hook", "no plain function"),
+        ("leaving_hooks:hook", r"\(SystemExit at leaving_hooks.py:2\)"),
     ],
 )
 def test_a_hook_that_cannot_be_loaded(
@@ -348,6 +380,7 @@ def test_a_hook_that_cannot_be_loaded(
     """What cannot be loaded is a mistake in the configuration that says what is wrong."""
     installed(tmp_path, monkeypatch)
     (tmp_path / "broken_hooks.py").write_text("1 / 0\n")
+    (tmp_path / "leaving_hooks.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "async_hooks.py").write_text("async def hook(notification): ...\n")
     with pytest.raises(ConfigurationError, match=why):
         open_hook(name, CLOCK)

@@ -4,10 +4,8 @@ and the same, and what is counted is what happened."""
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_alloy.errors import ConfigurationError, Throttled
+from otel_alloy.http_server import Handler, Server
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
@@ -329,27 +328,22 @@ class Sink:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], ExportMetricsServiceRequest]] = []
-        sink = self
+        self._server = Server(("127.0.0.1", 0), SinkHandler, self)
+        self.endpoint = self._server.url
+        self.close = self._server.stop
+        self._server.start("metrics")
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                message = ExportMetricsServiceRequest.FromString(body)
-                sink.requests.append((self.path, dict(self.headers.items()), message))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
+class SinkHandler(Handler):
+    server: Server[Sink]
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        message = ExportMetricsServiceRequest.FromString(body)
+        self.server.owner.requests.append((self.path, dict(self.headers.items()), message))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
 
 @pytest.fixture

@@ -166,12 +166,12 @@ def test_an_exception_in_the_middle(place: Place, fails_at: int) -> None:
     calls = 0
 
     class Failing(SqliteSlices):
-        def settle(self, piece: Slice, settlement: Settlement) -> None:
+        def settle(self, piece: Slice, settlement: Settlement) -> int:
             nonlocal calls
             calls += 1
             if calls == fails_at:
                 raise CheckpointError("torn out")
-            super().settle(piece, settlement)
+            return super().settle(piece, settlement)
 
     with pytest.raises(CheckpointError, match="torn out"):
         backfill(
@@ -217,8 +217,8 @@ def test_killed(place: Place) -> None:
 
 
 def test_sigterm(place: Place) -> None:
-    """SIGTERM settles what is in flight: the exit code is 0, and the same command sends the rest
-    and nothing twice."""
+    """SIGTERM settles what is in flight: the exit code says that it is not finished, and the same
+    command sends the rest and nothing twice."""
     records = place.fill(1000)
     place.alloy.configure(max_limit=PAGE)
     process: subprocess.Popen[str]
@@ -233,7 +233,7 @@ def test_sigterm(place: Place) -> None:
     process = place.start(*words)
     started.set()
     done = place.end(process)
-    assert done.code == 0, done.err
+    assert done.code == 1, done.err
     assert "the same command goes on from here" in done.err
     assert 0 < len(place.otlp.spans()) < 1000
     place.judge = lambda received: None
@@ -413,6 +413,19 @@ def test_set_aside(place: Place) -> None:
     place.assert_exactly_once(["good"])
 
 
+def test_a_source_that_fails_does_not_stop_the_others(place: Place) -> None:
+    """Where Alloy refuses the key of the first source, the second one is delivered all the same;
+    the exit code is that of the refusal."""
+    records = place.fill(20)
+    config = place.folder / "settings.yaml"
+    config.write_text("sources: [{name: a, api_key: wrong}, {name: b}]")
+    place.alloy.configure(api_key=place.environment["ALLOY_API_KEY"])
+    done = place.command("backfill", "--from", "60d", "--to", "5m", "--config", str(config))
+    assert done.code == 3, done.err
+    assert "source a:" in done.err
+    place.assert_exactly_once(place.ended(records))
+
+
 def test_the_same_and_another_range(place: Place) -> None:
     """A finished range is not delivered again unless with --restart; another range is refused
     while one is unfinished, with exit code 2 and the words that go on with it."""
@@ -429,7 +442,7 @@ def test_the_same_and_another_range(place: Place) -> None:
     known = place.otlp.request_count
     assert place.otlp.wait_for(lambda otlp: otlp.request_count > known)
     process.terminate()
-    assert place.end(process).code == 0
+    assert place.end(process).code == 1
     place.judge = lambda received: None
     refused = place.command("backfill", "--from", "1d")
     assert refused.code == 2
@@ -488,11 +501,12 @@ def test_starts_do_not_pile_up(place: Place) -> None:
     most = 0
 
     class Looking(SqliteSlices):
-        def settle(self, piece: Slice, settlement: Settlement) -> None:
+        def settle(self, piece: Slice, settlement: Settlement) -> int:
             nonlocal most
-            super().settle(piece, settlement)
+            new = super().settle(piece, settlement)
             with self._store.transaction() as db:
                 most = max(most, *db.execute("SELECT count(*) FROM open_execution").fetchone())
+            return new
 
     assert backfill(
         place,
@@ -512,7 +526,7 @@ def test_throttled(place: Place, active: bool) -> None:
     runtime = replace(system_runtime(), monotonic=lambda: 100.0)
     slices = open_slices(f"sqlite:///{place.storage}")
     source = place.settings(requests_per_minute=0).sources[0]
-    shared = Shared(source, slices, 2, runtime)
+    shared = Shared(source, slices, 2, RequestBudget(0, runtime), runtime)
     shared.on_event(RequestRetried(source.name, Throttled("429", after=3.0), 1, 3.0))
     waits = [shared.budget.take() for _ in range(2)]
     shared.slices.close()

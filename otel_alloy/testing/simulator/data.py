@@ -25,8 +25,6 @@ class Traffic:
     """
 
     seed: int = 1
-    workflows: int = 12
-    """Workflow templates; beyond twelve the names repeat with a number."""
     users: int = 40
     error_rate: float = 0.04
     """Share of executions that fail, over all; single workflows lie above and below."""
@@ -48,7 +46,7 @@ class Traffic:
     """Share of records with each of the ``ODDITIES``."""
 
     def __post_init__(self) -> None:
-        for name in ("workflows", "users", "created_at_grid"):
+        for name in ("users", "created_at_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in ("error_rate", "late", "never_ends", "second_terminal"):
@@ -153,14 +151,15 @@ class _World:
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
-        self._pairs = range(traffic.users), range(traffic.workflows)
+        self._pairs = range(traffic.users), range(len(_TEMPLATES))
         # Few customers and workflows make most of the traffic.
         self._weights = tuple(
             list(itertools.accumulate(1 / (n + 1) ** 0.7 for n in pair)) for pair in self._pairs
         )
-        shares = [1 / (n + 1) ** 0.7 for n in range(traffic.workflows)]
-        factors = [_TEMPLATES[n % len(_TEMPLATES)].failures for n in range(traffic.workflows)]
-        weighted = sum(share * factor for share, factor in zip(shares, factors, strict=True))
+        shares = [1 / (n + 1) ** 0.7 for n in self._pairs[1]]
+        weighted = sum(
+            share * template.failures for share, template in zip(shares, _TEMPLATES, strict=True)
+        )
         self._mean_failures = weighted / sum(shares)
         self._installs: dict[tuple[int, int], _Install] = {}
 
@@ -178,10 +177,8 @@ class _World:
         parent = random.Random(f"{seed}:workflow:{workflow}")
         owner = random.Random(f"{seed}:user:{user}")
         own = random.Random(f"{seed}:install:{user}:{workflow}")
-        template = _TEMPLATES[workflow % len(_TEMPLATES)]
+        template = _TEMPLATES[workflow]
         icon = template.app.lower().replace(" ", "-")
-        repeat = workflow // len(_TEMPLATES)
-        name = template.name + (f" ({repeat + 1})" if repeat else "")
         latest = parent.randint(1, 9)
         full_name, email = _person(user, owner)
         rate = self._traffic.error_rate
@@ -197,7 +194,7 @@ class _World:
             "userId": _old_id(owner),
             "user": {"email": email, "fullName": full_name},
             "forgeWorkflow": {
-                "name": name,
+                "name": template.name,
                 "integrationId": {
                     "_id": _old_id(parent),
                     "name": f"{template.app} integration",

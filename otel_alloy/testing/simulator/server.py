@@ -51,7 +51,8 @@ class Request(NamedTuple):
 
 
 class Simulator:
-    """A running stand-in of the Logs API. A context manager; or use ``start`` and ``stop``.
+    """A running stand-in of the Logs API on loopback. A context manager; or use ``start`` and
+    ``stop``.
 
     ``clock`` gives seconds since the epoch; live records, ``lastFetched`` and ``Date`` follow it.
     ``port`` 0 takes a free one, which later starts keep. Raises ``OSError`` from ``start`` when the
@@ -63,14 +64,13 @@ class Simulator:
         config: Config | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.config = config or Config()
         self.clock = clock
         self.store = LogStore(self.config, clock=clock)
         self.requests: deque[Request] = deque(maxlen=self.config.request_log)
-        self._host, self._port = host, port
+        self._port = port
         self._lock = threading.Lock()
         self._number = 0
         self._script: deque[Fault | None] = deque()
@@ -81,15 +81,14 @@ class Simulator:
     @property
     def endpoint(self) -> str:
         """The base URL, to which a client appends ``/logs``; known after the first ``start``."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> "Simulator":
         """Serve from background threads until ``stop``."""
         if self._server is not None:
             raise RuntimeError("the simulator is already running")
         self._stopping.clear()
-        self._server = Server((self._host, self._port), _Handler, self)
+        self._server = Server(("127.0.0.1", self._port), _Handler, self)
         self._port = self._server.port
         self._threads = [self._server.start("alloy-simulator")]
         if self.config.custom_api_url is not None:
