@@ -185,7 +185,8 @@ def answers_table() -> str:
         rows.setdefault(rule, []).append(name)
     lines = ["| answer | outcome | tried smaller | remedy that is told |", "|---|---|---|---|"]
     for rule, answers in rows.items():
-        tried = "yes" if rule.size or rule.kind in (Kind.TOO_LARGE, Kind.REJECTED) else ""
+        smaller = (Kind.TOO_LARGE, Kind.REJECTED, Kind.UNEXPECTED)
+        tried = "yes" if rule.size or rule.kind in smaller else ""
         remedy = for_signal(rule, "logs").remedy
         lines.append(f"| {', '.join(answers)} | {rule.kind.value} | {tried} | {remedy} |")
     return "\n".join(lines)

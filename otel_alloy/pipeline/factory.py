@@ -116,7 +116,7 @@ class Budgets:
 
 
 def _account(source: SourceSettings) -> tuple[str, str]:
-    return source.endpoint, source.api_key.get_secret_value()
+    return source.endpoint, source.key()()
 
 
 @dataclass(frozen=True)
