@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
+from otel_alloy.alloy.key import ApiKey, plain_key
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.durations import http_date, retry_after
@@ -26,14 +27,15 @@ from otel_alloy.runtime import Runtime
 
 
 class AlloyClient:
-    """`endpoint`: base URL, `/logs` is appended. `api_key`: with or without a leading `bearer `.
+    """`endpoint`: base URL, `/logs` is appended. `api_key`: with or without a leading `bearer `, or
+    what tells it before each request; where it tells another one after a 401, that is tried once.
     `api_version`: header `x-api-version`, empty leaves it out. `timeout`: seconds for one whole
     request. `max_response_bytes`: a longer answer (after decompression) is refused."""
 
     def __init__(
         self,
         endpoint: str,
-        api_key: str,
+        api_key: str | ApiKey,
         runtime: Runtime,
         *,
         api_version: str = "2025-09",
@@ -41,11 +43,8 @@ class AlloyClient:
         max_response_bytes: int = 64 * 2**20,
         user_agent: str = "otel-alloy",
     ) -> None:
-        key = api_key.strip()
-        if key[:7].lower() == "bearer ":
-            key = key[7:].strip()
-        headers = {"Authorization": f"bearer {key}", "User-Agent": user_agent}
-        headers["Accept"] = "application/json"
+        self._key: ApiKey = (lambda: api_key) if isinstance(api_key, str) else api_key
+        headers = {"User-Agent": user_agent, "Accept": "application/json"}
         if api_version:
             headers["x-api-version"] = api_version
         self._runtime = runtime
@@ -69,9 +68,20 @@ class AlloyClient:
         Raises Unavailable or Throttled (retry), RequestRefused (change the request), AccessRefused
         or Stop (a person has to act).
         """
+        key = plain_key(self._key())
+        try:
+            return self._fetch(query, key)
+        except AccessRefused:
+            exchanged = plain_key(self._key())
+            if exchanged == key:
+                raise
+            return self._fetch(query, exchanged)
+
+    def _fetch(self, query: Query, key: str) -> Page:
+        headers = {"Authorization": f"bearer {key}"}
         try:
             url = f"{self._url}?{urlencode(query.parameters(), quote_via=quote)}"
-            with self._http.stream("GET", url) as response:
+            with self._http.stream("GET", url, headers=headers) as response:
                 body = self._body(response)
         except httpx.HTTPError as error:
             raise self._network_error(error) from None

@@ -187,8 +187,8 @@ class OwnTraces:
 
 
 def open_own_traces(settings: Settings, runtime: Runtime) -> OwnTraces | None:
-    """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true."""
-    if settings.otlp.sdk_disabled:
+    """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true, or traces are off."""
+    if settings.otlp.sdk_disabled or settings.otlp.traces.off:
         return None
     (exporter,) = sdk_exporters(settings.otlp.traces)
     return OwnTraces(settings, runtime, BatchSpanProcessor(exporter))

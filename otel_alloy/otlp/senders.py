@@ -23,9 +23,9 @@ _SDK_OTLP = {
 
 def open_senders(
     exporters: OtlpExporters, user_agent: str, runtime: Runtime
-) -> tuple[Sender, Sender]:
-    """The senders for the traces and for the logs of executions; they connect when they first
-    send, not here.
+) -> tuple[Sender | None, Sender | None]:
+    """The senders for the traces and for the logs of executions, None for a signal that is off;
+    they connect when they first send, not here.
 
     Raises `ConfigurationError` with all mistakes of both signals, each once, and where a
     certificate, a key file, the proxy or an installed exporter cannot be used.
@@ -36,7 +36,8 @@ def open_senders(
     try:
         return first, _sender(exporters.logs, user_agent, runtime)
     except BaseException:
-        first.close()
+        if first is not None:
+            first.close()
         raise
 
 
@@ -51,7 +52,9 @@ def sdk_exporters(*exporters: Exporter) -> list[Any]:
     return [_sdk_otlp(one.settings) if one.name == "otlp" else _installed(one) for one in exporters]
 
 
-def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender:
+def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender | None:
+    if exporter.off:
+        return None
     if exporter.name != "otlp":
         from otel_alloy.otlp.sdk import SdkSender
 

@@ -39,7 +39,7 @@ def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
     """A client of this source; the caller closes it."""
     return AlloyClient(
         source.endpoint,
-        source.api_key.get_secret_value(),
+        source.key(),
         runtime,
         api_version=source.api_version,
         timeout=source.timeout,
@@ -92,7 +92,7 @@ def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
     return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
 
 
-def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender, Sender]:
+def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, Sender | None]:
     """The senders of traces and logs. Raises ConfigurationError."""
     return open_senders(settings.otlp, USER_AGENT, runtime)
 
@@ -116,7 +116,7 @@ class Budgets:
 
 
 def _account(source: SourceSettings) -> tuple[str, str]:
-    return source.endpoint, source.api_key.get_secret_value()
+    return source.endpoint, source.key()()
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Factory:
     settings: Settings
     runtime: Runtime
     client: Callable[[SourceSettings, Runtime], Client] = open_client
-    endpoint: Callable[[Settings, Runtime], tuple[Sender, Sender]] = open_endpoint
+    endpoint: Callable[[Settings, Runtime], tuple[Sender | None, Sender | None]] = open_endpoint
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
 
     @cached_property

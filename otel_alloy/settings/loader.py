@@ -18,10 +18,14 @@ from pydantic import ValidationError
 
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
-from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.models import Settings, SourceSettings, one_key
 from otel_alloy.settings.otlp import otlp_exporters
 
-_ALIASES = {"ALLOY_API_KEY": "api_key", "ALLOY_ENDPOINT": "endpoint"}
+_ALIASES = {
+    "ALLOY_API_KEY": "api_key",
+    "ALLOY_API_KEY_FILE": "api_key_file",
+    "ALLOY_ENDPOINT": "endpoint",
+}
 _PRIVACY_VARIABLES = {
     "OTEL_ALLOY_PRIVACY_USER_EMAIL": "user.email",
     "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
@@ -29,7 +33,7 @@ _PRIVACY_VARIABLES = {
 _OURS = "OTEL_ALLOY_"
 _ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
 _NOT_FROM_ENVIRONMENT = frozenset(
-    ("sources", "environment", "privacy", "resource", "api_key", "endpoint")
+    ("sources", "environment", "privacy", "resource", "api_key", "api_key_file", "endpoint")
 )
 _SETTABLE = [
     name
@@ -52,6 +56,8 @@ def load_settings(
         values = _read_file(Path(path), environment, mistakes)
         otlp = _flatten_otlp(values.pop("otlp", {}), path, mistakes)
         origin = {name: f"{name} in {path}" for name in values}
+    chosen_here = {_ALIASES[v]: None for v in environment if v in _ALIASES}
+    values = {k: v for k, v in one_key(values, chosen_here).items() if k not in chosen_here}
     for variable, value in environment.items():
         name = _ALIASES.get(variable)
         if variable in _PRIVACY_VARIABLES:
@@ -69,9 +75,10 @@ def load_settings(
                 continue
         if name is not None:
             values[name], origin[name] = value, variable
-    for name, value in flags.items():
-        if value is not None:
-            values[name], origin[name] = value, f"--{name.replace('_', '-')}"
+    given = {name: value for name, value in flags.items() if value is not None}
+    values = one_key(values, given)
+    for name, value in given.items():
+        values[name], origin[name] = value, f"--{name.replace('_', '-')}"
     values["environment"] = {
         **otlp,
         **{k: v for k, v in environment.items() if k.startswith("OTEL_")},
@@ -102,8 +109,11 @@ def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | Non
         if where is None:
             where = ".".join(loc) + (f" in {path}" if path else "") if loc else "settings"
         words = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "missing" and leaf == "api_key":
-            where, words = "ALLOY_API_KEY", "not set; set it to your Alloy API key"
+        if problem["type"] == "no_key":
+            where = "ALLOY_API_KEY"
+            words += ", or ALLOY_API_KEY_FILE to a file that holds it"
+        elif problem["type"] == "two_keys":
+            where = "ALLOY_API_KEY and ALLOY_API_KEY_FILE (api_key, api_key_file)"
         elif problem["type"] == "extra_forbidden":
             words = "there is no such setting; check its spelling in the README's table"
         found.append(f"{where}: {words}")

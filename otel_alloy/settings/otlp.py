@@ -83,8 +83,8 @@ class Exporter:
     settings: OtlpSettings
     """Counts where `name` is "otlp"."""
     name: str = "otlp"
-    """Or the name of an exporter that is installed for the SDK, an entry point of the group
-    `opentelemetry_<signal>_exporter`."""
+    """Or "none", or the name of an exporter that is installed for the SDK, an entry point of the
+    group `opentelemetry_<signal>_exporter`."""
     mistakes: tuple[str, ...] = ()
     """What is wrong with the variables, each with its remedy; with any it is not to be used."""
 
@@ -92,6 +92,11 @@ class Exporter:
     def signal(self) -> Signal:
         """What it exports."""
         return self.settings.signal
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing of the signal is sent."""
+        return self.name == "none"
 
     @property
     def variable(self) -> str:
@@ -143,9 +148,18 @@ def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     metrics = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
     named = [] if disabled else [n for n in dict.fromkeys(metrics) if n not in ("", "none")]
+    traces = _exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", ""))
+    logs = _exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", ""))
+    if traces.off and logs.off:
+        # Allowed by the specification; but here every execution would be read and lost.
+        words = (
+            "OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER are both none, so nothing would be "
+            "delivered: set one of them to otlp."
+        )
+        traces = replace(traces, mistakes=(words,))
     return OtlpExporters(
-        traces=_exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", "")),
-        logs=_exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", "")),
+        traces=traces,
+        logs=logs,
         metrics=tuple(_exporter(environment, "metrics", name) for name in named),
         metric_interval=_milliseconds(environment, "OTEL_METRIC_EXPORT_INTERVAL", 60_000),
         metric_timeout=_milliseconds(environment, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
@@ -160,9 +174,10 @@ def _exporter(environment: Mapping[str, str], signal: Signal, name: str) -> Expo
     if name == "otlp":
         return replace(exporter, mistakes=tuple(mistakes))
     installed = {e.name for e in entry_points(group=f"opentelemetry_{signal}_exporter")}
-    choice = "otlp (default) or the name of one installed exporter"
+    installed |= {"none"}
+    choice = "otlp (default), none, or the name of one installed exporter"
     if signal == "metrics":
-        installed = installed - _PULLED | {"none"}
+        installed -= _PULLED
         choice = "none (default), otlp, or the name of an installed exporter"
     if name in installed:
         return exporter
