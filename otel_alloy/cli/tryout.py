@@ -34,16 +34,18 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
 
     from rich.console import Console
 
+    from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
     from otel_alloy.pipeline.receiver import Receiver
     from otel_alloy.settings.loader import load_settings
     from otel_alloy.terminal.demo import run_demo
 
     runtime = system_runtime()
+    network = {k: v for k, v in os.environ.items() if k in NETWORK_VARIABLES}
     kept = {k: v for k, v in os.environ.items() if k.startswith("OTEL_EXPORTER_OTLP_")}
 
     def run_receiver(alloy: str, otlp: str, stop: threading.Event) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            environment = dict(kept) if otlp_endpoint else {}
+            environment = network | (kept if otlp_endpoint else {})
             environment |= {"ALLOY_API_KEY": "demo", "ALLOY_ENDPOINT": alloy}
             environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = otlp
             flags = {

@@ -56,7 +56,7 @@ def masked(settings: Settings) -> Masked:
     """For all secrets of `settings`."""
     secrets = {s.api_key.get_secret_value() for s in settings.sources}
     secrets.add(settings.privacy_key.get_secret_value())
-    return Masked(secrets | settings.otlp.secrets)
+    return Masked(secrets | settings.otlp.secrets | settings.network.secrets)
 
 
 class Lines(logging.Formatter):

@@ -5,13 +5,14 @@ RESOURCE_EXHAUSTED without RetryInfo whose words tell of a rate or a quota (Temp
 is retried, as no halving helps there.
 
 Import this module only where it is used: it imports grpcio, whose channels do not survive a fork.
-grpcio reads `grpc_proxy`, `https_proxy`, `http_proxy` and `no_proxy` itself; a loopback endpoint
-never goes through a proxy.
+Proxies and trusted certificates are those of the settings' `route`; grpcio, which would read
+variables of its own, is told to read none.
 """
 
 from __future__ import annotations
 
 import re
+from math import isinf
 from pathlib import Path
 
 import grpc
@@ -21,6 +22,7 @@ from otel_alloy.otlp.answers import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.trust import shared_context
 
 _METHODS: dict[str, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -105,16 +107,14 @@ class GrpcSender:
             ("grpc.initial_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 10_000),
         ]
-        if re.match(r"(localhost|127\.0\.0\.1|\[::1\])(:|$)", settings.endpoint):
-            options.append(("grpc.enable_http_proxy", 0))
+        target, of_route = settings.route.channel_options(settings.endpoint)
+        options += of_route
         gzip = settings.compression == "gzip"
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         if settings.insecure:
-            self._channel = grpc.insecure_channel(settings.endpoint, options, compression)
+            self._channel = grpc.insecure_channel(target, options, compression)
         else:
-            self._channel = grpc.secure_channel(
-                settings.endpoint, credentials(settings), options, compression
-            )
+            self._channel = grpc.secure_channel(target, credentials(settings), options, compression)
         self._export = self._channel.unary_unary(
             _METHODS[settings.signal],
             request_serializer=_same,
@@ -126,7 +126,9 @@ class GrpcSender:
         with suppressed_instrumentation():
             try:
                 answer = self._export(
-                    request, timeout=self._settings.timeout, metadata=self._metadata
+                    request,
+                    timeout=None if isinf(self._settings.timeout) else self._settings.timeout,
+                    metadata=self._metadata,
                 )
             except grpc.RpcError as error:
                 return self._refused(error)
@@ -167,10 +169,14 @@ class GrpcSender:
 
 def credentials(settings: OtlpSettings) -> grpc.ChannelCredentials:
     """TLS as the settings ask for. Raises `ConfigurationError` for a file that cannot be read."""
-    chain = settings.client_certificate
+    chain, trust = settings.client_certificate, settings.route.trust
+    if mistake := trust.mistake():
+        raise ConfigurationError([mistake])
+    if trust.path:
+        shared_context(trust)  # grpcio does not say what is wrong with a file
     try:
         return grpc.ssl_channel_credentials(
-            root_certificates=_read(settings.certificate),
+            root_certificates=trust.roots(),
             private_key=_read(settings.client_key or chain),
             certificate_chain=_read(chain),
         )
