@@ -487,3 +487,28 @@ def test_printed_output_is_what_the_command_prints() -> None:
         env={"PATH": os.environ.get("PATH", "")},
     )
     assert f"```text\n{done.stdout}```" in page
+
+
+def test_the_house_is_drawn_as_it_stands() -> None:
+    """CONTRIBUTING's tree names every module, and only modules that exist; every name that the way
+    of a notification mentions is defined in the file it is said to be in."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
+    tree = text.partition("otel_alloy/\n")[2].partition("```")[0]
+    drawn: set[str] = set()
+    folders: list[str] = []
+    for line in tree.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2 - 1, line.split()[0]
+        folders = folders[:depth]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            drawn.add("".join([*folders, name]))
+    package = REPOSITORY / "otel_alloy"
+    there = {str(p.relative_to(package)) for p in package.rglob("*.py") if p.name != "__init__.py"}
+    assert drawn == there
+    for path, names in re.findall(r"`([a-z_]+/[a-z_]+\.py)` ((?:`[A-Za-z_.]+`[ ,]*)+)", text):
+        code = (package / path).read_text("utf-8")
+        for name in re.findall(r"`([A-Za-z_.]+)`", names):
+            if not name.endswith(".py"):
+                last = name.rpartition(".")[2]
+                assert re.search(rf"\b(def|class) {last}\b", code), f"{name} is not in {path}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
@@ -57,8 +58,8 @@ class Metric:
     """One metric. `attributes`: all that its points may have; `read`: the values of a gauge by its
     second attribute, "" where it has only the source."""
 
-    name: str
     kind: Literal["counter", "gauge", "histogram"]
+    name: str
     unit: str
     description: str
     attributes: tuple[str, ...] = (SOURCE,)
@@ -66,104 +67,93 @@ class Metric:
     read: Callable[[Gauges], Mapping[str, float | None]] | None = None
 
 
-LAG = Metric(
+_counter = partial(Metric, "counter")
+_gauge = partial(Metric, "gauge")
+_histogram = partial(Metric, "histogram")
+
+LAG = _gauge(
     "runalloy.receiver.lag",
-    "gauge",
     "s",
     "How far behind Alloy's clock: everything older is settled",
     read=lambda source: {"": source.lag},
 )
-CURSOR_AGE = Metric(
+CURSOR_AGE = _gauge(
     "runalloy.receiver.cursor.age",
-    "gauge",
     "s",
     "Age of the newest record that is settled; grows also while Alloy is silent",
     read=lambda source: {"": source.cursor_age},
 )
-OPEN = Metric(
+OPEN = _gauge(
     "runalloy.receiver.executions.open",
-    "gauge",
     "{execution}",
     "Executions that started and have not ended",
     read=lambda source: {"": source.open},
 )
-FAILING = Metric(
+FAILING = _gauge(
     "runalloy.receiver.attempts.failed",
-    "gauge",
     "{attempt}",
     "Attempts that failed in a row, by stage as in `retries`; 0 where it works",
     (SOURCE, STAGE),
     read=lambda source: {stage: source.failing.get(stage, 0) for stage in STAGES},
 )
-RECEIVED = Metric(
+RECEIVED = _counter(
     "runalloy.receiver.records.received",
-    "counter",
     "{record}",
     "Records read from Alloy, repeated ones included",
 )
-SETTLED = Metric(
+SETTLED = _counter(
     "runalloy.receiver.records.settled",
-    "counter",
     "{record}",
     "New records that need nothing more: delivered, or remembered as a start",
 )
-REPEATED = Metric(
+REPEATED = _counter(
     "runalloy.receiver.records.repeated",
-    "counter",
     "{record}",
     "Records that were known already, mostly from the overlap",
 )
-REJECTED = Metric(
+REJECTED = _counter(
     "runalloy.receiver.records.rejected",
-    "counter",
     "{record}",
     "Records set aside; see `otel-alloy rejected list`",
 )
-GAP = Metric(
+GAP = _counter(
     "runalloy.receiver.gap",
-    "counter",
     "s",
     "Span of createdAt whose records Alloy may have removed before they were read",
 )
-REQUESTS = Metric(
+REQUESTS = _counter(
     "runalloy.receiver.requests",
-    "counter",
     "{request}",
     "Requests to Alloy; without a status code where there was no usable answer",
     (SOURCE, STATUS_CODE, semconv.ERROR_TYPE),
 )
-RETRIES = Metric(
+RETRIES = _counter(
     "runalloy.receiver.retries",
-    "counter",
     "{retry}",
     "Failures that are tried again, by stage: alloy, traces, logs, checkpoint",
     (SOURCE, STAGE),
 )
-HOOK_FAILURES = Metric(
+HOOK_FAILURES = _counter(
     "runalloy.receiver.hook.failures",
-    "counter",
     "{failure}",
     "Answers of the mapping's hook that were no use; the executions went on without it",
 )
-DELIVERY_DURATION = Metric(
+DELIVERY_DURATION = _histogram(
     "runalloy.receiver.delivery.duration",
-    "histogram",
     "s",
     "How long the OTLP endpoint took for a request",
     (SOURCE, SIGNAL, OUTCOME),
     _SECONDS,
 )
-DELIVERY_SIZE = Metric(
+DELIVERY_SIZE = _histogram(
     "runalloy.receiver.delivery.size",
-    "histogram",
     "By",
     "Size of an OTLP request before compression",
     (SOURCE, SIGNAL, OUTCOME),
     _BYTES,
 )
-EXECUTION_DURATION = Metric(
+EXECUTION_DURATION = _histogram(
     "runalloy.workflow.execution.duration",
-    "histogram",
     "s",
     "How long an execution took; live ones only, settled within 15 minutes of their end",
     (

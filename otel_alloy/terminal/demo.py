@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from math import ceil
@@ -28,20 +28,7 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.outcome import clean
 from otel_alloy.runtime import Runtime
-from otel_alloy.terminal.render import (
-    MARKS,
-    PLAIN_MARKS,
-    WIDE,
-    bar,
-    clock_of,
-    figures,
-    new_table,
-    percentile,
-    span_of_time,
-    tolerant,
-    user_of,
-    workflow_of,
-)
+from otel_alloy.terminal import render
 from otel_alloy.testing.order_service import SCOPE as SERVICE_SCOPE
 from otel_alloy.testing.order_service import OrderService
 from otel_alloy.testing.otlp_endpoint import Item, OtlpEndpoint, Received, attributes
@@ -110,31 +97,27 @@ class DemoView:
         with self._lock:
             new = self.executions[self._printed :]
             self._printed += len(new)
-        return [
-            f"{clock_of(one)}  {PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}"
-            f"  {one.trace_id.hex()}  {workflow_of(one)}, {user_of(one)}"
-            for one in new
-        ]
+        return [render.plain_line(one, render.clock_of(one)) for one in new]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
             executions = list(self.executions)
             spans, log_records = self.spans, self.log_records
-        wide = options.max_width >= WIDE
+        wide = options.max_width >= render.WIDE
         yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.left)
         durations = sorted(one.seconds for one in executions)
         errors = sum(one.outcome == "error" for one in executions)
-        yield figures(
+        yield render.figures(
             {
                 "executions": f"{len(executions):,}",
                 "spans": f"{spans:,}",
                 "log records": f"{log_records:,}",
                 "errors": f"{errors:,}",
-                "p50": span_of_time(percentile(durations, 0.5)),
-                "p95": span_of_time(percentile(durations, 0.95)),
+                "p50": render.span_of_time(render.percentile(durations, 0.5)),
+                "p95": render.span_of_time(render.percentile(durations, 0.95)),
             }
         )
-        table = new_table(expand=True)
+        table = render.new_table(expand=True)
         table.add_column("time", no_wrap=True, style="dim", width=8)
         table.add_column("", no_wrap=True, width=1)
         table.add_column("workflow", no_wrap=True, overflow="ellipsis", ratio=3)
@@ -143,19 +126,19 @@ class DemoView:
         cells = 18 if wide else 6
         table.add_column("", no_wrap=True, width=cells)
         table.add_column("trace", no_wrap=True, style="cyan", width=16 if wide else 8)
-        longest = percentile(durations, 0.95) or 1.0
+        longest = render.percentile(durations, 0.95) or 1.0
         # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
         room = max(1, (options.height or console.size.height) - 9)
         for one in executions[-room:]:
-            mark, style = MARKS[one.outcome]
+            mark, style = render.MARKS[one.outcome]
             failed = "red" if one.outcome == "error" else ""
             table.add_row(
-                clock_of(one),
+                render.clock_of(one),
                 Text(mark, style),
-                Text(workflow_of(one), failed),
-                Text(user_of(one)),
-                span_of_time(one.seconds),
-                Text(bar(one.seconds / longest, cells), failed or "green"),
+                Text(render.workflow_of(one), failed),
+                Text(render.user_of(one)),
+                render.span_of_time(one.seconds),
+                Text(render.bar(one.seconds / longest, cells), failed or "green"),
                 one.trace_id.hex()[: 16 if wide else 8],
             )
         yield table
@@ -169,16 +152,18 @@ class DemoView:
             whole = list(self._whole)
         if not executions:
             return Text("No execution arrived.", "yellow")
-        groups: dict[str, list[ExecutionFacts]] = {}
+        everything = render.Tally()
+        groups: dict[str, render.Tally] = defaultdict(render.Tally)
         for one in executions:
-            groups.setdefault(workflow_of(one), []).append(one)
-        table = new_table(show_footer=True)
+            everything.add(one)
+            groups[render.workflow_of(one)].add(one)
+        table = render.new_table(show_footer=True)
         table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
         heads = ("executions", "errors", "     p50", "     p95")
-        for head, total in zip(heads, _measures(executions), strict=True):
+        for head, total in zip(heads, everything.cells(), strict=True):
             table.add_column(head, total, justify="right", no_wrap=True)
-        for name, group in sorted(groups.items(), key=lambda pair: -len(pair[1])):
-            table.add_row(Text(name), *_measures(group))
+        for name, group in sorted(groups.items(), key=lambda pair: -pair[1].executions):
+            table.add_row(Text(name), *group.cells())
         worth = [("slowest", max(executions, key=lambda one: one.seconds))]
         worth += [("failed", one) for one in executions if one.outcome == "error"][-3:]
         traces = Table.grid(padding=(0, 2), expand=True)
@@ -187,8 +172,8 @@ class DemoView:
         traces.add_column(justify="right", width=8)
         traces.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for why, one in worth:
-            took = span_of_time(one.seconds)
-            traces.add_row(why, one.trace_id.hex(), took, Text(workflow_of(one)))
+            took = render.span_of_time(one.seconds)
+            traces.add_row(why, one.trace_id.hex(), took, Text(render.workflow_of(one)))
         told = (
             f"{len(executions):,} executions arrived as {spans:,} spans and {log_records:,} log"
             " records."
@@ -214,7 +199,7 @@ class _RemoteView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield _title(f"simulated Alloy to {self._endpoint}", self.left)
-        yield figures(
+        yield render.figures(
             {
                 "records in the log": f"{len(self._simulator.store):,}",
                 "requests to the API": f"{len(self._simulator.requests):,}",
@@ -248,7 +233,7 @@ def run_demo(
     `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
     its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
     """
-    tolerant(console)
+    render.tolerant(console)
     if otlp_endpoint is not None:
         with _simulator(runtime, None) as simulator:
             remote = _RemoteView(simulator, otlp_endpoint)
@@ -363,17 +348,6 @@ def _title(way: str, left: float) -> RenderableType:
     return title
 
 
-def _measures(executions: list[ExecutionFacts]) -> tuple[str, str, str, str]:
-    durations = sorted(one.seconds for one in executions)
-    errors = sum(one.outcome == "error" for one in executions)
-    return (
-        f"{len(executions):,}",
-        f"{errors / len(executions):.1%}" if errors else "-",
-        span_of_time(percentile(durations, 0.5)),
-        span_of_time(percentile(durations, 0.95)),
-    )
-
-
 def facts_of_span(span: Span) -> ExecutionFacts:
     """What the span of an execution tells; the same as `Converter.facts` made of the execution."""
     return ExecutionFacts(
@@ -419,7 +393,7 @@ def _label(item: Item) -> Text:
     service = clean(str(attributes(item.resource.attributes).get(semconv.SERVICE_NAME, "")))
     seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
     failed = "red" if span.status.code == Status.STATUS_CODE_ERROR else ""
-    took = (f"  {span_of_time(seconds)}", "dim")
+    took = (f"  {render.span_of_time(seconds)}", "dim")
     return Text.assemble(
         (f"{service}  " if service else "", "cyan"), (clean(span.name), failed), took
     )

@@ -7,9 +7,12 @@ printed here.
 from __future__ import annotations
 
 import io
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -20,7 +23,7 @@ from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.outcome import clean
 
 MARKS = {"success": ("✓", "green"), "error": ("✗", "bold red"), "incomplete": ("…", "yellow")}
-PLAIN_MARKS = {"success": "ok", "error": "error", "incomplete": "open"}
+_PLAIN_MARKS = {"success": "ok", "error": "error", "incomplete": "open"}
 WIDE = 110
 """From this many columns on, a table shows more."""
 
@@ -43,9 +46,71 @@ def clock_of(facts: ExecutionFacts) -> str:
     return datetime.fromtimestamp(facts.end / 1e9).strftime("%H:%M:%S")
 
 
+def plain_line(facts: ExecutionFacts, ended: str, note: str = "") -> str:
+    """One execution without colour, and nothing shortened. `ended`: when; `note`: a remark."""
+    words = f"{_PLAIN_MARKS[facts.outcome]:5}  {span_of_time(facts.seconds):>8}"
+    name = f"{facts.trace_id.hex()}  {workflow_of(facts)}{note}, {user_of(facts)}"
+    return f"{ended}  {words}  {name}".removesuffix(", ")
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The nearest-rank percentile of ascending values; 0 of none. `share` is above 0, up to 1."""
     return ordered[ceil(share * len(ordered)) - 1] if ordered else 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Executions added up under one name."""
+
+    label: str = ""
+    executions: int = 0
+    errors: int = 0
+    incomplete: int = 0
+    durations: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, one: ExecutionFacts) -> None:
+        """Adds one; the duration of one that did not end is not known."""
+        self.executions += 1
+        self.errors += one.outcome == "error"
+        if one.outcome == "incomplete":
+            self.incomplete += 1
+        else:
+            self.durations.append(one.seconds)
+
+    def merge(self, other: Tally) -> None:
+        """Adds all that `other` has."""
+        self.executions += other.executions
+        self.errors += other.errors
+        self.incomplete += other.incomplete
+        self.durations.extend(other.durations)
+
+    @property
+    def rate(self) -> float:
+        """The share of errors."""
+        return self.errors / self.executions if self.executions else 0.0
+
+    def percentiles(self) -> tuple[float, float]:
+        """p50 and p95 of the durations, in seconds."""
+        ordered = sorted(self.durations)
+        return percentile(ordered, 0.5), percentile(ordered, 0.95)
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Executions, rate of errors, p50 and p95, as a table shows them."""
+        p50, p95 = (span_of_time(s) if self.durations else "-" for s in self.percentiles())
+        rate = f"{self.rate:.1%}" if self.errors else "-"
+        return f"{self.executions:,}", rate, p50, p95
+
+    def as_object(self) -> dict[str, Any]:
+        """As JSON."""
+        p50, p95 = self.percentiles()
+        return {
+            "executions": self.executions,
+            "errors": self.errors,
+            "incomplete": self.incomplete,
+            "error_rate": round(self.rate, 4),
+            "p50_seconds": round(p50, 3) if self.durations else None,
+            "p95_seconds": round(p95, 3) if self.durations else None,
+        }
 
 
 def span_of_time(seconds: float) -> str:

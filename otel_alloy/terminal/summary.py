@@ -7,10 +7,8 @@ presentation live here; what is added up comes from `pipeline.query`.
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -27,18 +25,7 @@ from otel_alloy.pipeline.factory import Budgets
 from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, retry_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
-from otel_alloy.terminal.render import (
-    WIDE,
-    bar,
-    columns,
-    figures,
-    new_table,
-    percentile,
-    span_of_time,
-    tolerant,
-    user_of,
-    workflow_of,
-)
+from otel_alloy.terminal import render
 
 By = Literal["workflow", "customer"]
 
@@ -47,62 +34,13 @@ _SLICES = 48
 _PLAIN_WIDTH = 200
 
 
-@dataclass(slots=True)
-class Tally:
-    """Executions added up under one name."""
-
-    label: str = ""
-    executions: int = 0
-    errors: int = 0
-    incomplete: int = 0
-    durations: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, one: ExecutionFacts) -> None:
-        """Adds one; the duration of one that did not end is not known."""
-        self.executions += 1
-        self.errors += one.outcome == "error"
-        if one.outcome == "incomplete":
-            self.incomplete += 1
-        else:
-            self.durations.append(one.seconds)
-
-    def merge(self, other: Tally) -> None:
-        """Adds all that `other` has."""
-        self.executions += other.executions
-        self.errors += other.errors
-        self.incomplete += other.incomplete
-        self.durations.extend(other.durations)
-
-    @property
-    def rate(self) -> float:
-        """The share of errors."""
-        return self.errors / self.executions if self.executions else 0.0
-
-    def percentiles(self) -> tuple[float, float]:
-        """p50 and p95 of the durations, in seconds."""
-        ordered = sorted(self.durations)
-        return percentile(ordered, 0.5), percentile(ordered, 0.95)
-
-    def as_object(self) -> dict[str, Any]:
-        """As JSON."""
-        p50, p95 = self.percentiles()
-        return {
-            "executions": self.executions,
-            "errors": self.errors,
-            "incomplete": self.incomplete,
-            "error_rate": round(self.rate, 4),
-            "p50_seconds": round(p50, 3) if self.durations else None,
-            "p95_seconds": round(p95, 3) if self.durations else None,
-        }
-
-
 class Summary:
     """What ended from `start` to `before` (Unix ms)."""
 
     def __init__(self, start: int, before: int) -> None:
         self.start, self.before = start, before
-        self.all = Tally()
-        self.groups: dict[By, dict[str, Tally]] = {"workflow": {}, "customer": {}}
+        self.all = render.Tally()
+        self.groups: dict[By, dict[str, render.Tally]] = {"workflow": {}, "customer": {}}
         """By id, or by name where there is no id; "" where there is neither."""
         self.slices = [0] * _SLICES
         self.failed = [0] * _SLICES
@@ -115,13 +53,13 @@ class Summary:
         """Adds one execution."""
         self.all.add(one)
         workflow = one.workflow_id or one.attributes.get(semconv.WORKFLOW_NAME, "")
-        user = one.user_id or one.attributes.get(semconv.USER_HASH) or user_of(one)
+        user = one.user_id or one.attributes.get(semconv.USER_HASH) or render.user_of(one)
         groups: tuple[tuple[By, str, str], ...] = (
-            ("workflow", workflow, workflow_of(one)),
-            ("customer", user, user_of(one) or "(no user named)"),
+            ("workflow", workflow, render.workflow_of(one)),
+            ("customer", user, render.user_of(one) or "(no user named)"),
         )
         for by, key, label in groups:
-            tally = self.groups[by].setdefault(key, Tally())
+            tally = self.groups[by].setdefault(key, render.Tally())
             if not tally.label or tally.label == key:
                 tally.label = label  # a name, where only some records have it
             tally.add(one)
@@ -130,7 +68,7 @@ class Summary:
         self.slices[place] += 1
         self.failed[place] += one.outcome == "error"
 
-    def ordered(self, by: By) -> list[tuple[str, Tally]]:
+    def ordered(self, by: By) -> list[tuple[str, render.Tally]]:
         """The groups, the largest first."""
         groups = self.groups[by].items()
         return sorted(groups, key=lambda pair: (-pair[1].executions, pair[1].label))
@@ -173,7 +111,7 @@ def run_summary(
 ) -> bool:
     """Reads what ended `since` (Unix ms, or seconds ago) and shows it; after Ctrl-C, what was read
     until then, and returns False. Raises Stop where the API cannot be read."""
-    tolerant(console)
+    render.tolerant(console)
     shown: tuple[By, ...] = ("workflow", "customer") if by is None else (by,)
     progress = Progress(
         TextColumn("reading"),
@@ -235,15 +173,15 @@ def run_summary(
     else:
         if not console.is_terminal:
             console.width = _PLAIN_WIDTH
-        console.print(render(summary, shown, console, top))
+        console.print(rendered(summary, shown, console, top))
     return summary.complete
 
 
-def render(summary: Summary, shown: tuple[By, ...], console: Console, top: int) -> RenderableType:
+def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int) -> RenderableType:
     """The summary as a terminal of the console's width shows it, or as plain text."""
     screen = console.is_terminal
-    wide = not screen or console.width >= WIDE
-    span = span_of_time((summary.before - summary.start) / 1000)
+    wide = not screen or console.width >= render.WIDE
+    span = render.span_of_time((summary.before - summary.start) / 1000)
     first, last = (_day(ms) for ms in (summary.start, summary.before))
     parts: list[RenderableType] = [
         Text.assemble(("otel-alloy summary  ", "bold"), (f"{first} to {last} ({span})", "dim"))
@@ -270,15 +208,15 @@ def _body(
         "executions": f"{everything.executions:,}",
         "errors": f"{everything.errors:,}",
         "error rate": f"{everything.rate:.1%}",
-        "p50": span_of_time(p50),
-        "p95": span_of_time(p95),
+        "p50": render.span_of_time(p50),
+        "p95": render.span_of_time(p95),
         "running": f"{summary.running:,}",
     }
     if everything.incomplete:
         numbers["incomplete"] = f"{everything.incomplete:,}"
     parts: list[RenderableType] = []
     if screen:
-        parts.append(figures(numbers))
+        parts.append(render.figures(numbers))
     else:
         parts.append(Text(", ".join(f"{name} {value}" for name, value in numbers.items()) + "\n"))
     parts.append(_chart(summary))
@@ -288,7 +226,7 @@ def _body(
 
 
 def _chart(summary: Summary) -> RenderableType:
-    each = span_of_time((summary.before - summary.start) / 1000 / _SLICES)
+    each = render.span_of_time((summary.before - summary.start) / 1000 / _SLICES)
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(3):
         grid.add_column(no_wrap=True)
@@ -298,14 +236,14 @@ def _chart(summary: Summary) -> RenderableType:
     ):
         if any(counts):
             most = f"up to {max(counts):,} in {each}"
-            grid.add_row(Text(name, "dim"), Text(columns(counts), style), Text(most, "dim"))
+            grid.add_row(Text(name, "dim"), Text(render.columns(counts), style), Text(most, "dim"))
     return grid
 
 
 def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> RenderableType:
     ordered = [tally for _, tally in summary.ordered(by)]
     if top and len(ordered) > top + 1:
-        rest = Tally(f"{len(ordered) - top:,} others")
+        rest = render.Tally(f"{len(ordered) - top:,} others")
         for tally in ordered[top:]:
             rest.merge(tally)
         rows = [*ordered[:top], rest]
@@ -313,7 +251,7 @@ def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> Ren
         rest, rows = None, ordered
     largest = ordered[0].executions
     cells = 24 if wide else 8
-    shown = new_table(expand=screen)
+    shown = render.new_table(expand=screen)
     shown.add_column(by, no_wrap=True, overflow="ellipsis", ratio=1 if screen else None)
     shown.add_column("executions", justify="right", no_wrap=True, width=10)
     shown.add_column("", no_wrap=True, width=cells)
@@ -323,24 +261,23 @@ def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> Ren
     shown.add_column("p50", justify="right", no_wrap=True, width=8)
     shown.add_column("p95", justify="right", no_wrap=True, width=8)
     for tally in rows:
-        p50, p95 = tally.percentiles()
+        executions, rate, p50, p95 = tally.cells()
         style = _alarm(tally, summary.all)
-        rate = f"{tally.rate:.1%}" if tally.errors else "-"
         count = [Text(f"{tally.errors:,}" if tally.errors else "-", style)] if wide else []
-        length = "" if tally is rest else bar(tally.executions / largest, cells)
+        length = "" if tally is rest else render.bar(tally.executions / largest, cells)
         shown.add_row(
             Text(tally.label, "dim" if tally is rest else ""),
-            f"{tally.executions:,}",
+            executions,
             Text(length, "green"),
             *count,
             Text(rate, style),
-            span_of_time(p50) if tally.durations else "-",
-            span_of_time(p95) if tally.durations else "-",
+            p50,
+            p95,
         )
     return shown
 
 
-def _alarm(tally: Tally, everything: Tally) -> str:
+def _alarm(tally: render.Tally, everything: render.Tally) -> str:
     """The style of a group's errors: bold where it fails twice as often as all together."""
     if not tally.errors:
         return "dim"

@@ -26,16 +26,7 @@ from otel_alloy.pipeline.factory import Budgets
 from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, retry_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
-from otel_alloy.terminal.render import (
-    MARKS,
-    PLAIN_MARKS,
-    WIDE,
-    clock_of,
-    span_of_time,
-    tolerant,
-    user_of,
-    workflow_of,
-)
+from otel_alloy.terminal import render
 
 OVERLAP = 15.0
 """At most this many seconds are read again each time. `tail` does not promise, as `run` does, to
@@ -56,7 +47,7 @@ def run_tail(
 ) -> None:
     """Shows executions until Ctrl-C, beginning with those that ended `since` (Unix ms, or seconds
     ago). `say` prints a line on standard error. Raises Stop where the API cannot be read."""
-    tolerant(console)
+    render.tolerant(console)
     screen = console.is_terminal and not console.is_dumb_terminal and not as_json
     status = Status(interval, runtime.monotonic)
     view = Live(status, console=console, transient=True, refresh_per_second=4) if screen else None
@@ -169,7 +160,7 @@ class Status:
 
 
 def _columns(width: int) -> Table:
-    wide = width >= WIDE
+    wide = width >= render.WIDE
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(width=8, no_wrap=True)
     grid.add_column(width=1, no_wrap=True)
@@ -191,24 +182,22 @@ def head(width: int) -> Table:
 def row(one: ExecutionFacts, width: int, *, again: bool = False) -> Table:
     """One execution on a terminal of that width."""
     grid = _columns(width)
-    mark, style = MARKS[one.outcome]
+    mark, style = render.MARKS[one.outcome]
     color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
     grid.add_row(
-        Text(clock_of(one), "dim"),
+        Text(render.clock_of(one), "dim"),
         Text(mark, style),
-        Text(workflow_of(one) + (" (again)" if again else ""), color),
-        Text(user_of(one)),
-        Text(span_of_time(one.seconds), color),
-        Text(one.trace_id.hex()[: 32 if width >= WIDE else 8], "cyan"),
+        Text(render.workflow_of(one) + (" (again)" if again else ""), color),
+        Text(render.user_of(one)),
+        Text(render.span_of_time(one.seconds), color),
+        Text(one.trace_id.hex()[: 32 if width >= render.WIDE else 8], "cyan"),
     )
     return grid
 
 
 def line(one: ExecutionFacts, again: bool = False) -> str:
     """One execution for a pipe: nothing shortened, columns that `cut` and `awk` can take."""
-    words = f"{PLAIN_MARKS[one.outcome]:5}  {span_of_time(one.seconds):>8}  {one.trace_id.hex()}"
-    name = workflow_of(one) + (" (again)" if again else "")
-    return f"{_iso(one.end)}  {words}  {name}, {user_of(one)}".removesuffix(", ")
+    return render.plain_line(one, _iso(one.end), " (again)" if again else "")
 
 
 def as_object(one: ExecutionFacts, again: bool = False) -> dict[str, Any]:
@@ -220,8 +209,8 @@ def as_object(one: ExecutionFacts, again: bool = False) -> dict[str, Any]:
         "seconds": round(one.seconds, 3),
         "outcome": one.outcome,
         "again": again,
-        "workflow": workflow_of(one),
-        "user": user_of(one),
+        "workflow": render.workflow_of(one),
+        "user": render.user_of(one),
         "execution_uuid": one.attributes.get(semconv.EXECUTION_UUID),
         "trace_id": one.trace_id.hex(),
         "span_id": one.span_id.hex(),

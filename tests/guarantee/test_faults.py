@@ -348,7 +348,7 @@ def test_https_to_a_port_without_tls(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "127.0.0.1" in caplog.text and KEY not in caplog.text
 
 
-# The far end -------------------------------------------------------------------------------------
+# The endpoint ------------------------------------------------------------------------------------
 
 # What the OTLP endpoint answers to the first requests, and what people read.
 FAR_PASSING: dict[str, tuple[Answer, str]] = {

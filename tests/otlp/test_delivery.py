@@ -178,7 +178,7 @@ def test_retries_send_the_same_bytes_with_growing_waits() -> None:
 
 
 @pytest.mark.parametrize(("asked", "waited"), [(7.0, 7.0), (86400.0, 300.0), (0.0, 0.5)])
-def test_what_the_far_end_asks_for_is_honoured_and_capped(asked: float, waited: float) -> None:
+def test_what_the_endpoint_asks_for_is_honoured_and_capped(asked: float, waited: float) -> None:
     """Never before Retry-After, never longer than 300 s, never without any pause."""
     bench = Bench(Script(lambda _, n: Outcome(Kind.RETRY, "", asked) if n == 1 else OK))
     bench.spans(1)

@@ -174,7 +174,7 @@ def test_a_redirect_is_no_success_and_not_followed(endpoint: HttpEndpoint, code:
         ({}, b"", None),
     ],
 )
-def test_the_far_end_says_how_long_to_wait(
+def test_the_endpoint_says_how_long_to_wait(
     endpoint: HttpEndpoint, headers: dict[str, str], body: bytes, seconds: float | None
 ) -> None:
     """Retry-After in both forms, else RetryInfo in the body; not capped here."""

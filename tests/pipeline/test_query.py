@@ -27,8 +27,8 @@ from otel_alloy.alloy.timestamps import to_ms, to_text
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.query import ExecutionQuery, Wanted
 from otel_alloy.runtime import system_runtime
-from otel_alloy.terminal.render import columns
-from otel_alloy.terminal.summary import Summary, Tally, render
+from otel_alloy.terminal.render import Tally, columns
+from otel_alloy.terminal.summary import Summary, rendered
 from otel_alloy.terminal.tail import as_object, line, row
 
 if TYPE_CHECKING:
@@ -417,7 +417,7 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     assert len(rows) == 20
     assert (f"{400:032x}" in rows[1]) == (width >= 110)
     summary.complete = True
-    console.print(render(summary, ("workflow", "customer"), console, 10))
+    console.print(rendered(summary, ("workflow", "customer"), console, 10))
     lines = console.file.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
     plain = [_without_styles(text) for text in lines]
     assert max(cell_len(text) for text in plain) <= width
