@@ -84,7 +84,8 @@ class _Rule:
             return address is not None and address in self.network
         if self.host == "*":
             return True
-        return host == self.host or host.endswith(f".{self.host.removeprefix('.')}")
+        below = address is None and host.endswith(f".{self.host.removeprefix('.')}")
+        return below or host == self.host
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,8 @@ class OtlpSettings:
             route = self.network.grpc_route(self.endpoint, insecure=self.insecure)
         else:
             route = self.network.route(self.endpoint)
-        if self.certificate:
-            variable = f"{_PREFIX}CERTIFICATE"
-            return replace(route, trust=Trust(variable, self.certificate))
+        if self.certificate and self.certificate != route.trust.path:
+            return replace(route, trust=Trust(f"{_PREFIX}CERTIFICATE", self.certificate))
         return route
 
     @property
@@ -265,6 +264,9 @@ class _Reader:
         )
         if key and not chain:
             self._mistake("CLIENT_KEY", "stands alone", "set CLIENT_CERTIFICATE as well")
+        ways = network(self._environment)
+        if certificate:
+            ways = replace(ways, trust=Trust(self._value("CERTIFICATE")[0], certificate))
         settings = OtlpSettings(
             self._signal,
             protocol,
@@ -276,7 +278,7 @@ class _Reader:
             certificate,
             key,
             chain,
-            network(self._environment),
+            ways,
         )
         if not self._mistakes:
             try:
