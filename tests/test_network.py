@@ -144,7 +144,7 @@ def test_a_broken_exception_is_a_mistake(value: str) -> None:
     assert mistake.startswith(f"NO_PROXY holds {value!r}: write ")
 
 
-def test_what_a_transport_cannot_do_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_transport_cannot_do_is_a_mistake() -> None:
     """SOCKS and https:// proxies for gRPC are refused where they would be used, and only there."""
     for value in ("socks5://proxy:1080", "https://proxy:3129"):
         found = network({"ALL_PROXY": value, "NO_PROXY": "near"})

@@ -195,8 +195,7 @@ def test_a_socks_proxy() -> None:
 
 def test_a_socks_proxy_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the mistake names the variable and the extra."""
-    monkeypatch.delitem(sys.modules, "socksio", raising=False)
-    monkeypatch.setattr(sys, "path", [])  # nothing else is installed
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
     with pytest.raises(ConfigurationError, match=r"ALL_PROXY is 'socks5://p:1'.*extra `socks`"):
         network({"ALL_PROXY": "socks5://p:1"}).route("https://c")
 
