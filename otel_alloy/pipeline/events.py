@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from threading import current_thread, main_thread
 
 from otel_alloy.alloy.events import Requested, RequestRetried
 from otel_alloy.mapping.facts import ExecutionFacts
@@ -189,9 +188,7 @@ def tell_all(*watchers: Observe) -> Observe:
         for watcher in watchers:
             try:
                 watcher(event)
-            except BaseException as error:  # nor may it end the process
-                if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
-                    raise  # a person's
+            except Exception:
                 logging.getLogger("otel_alloy").exception("a watcher failed; the receiver goes on")
 
     return tell
