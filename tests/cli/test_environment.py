@@ -163,3 +163,16 @@ def test_variables_of_the_sdk_that_it_refuses(place: Place) -> None:
         "run", "--once", OTEL_ALLOY_OWN_TRACES="true", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="99999"
     )
     assert (done.code, "Traceback" in done.err, "OTEL_BSP_" in done.err) == (2, False, True)
+
+
+@pytest.mark.parametrize("kind", ["place", "grpc_place"])
+def test_no_library_reads_these_variables_itself(request: pytest.FixtureRequest, kind: str) -> None:
+    """Beside what is decided here, httpx, grpcio and requests take no proxy from the process: on
+    the loopback everything arrives although each variable names one that is away."""
+    place: Place = request.getfixturevalue(kind)
+    records = place.fill(3)
+    away = "http://127.0.0.1:1"
+    names = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+    variables = dict.fromkeys((*names, *map(str.upper, names)), away)
+    place.once(**variables, OTEL_EXPORTER_OTLP_TIMEOUT="3000", OTEL_METRICS_EXPORTER="otlp")
+    place.assert_exactly_once(place.ended(records))
