@@ -23,14 +23,17 @@ from otel_alloy.errors import (
     Throttled,
     Unavailable,
 )
+from otel_alloy.network import Network
 from otel_alloy.runtime import Runtime
+from otel_alloy.trust import certificate_remedy, shared_context, unused_context
 
 
 class AlloyClient:
     """`endpoint`: base URL, `/logs` is appended. `api_key`: with or without a leading `bearer `, or
     what tells it before each request; where it tells another one after a 401, that is tried once.
     `api_version`: header `x-api-version`, empty leaves it out. `timeout`: seconds for one whole
-    request. `max_response_bytes`: a longer answer (after decompression) is refused."""
+    request. `max_response_bytes`: a longer answer (after decompression) is refused. `network`: how
+    connections leave this machine. Raises ConfigurationError where they cannot."""
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class AlloyClient:
         timeout: float = 30.0,
         max_response_bytes: int = 64 * 2**20,
         user_agent: str = "otel-alloy",
+        network: Network | None = None,
     ) -> None:
         self._key: ApiKey = (lambda: api_key) if isinstance(api_key, str) else api_key
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
@@ -52,10 +56,17 @@ class AlloyClient:
         self._host = httpx.URL(self._url).host
         self._timeout = timeout
         self._max = max_response_bytes
+        route = (network or Network()).route(self._url)
+        self._via = route.via
         # Loading the certificates costs as much as a thousand executions: only where they are used.
-        verify = self._url.startswith("https:")
+        context = (
+            shared_context(route.trust) if self._url.startswith("https:") else unused_context()
+        )
         self._http = httpx.Client(
-            headers=headers, timeout=timeout, follow_redirects=False, verify=verify
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=False,
+            **route.client_options(context),
         )
 
     def close(self) -> None:
@@ -150,17 +161,23 @@ class AlloyClient:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
+                said = cause.verify_message or str(cause)
+                usual = "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)"
                 return Unavailable(
-                    f"{self._host} cannot prove who it is ({cause.verify_message})",
-                    "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)",
+                    f"{self._host} cannot prove who it is ({said})",
+                    certificate_remedy(said, usual),
                 )
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx.UnsupportedProtocol):
             return Stop("ALLOY_ENDPOINT has to begin with https:// or http://")
+        if isinstance(error, httpx.ProxyError):
+            return Unavailable(
+                f"{self._host} cannot be reached{self._via}: {error}", "correct that variable"
+            )
         words = {
-            httpx.ConnectTimeout: "does not accept a connection in time",
+            httpx.ConnectTimeout: f"does not accept a connection{self._via} in time",
             httpx.TimeoutException: f"did not answer within {self._timeout:g} s",
-            httpx.ConnectError: "cannot be reached (name, port or network)",
+            httpx.ConnectError: f"cannot be reached{self._via} (name, port or network)",
             httpx.RemoteProtocolError: "broke the connection or cut its answer off",
             httpx.DecodingError: "sent a body that does not decompress",
         }

@@ -60,7 +60,8 @@ def masked(settings: Settings) -> Masked:
     keys = [s.key() for s in settings.sources]
     secrets = {key() for key in keys}
     secrets.add(settings.privacy_key.get_secret_value())
-    return Masked(secrets | settings.otlp.secrets, keys)
+    known = settings.otlp.secrets | settings.network.secrets
+    return Masked(secrets | known, keys)
 
 
 class Lines(logging.Formatter):

@@ -26,7 +26,8 @@ class WatchedFiles:
 
     def __init__(self, settings: OtlpSettings) -> None:
         self._signal = settings.signal
-        named = (settings.certificate, settings.client_key, settings.client_certificate)
+        self._trust = settings.route.trust
+        named = (settings.client_key, settings.client_certificate)
         self._paths = () if settings.insecure else tuple(path for path in named if path)
         self._tls = not settings.insecure
         self._seen = self._stamps()
@@ -54,8 +55,8 @@ class WatchedFiles:
             log.info("OTLP %s: took up the certificate and key files anew", self._signal)
         return made
 
-    def _stamps(self) -> tuple[Stamp, ...]:
-        return tuple(stamp(path) for path in self._paths)
+    def _stamps(self) -> tuple[object, ...]:
+        return (self._trust.stamp(), *(stamp(path) for path in self._paths))
 
 
 def stamp(path: str) -> Stamp:

@@ -4,13 +4,13 @@ Rules: opentelemetry-proto docs/specification.md, "OTLP/gRPC"; what a status cod
 `answers`. Certificate and key files that are exchanged on disk are taken up with the next request.
 
 Import this module only where it is used: it imports grpcio, whose channels do not survive a fork.
-grpcio reads `grpc_proxy`, `https_proxy`, `http_proxy` and `no_proxy` itself; a loopback endpoint
-never goes through a proxy.
+Proxies and trusted certificates are those of the settings' `route`; grpcio, which would read
+variables of its own, is told to read none.
 """
 
 from __future__ import annotations
 
-import re
+from math import isinf
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,7 @@ from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.trust import shared_context
 
 _METHODS: dict[str, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -75,19 +76,19 @@ class GrpcSender:
             ("grpc.initial_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 10_000),
         ]
-        if re.match(r"(localhost|127\.0\.0\.1|\[::1\])(:|$)", settings.endpoint):
-            self._options.append(("grpc.enable_http_proxy", 0))
         self._files = WatchedFiles(settings)
         self._channel = self._connect()
         self._export = self._method()
 
     def _connect(self) -> grpc.Channel:
-        settings, options = self._settings, self._options
+        settings = self._settings
+        target, of_route = settings.route.channel_options(settings.endpoint)
+        options = [*self._options, *of_route]
         gzip = settings.compression == "gzip"
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         if settings.insecure:
-            return grpc.insecure_channel(settings.endpoint, options, compression)
-        return grpc.secure_channel(settings.endpoint, credentials(settings), options, compression)
+            return grpc.insecure_channel(target, options, compression)
+        return grpc.secure_channel(target, credentials(settings), options, compression)
 
     def _method(self) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
         return self._channel.unary_unary(
@@ -106,7 +107,9 @@ class GrpcSender:
         with suppressed_instrumentation():
             try:
                 answer = self._export(
-                    request, timeout=self._settings.timeout, metadata=self._metadata
+                    request,
+                    timeout=None if isinf(self._settings.timeout) else self._settings.timeout,
+                    metadata=self._metadata,
                 )
             except grpc.RpcError as error:
                 return self._refused(error)
@@ -150,10 +153,14 @@ class GrpcSender:
 
 def credentials(settings: OtlpSettings) -> grpc.ChannelCredentials:
     """TLS as the settings ask for. Raises `ConfigurationError` for a file that cannot be read."""
-    chain = settings.client_certificate
+    chain, trust = settings.client_certificate, settings.route.trust
+    if mistake := trust.mistake():
+        raise ConfigurationError([mistake])
+    if trust.path:
+        shared_context(trust)  # grpcio does not say what is wrong with a file
     try:
         return grpc.ssl_channel_credentials(
-            root_certificates=_read(settings.certificate),
+            root_certificates=trust.roots(),
             private_key=_read(settings.client_key or chain),
             certificate_chain=_read(chain),
         )

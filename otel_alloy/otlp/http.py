@@ -7,8 +7,7 @@ an empty body of any type but HTML, and the JSON that some backends answer with.
 
 Certificate and key files that are exchanged on disk are taken up with the next request.
 
-Proxies come from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, which httpx itself reads; a
-loopback endpoint never goes through one. Policy does not belong here.
+Proxies and trusted certificates are those of the settings' `route`. Policy does not belong here.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import gzip
 import ssl
 from collections.abc import Iterator
+from math import isinf
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,13 +29,13 @@ from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.trust import certificate_remedy, shared_context, unused_context
 
 _GZIP_LEVEL = 1
 """Measured on 1,000 spans (650 kB): level 1 takes 3.6 ms for 4.0:1, level 6 6.6 ms for 4.6:1."""
 
 _PROTOBUF = ("application/x-protobuf", "application/protobuf", "application/octet-stream", "")
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _MOST_WORDS = 65_536
 """Bytes of a refusal that are searched for what it means."""
@@ -58,6 +58,7 @@ class HttpSender:
             headers["content-encoding"] = "gzip"
         self._headers = [(k.encode("ascii"), v.encode("utf-8")) for k, v in headers.items()]
         self._files = WatchedFiles(settings)
+        self._via = settings.route.via
         self._client = self._connect()
 
     def send(self, request: bytes) -> Outcome:
@@ -88,22 +89,13 @@ class HttpSender:
         self._client.close()
 
     def _connect(self) -> httpx.Client:
-        verify = _tls(self._settings)
-        try:
-            return httpx.Client(
-                headers=self._headers,
-                verify=verify,
-                timeout=self._settings.timeout,
-                follow_redirects=False,
-                trust_env=urlsplit(self._settings.endpoint).hostname not in _LOOPBACK,
-            )
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            raise ConfigurationError(
-                [
-                    f"The proxy for OTLP {self._settings.signal} cannot be used: HTTP_PROXY, "
-                    "HTTPS_PROXY and ALL_PROXY take http://host:port."
-                ]
-            ) from error
+        settings = self._settings
+        return httpx.Client(
+            headers=self._headers,
+            timeout=None if isinf(settings.timeout) else settings.timeout,
+            follow_redirects=False,
+            **settings.route.client_options(tls_context(settings)),
+        )
 
     def _take_up_files(self) -> None:
         client = self._files.exchange(self._connect)
@@ -193,7 +185,7 @@ class HttpSender:
                     "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
                 )
             case httpx.ProxyError() if words.startswith(("401", "403", "407")):
-                return Outcome(Kind.MISCONFIGURED, f"the proxy refuses: {words}")
+                return Outcome(Kind.MISCONFIGURED, f"refused{self._via}: {words}")
             case httpx.DecodingError():
                 return Outcome(Kind.MISCONFIGURED, f"the answer cannot be decompressed: {words}")
             case httpx.TimeoutException():
@@ -204,24 +196,26 @@ class HttpSender:
                 )
         # A connection that breaks in the middle is how some refuse what is too large.
         return Outcome(
-            Kind.RETRY, f"connection failed: {words}", size=not isinstance(error, _NOTHING_SENT)
+            Kind.RETRY,
+            f"connection failed{self._via}: {words}",
+            size=not isinstance(error, _NOTHING_SENT),
         )
 
 
-def _tls(settings: OtlpSettings) -> ssl.SSLContext:
+def tls_context(settings: OtlpSettings) -> ssl.SSLContext:
+    """Whom to trust and what to show. Raises ConfigurationError for a file that cannot be used."""
     if settings.insecure:
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Unused; loading authorities takes 20 ms.
+        return unused_context()
+    trust = settings.route.trust
+    if not settings.client_certificate:
+        return shared_context(trust)
+    context = trust.context()
     try:
-        if settings.certificate:
-            context = ssl.create_default_context(cafile=settings.certificate)
-        else:
-            context = httpx.create_ssl_context()
-        if settings.client_certificate:
-            context.load_cert_chain(
-                settings.client_certificate,
-                settings.client_key,
-                password=lambda: b"",  # An encrypted key must fail, not ask on the terminal.
-            )
+        context.load_cert_chain(
+            settings.client_certificate,
+            settings.client_key,
+            password=lambda: b"",  # An encrypted key must fail, not ask on the terminal.
+        )
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             [
@@ -235,7 +229,8 @@ def _tls(settings: OtlpSettings) -> ssl.SSLContext:
 
 def _tls_remedy(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority that signed the certificate"
+        usual = "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority that signed the certificate"
+        return certificate_remedy(error.verify_message or str(error), usual)
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
         return "the endpoint speaks no TLS on this port; write http:// if that is meant"
     return "check OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"

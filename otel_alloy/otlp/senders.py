@@ -19,6 +19,8 @@ _SDK_OTLP = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
 }
+_LONGEST = 86_400.0
+"""Seconds, where there is no limit: the SDK's exporters know none without one."""
 
 
 def open_senders(
@@ -84,22 +86,27 @@ def _installed(exporter: Exporter) -> Any:
 
 def _sdk_otlp(settings: OtlpSettings) -> Any:
     module, exporter = _SDK_OTLP[settings.signal]
+    timeout = min(settings.timeout, _LONGEST)
     gzip = settings.compression == "gzip"
     if settings.protocol == "grpc":
         import grpc
 
         from otel_alloy.otlp.grpc import credentials
 
+        target, options = settings.route.channel_options(settings.endpoint)
         over_grpc = import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
         return getattr(over_grpc, exporter)(
-            settings.endpoint,
+            target,
             settings.insecure,
             None if settings.insecure else credentials(settings),
             settings.headers,
-            settings.timeout,
+            timeout,
             grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
+            channel_options=tuple(options),
         )
     from opentelemetry.exporter.otlp.proto.http import Compression
+
+    from otel_alloy.otlp.http import tls_context
 
     over_http = import_module(f"opentelemetry.exporter.otlp.proto.http.{module}")
     return getattr(over_http, exporter)(
@@ -108,6 +115,7 @@ def _sdk_otlp(settings: OtlpSettings) -> Any:
         settings.client_key,
         settings.client_certificate,
         dict(settings.headers),
-        settings.timeout,
+        timeout,
         Compression.Gzip if gzip else Compression.NoCompression,
+        settings.route.session(tls_context(settings)),
     )

@@ -21,6 +21,7 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.hook import open_hook
+from otel_alloy.network import Network
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
@@ -35,8 +36,11 @@ from otel_alloy.settings.models import Settings, SourceSettings
 from otel_alloy.version import USER_AGENT, __version__
 
 
-def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
-    """A client of this source; the caller closes it."""
+def open_client(
+    source: SourceSettings, runtime: Runtime, network: Network | None = None
+) -> AlloyClient:
+    """A client of this source; the caller closes it. Raises ConfigurationError where `network` has
+    no way to it."""
     return AlloyClient(
         source.endpoint,
         source.key(),
@@ -45,6 +49,7 @@ def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
         timeout=source.timeout,
         max_response_bytes=source.max_response_bytes,
         user_agent=USER_AGENT,
+        network=network,
     )
 
 
@@ -125,7 +130,8 @@ class Factory:
 
     settings: Settings
     runtime: Runtime
-    client: Callable[[SourceSettings, Runtime], Client] = open_client
+    client: Callable[[SourceSettings, Runtime], Client] | None = None
+    """Instead of `open_client`."""
     endpoint: Callable[[Settings, Runtime], tuple[Sender | None, Sender | None]] = open_endpoint
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
 
@@ -138,7 +144,10 @@ class Factory:
         self, source: SourceSettings, observe: Observe, budget: RequestBudget | None = None
     ) -> AlloySource:
         """See `open_source`. `budget`: that of the source's key, unless given."""
-        client = self.client(source, self.runtime)
+        if self.client is None:
+            client: Client = open_client(source, self.runtime, self.settings.network)
+        else:
+            client = self.client(source, self.runtime)
         budget = budget or self.budgets.of(source)
         return open_source(source, self.runtime, observe, budget, client)
 

@@ -16,9 +16,11 @@ from urllib.parse import quote
 import yaml
 from pydantic import ValidationError
 
+from otel_alloy.environment import kept_quotes
 from otel_alloy.errors import ConfigurationError
+from otel_alloy.network import network
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
-from otel_alloy.settings.models import Settings, SourceSettings, one_key
+from otel_alloy.settings.models import Settings, SourceSettings, environment_of, one_key
 from otel_alloy.settings.otlp import otlp_exporters
 
 _ALIASES = {
@@ -31,6 +33,10 @@ _PRIVACY_VARIABLES = {
     "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
 }
 _OURS = "OTEL_ALLOY_"
+_EMPTY_MEANS_OFF = frozenset((_OURS + "HEALTH_ENDPOINT", _OURS + "API_VERSION"))
+"""Any other variable that is empty counts as unset."""
+_STAND_INS = {"api_key": "unusable", "endpoint": "https://unusable.invalid"}
+"""In place of what is a mistake already, so that it is told once."""
 _ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
 _NOT_FROM_ENVIRONMENT = frozenset(
     ("sources", "environment", "privacy", "resource", "api_key", "api_key_file", "endpoint")
@@ -50,6 +56,11 @@ def load_settings(
     mistakes: list[str] = []
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
+    environment = {
+        name: value
+        for name, value in environment.items()
+        if value.strip() or name in _EMPTY_MEANS_OFF
+    }
     path = file or environment.get(_OURS + "CONFIG")
     otlp: dict[str, str] = {}
     if path:
@@ -60,6 +71,11 @@ def load_settings(
     values = {k: v for k, v in one_key(values, chosen_here).items() if k not in chosen_here}
     for variable, value in environment.items():
         name = _ALIASES.get(variable)
+        if (name or variable.startswith(_OURS)) and (wrong := kept_quotes(variable, value)):
+            mistakes.append(wrong)
+            if name:
+                values[name] = _STAND_INS[name]
+            continue
         if variable in _PRIVACY_VARIABLES:
             chosen = values.setdefault("privacy", {})
             if isinstance(chosen, dict):
@@ -81,14 +97,15 @@ def load_settings(
         values[name], origin[name] = value, f"--{name.replace('_', '-')}"
     values["environment"] = {
         **otlp,
-        **{k: v for k, v in environment.items() if k.startswith("OTEL_")},
+        **environment_of(environment),
     }
     settings = None
     try:
         settings = Settings.model_validate(values)
-        mistakes += settings.otlp.mistakes
+        mistakes += settings.mistakes
     except ValidationError as error:
         mistakes += _mistakes_in(error, origin, path)
+        mistakes += network(values["environment"]).mistakes
         mistakes += otlp_exporters(values["environment"]).mistakes
     if mistakes or settings is None:
         raise ConfigurationError(list(dict.fromkeys(mistakes)))

@@ -29,7 +29,11 @@ from pydantic_core import PydanticCustomError
 from otel_alloy.alloy.key import ApiKey, KeyFile, key_problem
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.durations import parse_duration
+from otel_alloy.environment import kept_quotes, without_empty
+from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
+from otel_alloy.network import Network, network
 from otel_alloy.settings.otlp import OtlpExporters, otlp_exporters
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -114,6 +118,10 @@ class SourceSettings(_Model):
             return SecretStr("")
         if info.data.get("api_key_file"):
             raise PydanticCustomError("two_keys", "both are set; leave one of them out")
+        if {'"', "'"} & set(value.get_secret_value()):
+            raise ValueError(
+                "it holds quotes, which `docker --env-file` keeps; write the key without them"
+            )
         key = re.sub(r"(?i)^\s*bearer(\s+|$)", "", value.get_secret_value()).strip()
         if not key:
             raise ValueError("it is empty; set ALLOY_API_KEY to your Alloy API key")
@@ -163,8 +171,14 @@ class Privacy(_Model):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-def _otel_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k.startswith("OTEL_")}
+def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
+    """The `environment` of settings: of these variables those of OpenTelemetry and of the network
+    that are not empty."""
+    return {
+        name: value
+        for name, value in without_empty(variables).items()
+        if name.startswith("OTEL_") or name in NETWORK_VARIABLES
+    }
 
 
 class Settings(_Model):
@@ -172,8 +186,9 @@ class Settings(_Model):
     `Settings(api_key=…, endpoint=…)`. Raises pydantic's ValidationError; `load_settings` turns
     that into ConfigurationError with the names that people wrote.
 
-    `environment`: the `OTEL_*` variables, by default those of the process. OpenTelemetry's own
-    ones work as it specifies; nobody but `otlp`, `value_limit` and `resource` reads them.
+    `environment`: the `OTEL_*` variables and those of proxies and trusted certificates, by default
+    those of the process. OpenTelemetry's own ones work as it specifies; nobody but `otlp`,
+    `network`, `value_limit` and `resource` reads them.
     """
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
@@ -213,7 +228,9 @@ class Settings(_Model):
         description="attaches executions to other traces: module:callable, or the name of an "
         "entry point otel_alloy_hook",
     )
-    environment: dict[str, str] = Field(default_factory=_otel_environment, repr=False)
+    environment: dict[str, str] = Field(
+        default_factory=lambda: environment_of(os.environ), repr=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -273,6 +290,25 @@ class Settings(_Model):
         if hashed and not self.privacy_key.get_secret_value():
             raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
         return self
+
+    @cached_property
+    def network(self) -> Network:
+        """How connections leave this machine, mistakes included."""
+        return network(self.environment)
+
+    @property
+    def mistakes(self) -> list[str]:
+        """What is wrong with `environment`, and with the way to the sources; each once."""
+        found = list(self.network.mistakes)
+        for variable in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+            if wrong := kept_quotes(variable, self.environment.get(variable, "")):
+                found.append(wrong)
+        for source in self.sources:
+            try:
+                self.network.route(source.endpoint)
+            except ConfigurationError as error:
+                found += error.mistakes
+        return list(dict.fromkeys((*found, *self.otlp.mistakes)))
 
     @cached_property
     def otlp(self) -> OtlpExporters:

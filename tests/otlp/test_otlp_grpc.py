@@ -181,10 +181,10 @@ def test_headers_that_grpc_cannot_carry(endpoint: GrpcEndpoint) -> None:
 
 def test_broken_connections_are_retried() -> None:
     """Nobody listens, silence."""
-    outcome = send(settings(f"http://127.0.0.1:{nobody()}", TIMEOUT="5"))
+    outcome = send(settings(f"http://127.0.0.1:{nobody()}", TIMEOUT="5000"))
     assert (outcome.kind, outcome.size) == (Kind.RETRY, False)  # nothing was sent
     with silent_endpoint() as port:
-        assert send(settings(f"http://127.0.0.1:{port}", TIMEOUT="0.1")).kind is Kind.RETRY
+        assert send(settings(f"http://127.0.0.1:{port}", TIMEOUT="100")).kind is Kind.RETRY
 
 
 def test_an_http_port_is_recognised() -> None:

@@ -278,7 +278,7 @@ def test_broken_connections_are_retried() -> None:
     with raw_endpoint(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf") as port:
         assert send(f"http://127.0.0.1:{port}").kind is Kind.RETRY
     with silent_endpoint() as port:
-        outcome = send(f"http://127.0.0.1:{port}", TIMEOUT="0.05")
+        outcome = send(f"http://127.0.0.1:{port}", TIMEOUT="50")
         assert outcome.kind is Kind.RETRY
         assert "no answer within 0.05 s" in outcome.reason
 
@@ -423,34 +423,3 @@ def test_unusable_certificate_files_are_mistakes(tmp_path: Path) -> None:
     for name in ("CERTIFICATE", "CLIENT_CERTIFICATE"):
         with pytest.raises(ConfigurationError, match="PEM"):
             send("https://localhost", **{name: str(broken)})
-
-
-def test_a_loopback_endpoint_needs_no_proxy(
-    endpoint: HttpEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Proxy variables meant for the outside do not catch what goes to this machine."""
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody()}")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    assert send(endpoint.url).kind is Kind.DELIVERED
-
-
-def test_another_endpoint_goes_through_the_proxy(
-    endpoint: HttpEndpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """HTTP_PROXY is honoured, as by opentelemetry-python."""
-    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", endpoint.url)
-    assert send("http://collector.invalid:4318").kind is Kind.DELIVERED
-    assert endpoint.requests[0].path == "http://collector.invalid:4318/v1/traces"
-
-
-@pytest.mark.parametrize("proxy", ["ftp://me:s3cret@proxy", "socks9://proxy", "http://proxy:x"])
-def test_an_unusable_proxy_is_a_mistake(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy variable that httpx cannot use is a configuration error, without its password."""
-    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", proxy)
-    with pytest.raises(ConfigurationError, match="HTTP_PROXY") as error:
-        send("http://collector.invalid:4318")
-    assert "s3cret" not in str(error.value)

@@ -190,7 +190,7 @@ def test_a_key_may_be_pasted_with_its_prefix(pasted: str) -> None:
     assert key_of(load({"ALLOY_API_KEY": pasted}).sources[0]) == "k-1_2"
 
 
-@pytest.mark.parametrize("key", ["", " ", "bearer", "bearer ", "a b", "a\nb", "schlüssel", "a\x00"])
+@pytest.mark.parametrize("key", ["bearer", "bearer ", "a b", "a\nb", "schlüssel", "a\x00"])
 def test_what_is_no_key(key: str) -> None:
     """A key that cannot be sent in a header is refused before anything connects."""
     (told,) = mistakes({"ALLOY_API_KEY": key})
@@ -269,7 +269,6 @@ def test_endpoints(endpoint: str, used: str) -> None:
 @pytest.mark.parametrize(
     "endpoint",
     [
-        "",
         "production.runalloy.com",
         "ftp://x",
         f"https://me:{CANARY}@x",
