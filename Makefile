@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons lint format bench bench-all audit wheel docs screenshots servers clean
+.PHONY: demo test test-pythons test-floor lint format bench bench-all audit wheel docs screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -38,6 +38,9 @@ audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
 test-pythons: $(VENV)/.dev  ## the tests that need no servers, on every supported Python there is
 	$(BIN)/python .ci/pythons $(ARGS)
 
+test-floor: $(VENV)/.dev  ## the tests of what stands on other packages, on the oldest allowed ones
+	$(BIN)/python .ci/floor $(ARGS)
+
 wheel: $(VENV)/.dev  ## wheel and sdist, in dist
 	rm -rf dist
 	$(BIN)/python -m build --quiet
@@ -61,4 +64,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) $(VENV)-3.* dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* $(VENV)-floor dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,13 +23,18 @@ from pydantic.fields import FieldInfo
 from otel_alloy.cli import commands
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import METRICS, metrics_table
+from otel_alloy.otlp.answers import answers_table
 from otel_alloy.settings.models import Settings, SourceSettings
 
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
 VECTORS = REPOSITORY / "examples/correlate/vectors.json"
 
-_VARIABLES = {"api_key": "ALLOY_API_KEY", "endpoint": "ALLOY_ENDPOINT"}
+_VARIABLES = {
+    "api_key": "ALLOY_API_KEY",
+    "api_key_file": "ALLOY_API_KEY_FILE",
+    "endpoint": "ALLOY_ENDPOINT",
+}
 _FILE_ONLY = frozenset(("resource", "sources"))
 _APART = frozenset(("privacy", "environment"))  # documented by what they consist of
 
@@ -302,6 +307,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "settings of a source": lambda: _settings_table(source_settings()),
     "settings of the process": lambda: _settings_table(process_settings()),
     "metrics": metrics_table,
+    "answers of endpoints": answers_table,
     "buckets": _buckets,
     "commands": _commands,
     "alerts": _alerts,

@@ -23,6 +23,7 @@ from otel_alloy import cli
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping import semconv
 from otel_alloy.observability import metrics as telemetry
+from otel_alloy.otlp.answers import answers_table
 from otel_alloy.pipeline.backfill import age_warnings
 from otel_alloy.propagation.propagator import AlloyPropagator, call_attributes
 from otel_alloy.settings.loader import load_settings
@@ -179,7 +180,7 @@ def test_settings_are_those_of_the_code(staged: Path) -> None:
     other one; likewise every key of the file and every flag."""
     told = re.search(r"known are (.*)", _mistakes({"OTEL_ALLOY_NO_SUCH": "1"}))
     assert told is not None
-    taken = set(told[1].split(", ")) | {"ALLOY_API_KEY", "ALLOY_ENDPOINT"}
+    taken = set(told[1].split(", ")) | {"ALLOY_API_KEY", "ALLOY_API_KEY_FILE", "ALLOY_ENDPOINT"}
     taken |= {"OTEL_ALLOY_PRIVACY_USER_EMAIL", "OTEL_ALLOY_PRIVACY_USER_FULL_NAME"}
     assert {s.variable for s in SETTINGS} - {""} == taken
     taken |= {"OTEL_ALLOY_CONFIG", "OTEL_ALLOY_PROPAGATOR_SAMPLED"}
@@ -197,6 +198,15 @@ def test_settings_are_those_of_the_code(staged: Path) -> None:
         assert flags <= have, command
         for flag in have - flags:
             assert f"`{flag}" in section, f"{command} {flag}"
+
+
+def test_the_answer_table_is_on_the_page_of_endpoints(staged: Path) -> None:
+    """The page holds the table that the code goes by, and where it comes from: at least 30 threads
+    and pages, each once."""
+    page = (staged / "otlp-endpoints.md").read_text("utf-8")
+    assert answers_table() in page
+    addresses = re.findall(r"^\| \[[^\]]+\]\((https://[^)]+)\)", page, re.MULTILINE)
+    assert len(addresses) == len(set(addresses)) >= 30
 
 
 def _commands_page() -> str:

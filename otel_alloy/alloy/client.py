@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
+from otel_alloy.alloy.key import ApiKey, plain_key
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.durations import http_date, retry_after
@@ -22,30 +23,32 @@ from otel_alloy.errors import (
     Throttled,
     Unavailable,
 )
+from otel_alloy.network import Network
 from otel_alloy.runtime import Runtime
+from otel_alloy.trust import certificate_remedy, shared_context, unused_context
 
 
 class AlloyClient:
-    """`endpoint`: base URL, `/logs` is appended. `api_key`: with or without a leading `bearer `.
+    """`endpoint`: base URL, `/logs` is appended. `api_key`: with or without a leading `bearer `, or
+    what tells it before each request; where it tells another one after a 401, that is tried once.
     `api_version`: header `x-api-version`, empty leaves it out. `timeout`: seconds for one whole
-    request. `max_response_bytes`: a longer answer (after decompression) is refused."""
+    request. `max_response_bytes`: a longer answer (after decompression) is refused. `network`: how
+    connections leave this machine. Raises ConfigurationError where they cannot."""
 
     def __init__(
         self,
         endpoint: str,
-        api_key: str,
+        api_key: str | ApiKey,
         runtime: Runtime,
         *,
         api_version: str = "2025-09",
         timeout: float = 30.0,
         max_response_bytes: int = 64 * 2**20,
         user_agent: str = "otel-alloy",
+        network: Network | None = None,
     ) -> None:
-        key = api_key.strip()
-        if key[:7].lower() == "bearer ":
-            key = key[7:].strip()
-        headers = {"Authorization": f"bearer {key}", "User-Agent": user_agent}
-        headers["Accept"] = "application/json"
+        self._key: ApiKey = (lambda: api_key) if isinstance(api_key, str) else api_key
+        headers = {"User-Agent": user_agent, "Accept": "application/json"}
         if api_version:
             headers["x-api-version"] = api_version
         self._runtime = runtime
@@ -53,10 +56,17 @@ class AlloyClient:
         self._host = httpx.URL(self._url).host
         self._timeout = timeout
         self._max = max_response_bytes
+        route = (network or Network()).route(self._url)
+        self._via = route.via
         # Loading the certificates costs as much as a thousand executions: only where they are used.
-        verify = self._url.startswith("https:")
+        context = (
+            shared_context(route.trust) if self._url.startswith("https:") else unused_context()
+        )
         self._http = httpx.Client(
-            headers=headers, timeout=timeout, follow_redirects=False, verify=verify
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=False,
+            **route.client_options(context),
         )
 
     def close(self) -> None:
@@ -69,9 +79,20 @@ class AlloyClient:
         Raises Unavailable or Throttled (retry), RequestRefused (change the request), AccessRefused
         or Stop (a person has to act).
         """
+        key = plain_key(self._key())
+        try:
+            return self._fetch(query, key)
+        except AccessRefused:
+            exchanged = plain_key(self._key())
+            if exchanged == key:
+                raise
+            return self._fetch(query, exchanged)
+
+    def _fetch(self, query: Query, key: str) -> Page:
+        headers = {"Authorization": f"bearer {key}"}
         try:
             url = f"{self._url}?{urlencode(query.parameters(), quote_via=quote)}"
-            with self._http.stream("GET", url) as response:
+            with self._http.stream("GET", url, headers=headers) as response:
                 body = self._body(response)
         except httpx.HTTPError as error:
             raise self._network_error(error) from None
@@ -140,17 +161,23 @@ class AlloyClient:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
+                said = cause.verify_message or str(cause)
+                usual = "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)"
                 return Unavailable(
-                    f"{self._host} cannot prove who it is ({cause.verify_message})",
-                    "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)",
+                    f"{self._host} cannot prove who it is ({said})",
+                    certificate_remedy(said, usual),
                 )
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx.UnsupportedProtocol):
             return Stop("ALLOY_ENDPOINT has to begin with https:// or http://")
+        if isinstance(error, httpx.ProxyError):
+            return Unavailable(
+                f"{self._host} cannot be reached{self._via}: {error}", "correct that variable"
+            )
         words = {
-            httpx.ConnectTimeout: "does not accept a connection in time",
+            httpx.ConnectTimeout: f"does not accept a connection{self._via} in time",
             httpx.TimeoutException: f"did not answer within {self._timeout:g} s",
-            httpx.ConnectError: "cannot be reached (name, port or network)",
+            httpx.ConnectError: f"cannot be reached{self._via} (name, port or network)",
             httpx.RemoteProtocolError: "broke the connection or cut its answer off",
             httpx.DecodingError: "sent a body that does not decompress",
         }

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from otel_alloy.check.alloy import alloy_findings
+from otel_alloy.check.connection import connection_findings
 from otel_alloy.check.endpoint import endpoint_findings
 from otel_alloy.check.finding import Finding
-from otel_alloy.pipeline.factory import Budgets
+from otel_alloy.pipeline.factory import Budgets, open_client
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 
@@ -30,8 +31,10 @@ def check(settings: Settings, runtime: Runtime, *, send_test: bool = False) -> I
         f"sources: {names}; checkpoint: {settings.storage}; "
         f"user.email: {privacy.user_email}, user.full_name: {privacy.user_full_name}",
     )
+    yield from connection_findings(settings)
     budgets = Budgets(settings, runtime)
     for source in settings.sources:
-        for finding in alloy_findings(source, runtime, budgets.of(source)):
+        client = open_client(source, runtime, settings.network)
+        for finding in alloy_findings(source, runtime, budgets.of(source), client):
             yield replace(finding, part=f"Alloy ({source.name}): {finding.part}")
     yield from endpoint_findings(settings, runtime, send_test)

@@ -12,7 +12,7 @@ from otel_alloy.alloy.cursor import Filter
 from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
-from otel_alloy.alloy.source import AlloySource
+from otel_alloy.alloy.source import AlloySource, Client
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
 from otel_alloy.check.records import fields_finding, life_finding
@@ -25,10 +25,11 @@ _LARGE = 1000
 
 
 def alloy_findings(
-    settings: SourceSettings, runtime: Runtime, budget: RequestBudget
+    settings: SourceSettings, runtime: Runtime, budget: RequestBudget, client: Client
 ) -> Iterator[Finding]:
     """All findings about this source; they end with the first request that fails."""
-    with closing(open_source(settings, runtime, lambda event: None, budget, retry=False)) as source:
+    opened = open_source(settings, runtime, lambda event: None, budget, client, retry=False)
+    with closing(opened) as source:
         try:
             yield from _Examination(source, settings.endpoint).findings()
         except AlloyReceiverError as error:

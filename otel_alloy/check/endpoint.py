@@ -32,8 +32,21 @@ def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> 
     senders = list(zip(settings.otlp.executions, opened, strict=True))
     reached: dict[Signal, Sender] = {}
     try:
+        outcomes = {
+            exporter.signal: sender.send(envelope.request([]))
+            for exporter, sender in senders
+            if sender is not None and exporter.name == "otlp"
+        }
+        takes_one = any(one.kind is Kind.DELIVERED for one in outcomes.values())
         for exporter, sender in senders:
-            finding = _empty_finding(exporter, sender, envelope)
+            if sender is None:
+                yield _off_finding(exporter)
+                continue
+            outcome = outcomes.get(exporter.signal)
+            if outcome is None:
+                finding = _installed_finding(exporter)
+            else:
+                finding = _empty_finding(exporter, outcome, takes_one)
             if finding.ok is not False:
                 reached[exporter.signal] = sender
             yield finding
@@ -41,27 +54,40 @@ def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> 
             yield from _send_test(settings, runtime, reached, envelope)
     finally:
         for sender in opened:
-            sender.close()
+            if sender is not None:
+                sender.close()
 
 
-def _empty_finding(exporter: Exporter, sender: Sender, envelope: Envelope) -> Finding:
-    part, name = f"OTLP {exporter.signal}", exporter.name
-    if name != "otlp":
-        return Finding(
-            part,
-            f"{exporter.variable} names the exporter {name!r}",
-            None,
-            "it is installed; whether it reaches anything, only a record can tell",
-            "use --send-test",
-            facts={"exporter": name},
-        )
-    chosen = exporter.settings
+def _off_finding(exporter: Exporter) -> Finding:
+    signal = exporter.signal
+    words = f"off: {signal} are not sent, and count as settled"
+    tried = f"looked at {exporter.variable}"
+    return Finding(f"OTLP {signal}", tried, True, words, facts={"exporter": "none"})
+
+
+def _installed_finding(exporter: Exporter) -> Finding:
+    return Finding(
+        f"OTLP {exporter.signal}",
+        f"{exporter.variable} names the exporter {exporter.name!r}",
+        None,
+        "it is installed; whether it reaches anything, only a record can tell",
+        "use --send-test",
+        facts={"exporter": exporter.name},
+    )
+
+
+def _empty_finding(exporter: Exporter, outcome: Outcome, takes_one: bool) -> Finding:
+    """`takes_one`: whether the endpoint took the other signal, or this one."""
+    part, chosen = f"OTLP {exporter.signal}", exporter.settings
     tried = f"sent an empty request to {chosen.place} ({chosen.protocol})"
-    outcome = sender.send(envelope.request([]))
     facts = {"endpoint": chosen.place, "protocol": chosen.protocol}
     if outcome.kind is Kind.DELIVERED:
         return Finding(part, tried, True, "acknowledged", facts=facts)
-    return Finding(part, tried, False, outcome.reason, _remedy(outcome), facts=facts)
+    remedy = _remedy(outcome)
+    if outcome.no_signal and takes_one:
+        off = f"if this backend takes no {exporter.signal}, set {exporter.variable}=none"
+        remedy = f"{off}; otherwise {remedy}"
+    return Finding(part, tried, False, outcome.reason, remedy, facts=facts)
 
 
 def _remedy(outcome: Outcome) -> str:

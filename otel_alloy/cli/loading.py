@@ -19,8 +19,8 @@ def load(config: str | None, flags: dict[str, Any], *, key_needed: bool = True) 
     from otel_alloy.settings.loader import load_settings
 
     environment = dict(os.environ)
-    if not key_needed:
-        environment = {**_NO_KEY_NEEDED, **environment}
+    if not key_needed and not environment.get("ALLOY_API_KEY", "").strip():
+        environment |= _NO_KEY_NEEDED
     return load_settings(flags, environment, file=config)
 
 

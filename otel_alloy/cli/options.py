@@ -14,12 +14,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NO_OPTION = {"api_key", "name", "privacy_key", "sources", "environment", "privacy", "resource"}
 """Secrets are not taken from the command line, where other users of the machine can see them; the
 others are no plain values."""
-_METAVARS = {"endpoint": "URL", "health_endpoint": "HOST:PORT", "since": "MOMENT", "storage": "URL"}
+_METAVARS = {
+    **{"api_key_file": "FILE", "endpoint": "URL", "storage": "URL"},
+    **{"health_endpoint": "HOST:PORT", "since": "MOMENT"},
+}
 _UNITS = (("h", 3600), ("m", 60), ("s", 1))
 
 SETTINGS_NOTE = """Each setting is also a variable, OTEL_ALLOY_ and its name (ALLOY_ENDPOINT for the
-endpoint), and a line of the settings file. The key is taken from ALLOY_API_KEY or the file. A
-MOMENT is a timestamp, or how long ago: 60d, 12h. A DURATION is such as 90s or 1h30m."""
+endpoint, ALLOY_API_KEY_FILE for the key's file), and a line of the settings file. The key itself is
+taken from ALLOY_API_KEY or the file. A MOMENT is a timestamp, or how long ago: 60d, 12h. A DURATION
+is such as 90s or 1h30m."""
 
 
 def setting_option(name: str) -> Callable[[F], F]:

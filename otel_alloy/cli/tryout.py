@@ -34,24 +34,32 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
 
     from rich.console import Console
 
+    from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
     from otel_alloy.pipeline.receiver import Receiver
     from otel_alloy.settings.loader import load_settings
     from otel_alloy.terminal.demo import run_demo
 
     runtime = system_runtime()
-    kept = {k: v for k, v in os.environ.items() if k.startswith("OTEL_EXPORTER_OTLP_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in NETWORK_VARIABLES or (otlp_endpoint and name.startswith("OTEL_EXPORTER_OTLP_"))
+    }
+
+    def environment(alloy: str, otlp: str) -> dict[str, str]:
+        own = {"ALLOY_API_KEY": "demo", "ALLOY_ENDPOINT": alloy}
+        return kept | own | {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
+
+    load_settings({}, environment("http://localhost", otlp_endpoint or "http://localhost"))
 
     def run_receiver(alloy: str, otlp: str, stop: threading.Event) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            environment = dict(kept) if otlp_endpoint else {}
-            environment |= {"ALLOY_API_KEY": "demo", "ALLOY_ENDPOINT": alloy}
-            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = otlp
             flags = {
                 "storage": f"sqlite:///{folder}/demo.db",
                 "collection_interval": 1,
                 "requests_per_minute": 0,
             }
-            receiver = Receiver(load_settings(flags, environment))
+            receiver = Receiver(load_settings(flags, environment(alloy, otlp)))
 
             def end() -> None:
                 stop.wait()

@@ -40,23 +40,28 @@ class ThrottleOthers(logging.Filter):
 
 
 class Masked:
-    """Takes `secrets`, e-mail addresses and `user:password@` out of words."""
+    """Takes `secrets`, what `keys` tell at that moment, e-mail addresses and `user:password@` out
+    of words."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), keys: Iterable[Callable[[], str]] = ()) -> None:
+        self._keys = tuple(keys)
         self._secrets = sorted({s for s in secrets if len(s) > 3}, key=len, reverse=True)
 
     def __call__(self, words: str) -> str:
         """The words as they may be shown."""
-        for secret in self._secrets:
-            words = words.replace(secret, _MASK)
+        for secret in (*self._secrets, *(key() for key in self._keys)):
+            if secret:
+                words = words.replace(secret, _MASK)
         return _ADDRESS.sub(_MASK, words) if "@" in words else words
 
 
 def masked(settings: Settings) -> Masked:
     """For all secrets of `settings`."""
-    secrets = {s.api_key.get_secret_value() for s in settings.sources}
+    keys = [s.key() for s in settings.sources]
+    secrets = {key() for key in keys}
     secrets.add(settings.privacy_key.get_secret_value())
-    return Masked(secrets | settings.otlp.secrets)
+    known = settings.otlp.secrets | settings.network.secrets
+    return Masked(secrets | known, keys)
 
 
 class Lines(logging.Formatter):

@@ -122,6 +122,13 @@ REJECTED = _counter(
     "{record}",
     "Records set aside; see `otel-alloy rejected list`",
 )
+REFUSED = _counter(
+    "runalloy.receiver.records.refused",
+    "{record}",
+    "Spans (signal traces) and log records (logs) that the OTLP endpoint rejected of requests that "
+    "it accepted; final, and counted in `records.settled`, as OTLP does not tell which",
+    (SOURCE, SIGNAL),
+)
 GAP = _counter(
     "runalloy.receiver.gap",
     "s",
@@ -173,8 +180,8 @@ EXECUTION_DURATION = _histogram(
 )
 
 METRICS = (
-    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, GAP),
-    *(REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
+    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, REFUSED),
+    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
 )
 
 
@@ -221,6 +228,8 @@ class Telemetry:
         for source in sources:  # a counter that begins above zero shows no rise
             for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP):
                 self._count[m](0, {SOURCE: source})
+            for signal in ("traces", "logs"):
+                self._count[REFUSED](0, {SOURCE: source, SIGNAL: signal})
 
     def __call__(self, event: object) -> None:
         """Takes an event."""
@@ -254,6 +263,8 @@ class Telemetry:
                 count[SETTLED](event.counts.new, of)
                 count[REPEATED](event.counts.repeated, of)
                 count[REJECTED](event.counts.rejected, of)
+                count[REFUSED](event.counts.refused_spans, {**of, SIGNAL: "traces"})
+                count[REFUSED](event.counts.refused_log_records, {**of, SIGNAL: "logs"})
                 count[HOOK_FAILURES](event.counts.hook_failures, of)
                 self._executions(event)
             case _:

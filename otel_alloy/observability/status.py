@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otel_alloy.alloy.timestamps import to_text
-from otel_alloy.otlp.outcome import Kind
 from otel_alloy.pipeline import events
 from otel_alloy.runtime import Runtime
 
@@ -128,7 +127,7 @@ class Status:
                         report.outcome.reason,
                         report.attempt,
                         report.next_wait,
-                        report.outcome.kind is Kind.MISCONFIGURED,
+                        report.for_a_person,
                     )
             case events.CheckpointWriteFailed():
                 self._fails(source, "checkpoint", event.reason, 1, event.wait, True)

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
+from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import OUTCOME, SIGNAL, SOURCE, STATUS_CODE, resource
 from otel_alloy.otlp.delivery import Report
@@ -187,11 +188,15 @@ class OwnTraces:
 
 
 def open_own_traces(settings: Settings, runtime: Runtime) -> OwnTraces | None:
-    """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true."""
-    if settings.otlp.sdk_disabled:
+    """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true, or traces are off."""
+    if settings.otlp.sdk_disabled or settings.otlp.traces.off:
         return None
     (exporter,) = sdk_exporters(settings.otlp.traces)
-    return OwnTraces(settings, runtime, BatchSpanProcessor(exporter))
+    try:
+        processor = BatchSpanProcessor(exporter)
+    except ValueError as error:  # its words name what is wrong, not the variable
+        raise ConfigurationError([f"OTEL_BSP_*: {error}: correct it, or unset it."]) from None
+    return OwnTraces(settings, runtime, processor)
 
 
 def _alloy(endpoint: str) -> Attributes:

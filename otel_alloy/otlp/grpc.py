@@ -1,56 +1,33 @@
 """OTLP over gRPC: one call, one `Outcome`. Never a retry; policy does not belong here.
 
-Rules: opentelemetry-proto docs/specification.md, "OTLP/gRPC". One exception, on the safe side:
-RESOURCE_EXHAUSTED without RetryInfo whose words tell of a rate or a quota (Tempo's RATE_LIMITED)
-is retried, as no halving helps there.
+Rules: opentelemetry-proto docs/specification.md, "OTLP/gRPC"; what a status code comes to stands in
+`answers`. Certificate and key files that are exchanged on disk are taken up with the next request.
 
 Import this module only where it is used: it imports grpcio, whose channels do not survive a fork.
-grpcio reads `grpc_proxy`, `https_proxy`, `http_proxy` and `no_proxy` itself; a loopback endpoint
-never goes through a proxy.
+Proxies and trusted certificates are those of the settings' `route`; grpcio, which would read
+variables of its own, is told to read none.
 """
 
 from __future__ import annotations
 
-import re
+from math import isinf
 from pathlib import Path
 
 import grpc
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import MAX_ANSWER, delivered, hide, status_of
+from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many
+from otel_alloy.otlp.files import WatchedFiles
+from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.trust import shared_context
 
 _METHODS: dict[str, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-_CODES = {
-    **dict.fromkeys(
-        (
-            grpc.StatusCode.CANCELLED,
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            grpc.StatusCode.ABORTED,
-            grpc.StatusCode.OUT_OF_RANGE,
-            grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.DATA_LOSS,
-        ),
-        Kind.RETRY,
-    ),
-    **dict.fromkeys(
-        (
-            grpc.StatusCode.UNAUTHENTICATED,
-            grpc.StatusCode.PERMISSION_DENIED,
-            grpc.StatusCode.UNIMPLEMENTED,
-            grpc.StatusCode.NOT_FOUND,
-        ),
-        Kind.MISCONFIGURED,
-    ),
-    grpc.StatusCode.INVALID_ARGUMENT: Kind.REJECTED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Kind.TOO_LARGE,
-}
-_RATE = re.compile(r"rate.?limit|quota|too many requests|throttl", re.IGNORECASE)
 _HINTS = (
     # What grpcio says, the remedy. Compared in lower case, first match wins.
     (
@@ -77,12 +54,6 @@ _HINTS = (
     ("ssl_error", "TLS failed; check https:// or http:// and OTEL_EXPORTER_OTLP_CERTIFICATE"),
 )
 _PREAMBLE = "failed to connect to all addresses; last error: "
-_REMEDIES = {
-    grpc.StatusCode.UNAUTHENTICATED: "check OTEL_EXPORTER_OTLP_HEADERS",
-    grpc.StatusCode.PERMISSION_DENIED: "check OTEL_EXPORTER_OTLP_HEADERS",
-    grpc.StatusCode.UNIMPLEMENTED: "the endpoint offers no OTLP for this signal",
-    grpc.StatusCode.NOT_FOUND: "check OTEL_EXPORTER_OTLP_ENDPOINT",
-}
 
 
 class GrpcSender:
@@ -97,7 +68,7 @@ class GrpcSender:
         headers = dict(settings.headers)
         user_agent = headers.pop("user-agent", user_agent)
         self._metadata = tuple(headers.items())
-        options: list[tuple[str, str | int]] = [
+        self._options: list[tuple[str, str | int]] = [
             ("grpc.primary_user_agent", user_agent),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", MAX_ANSWER),
@@ -105,28 +76,40 @@ class GrpcSender:
             ("grpc.initial_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 10_000),
         ]
-        if re.match(r"(localhost|127\.0\.0\.1|\[::1\])(:|$)", settings.endpoint):
-            options.append(("grpc.enable_http_proxy", 0))
+        self._files = WatchedFiles(settings)
+        self._channel = self._connect()
+        self._export = self._method()
+
+    def _connect(self) -> grpc.Channel:
+        settings = self._settings
+        target, of_route = settings.route.channel_options(settings.endpoint)
+        options = [*self._options, *of_route]
         gzip = settings.compression == "gzip"
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         if settings.insecure:
-            self._channel = grpc.insecure_channel(settings.endpoint, options, compression)
-        else:
-            self._channel = grpc.secure_channel(
-                settings.endpoint, credentials(settings), options, compression
-            )
-        self._export = self._channel.unary_unary(
-            _METHODS[settings.signal],
+            return grpc.insecure_channel(target, options, compression)
+        return grpc.secure_channel(target, credentials(settings), options, compression)
+
+    def _method(self) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        return self._channel.unary_unary(
+            _METHODS[self._settings.signal],
             request_serializer=_same,
             response_deserializer=_same,
         )
 
     def send(self, request: bytes) -> Outcome:
         """Send `request` once, within the timeout of the settings."""
+        channel = self._files.exchange(self._connect)
+        if channel is not None:
+            self._channel.close()
+            self._channel = channel
+            self._export = self._method()
         with suppressed_instrumentation():
             try:
                 answer = self._export(
-                    request, timeout=self._settings.timeout, metadata=self._metadata
+                    request,
+                    timeout=None if isinf(self._settings.timeout) else self._settings.timeout,
+                    metadata=self._metadata,
                 )
             except grpc.RpcError as error:
                 return self._refused(error)
@@ -146,31 +129,38 @@ class GrpcSender:
 
     def _refused(self, error: grpc.RpcError) -> Outcome:
         assert isinstance(error, grpc.Call)
-        code = error.code()
+        name = error.code().name
         words = hide((error.details() or "").removeprefix(_PREAMBLE), self._secrets)
         delay = None
         for key, value in error.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
                 delay = status_of(value if isinstance(value, bytes) else value.encode())[1]
-        kind = _CODES.get(code, Kind.UNEXPECTED)
-        remedy = _REMEDIES.get(code)
-        if kind is Kind.TOO_LARGE and (delay is not None or _RATE.search(words)):
-            kind = Kind.RETRY
-        if code is grpc.StatusCode.UNAVAILABLE:
-            remedy = next((hint for sign, hint in _HINTS if sign in words.lower()), None)
-            kind = Kind.MISCONFIGURED if remedy else kind
-        elif code is grpc.StatusCode.INTERNAL and words == "Invalid metadata":
-            kind, remedy = Kind.MISCONFIGURED, "check OTEL_EXPORTER_OTLP_HEADERS"
-        parts = (f"gRPC {code.name}", words[:180], remedy)
-        return Outcome(kind, ": ".join(p for p in parts if p), delay)
+        rule = for_signal(grpc_rule(name, words, delay), self._settings.signal)
+        if name == "UNAVAILABLE":
+            hint = next((hint for sign, hint in _HINTS if sign in words.lower()), None)
+            if hint:
+                self._files.doubt()
+                rule = Rule(Kind.MISCONFIGURED, remedy=hint)
+            elif error.details() != words or "failed to connect" in words.lower():
+                rule = Rule(Kind.RETRY)  # Nothing was sent.
+        elif name == "INTERNAL" and words == "Invalid metadata":
+            rule = Rule(Kind.MISCONFIGURED, remedy="check OTEL_EXPORTER_OTLP_HEADERS")
+        refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0
+        parts = (f"gRPC {name}", words[:180], rule.remedy)
+        words = ": ".join(p for p in parts if p)
+        return Outcome(rule.kind, words, delay, refused, rule.size, rule.no_signal)
 
 
 def credentials(settings: OtlpSettings) -> grpc.ChannelCredentials:
     """TLS as the settings ask for. Raises `ConfigurationError` for a file that cannot be read."""
-    chain = settings.client_certificate
+    chain, trust = settings.client_certificate, settings.route.trust
+    if mistake := trust.mistake():
+        raise ConfigurationError([mistake])
+    if trust.path:
+        shared_context(trust)  # grpcio does not say what is wrong with a file
     try:
         return grpc.ssl_channel_credentials(
-            root_certificates=_read(settings.certificate),
+            root_certificates=trust.roots(),
             private_key=_read(settings.client_key or chain),
             certificate_chain=_read(chain),
         )

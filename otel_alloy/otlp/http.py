@@ -1,11 +1,13 @@
 """OTLP over HTTP with protobuf: one request, one `Outcome`. Never a retry, never a redirect.
 
-Rules: opentelemetry-proto docs/specification.md, "OTLP/HTTP". Stricter than the specification:
-a 2xx has to be an OTLP answer, or the login page of a proxy would count as delivered. Laxer: 204,
-which Loki sends for success (grafana/loki issue 15761).
+Rules: opentelemetry-proto docs/specification.md, "OTLP/HTTP"; what a status code comes to stands in
+`answers`. Stricter than the specification: a 2xx has to be an OTLP answer, or the login page of a
+proxy would count as delivered. Laxer: 204, which Loki sends for success (grafana/loki issue 15761),
+an empty body of any type but HTML, and the JSON that some backends answer with.
 
-Proxies come from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, which httpx itself reads; a
-loopback endpoint never goes through one. Policy does not belong here.
+Certificate and key files that are exchanged on disk are taken up with the next request.
+
+Proxies and trusted certificates are those of the settings' `route`. Policy does not belong here.
 """
 
 from __future__ import annotations
@@ -13,39 +15,30 @@ from __future__ import annotations
 import gzip
 import ssl
 from collections.abc import Iterator
+from math import isinf
 from urllib.parse import urlsplit
 
 import httpx
 
 from otel_alloy.durations import retry_after
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import MAX_ANSWER, delivered, hide, status_of
+from otel_alloy.otlp.answers import for_signal, http_rule, refused_of_many
+from otel_alloy.otlp.files import WatchedFiles
+from otel_alloy.otlp.messages import MAX_ANSWER, delivered, delivered_as_json, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.trust import certificate_remedy, shared_context, unused_context
 
 _GZIP_LEVEL = 1
 """Measured on 1,000 spans (650 kB): level 1 takes 3.6 ms for 4.0:1, level 6 6.6 ms for 4.6:1."""
 
 _PROTOBUF = ("application/x-protobuf", "application/protobuf", "application/octet-stream", "")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
-_KINDS = {
-    400: Kind.REJECTED,
-    422: Kind.REJECTED,
-    413: Kind.TOO_LARGE,
-    **dict.fromkeys((401, 403, 404, 405, 407, 415), Kind.MISCONFIGURED),
-    **dict.fromkeys((429, 502, 503, 504), Kind.RETRY),
-}
-_REMEDIES = {
-    401: "check OTEL_EXPORTER_OTLP_HEADERS",
-    403: "check OTEL_EXPORTER_OTLP_HEADERS",
-    404: "check the path of OTEL_EXPORTER_OTLP_ENDPOINT",
-    405: "check the path of OTEL_EXPORTER_OTLP_ENDPOINT",
-    407: "the proxy wants a user and a password",
-    415: "the endpoint does not take OTLP protobuf",
-}
+_MOST_WORDS = 65_536
+"""Bytes of a refusal that are searched for what it means."""
 
 
 class HttpSender:
@@ -63,25 +56,14 @@ class HttpSender:
         headers |= {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
         if settings.compression == "gzip":
             headers["content-encoding"] = "gzip"
-        verify = _tls(settings)
-        try:
-            self._client = httpx.Client(
-                headers=[(k.encode("ascii"), v.encode("utf-8")) for k, v in headers.items()],
-                verify=verify,
-                timeout=settings.timeout,
-                follow_redirects=False,
-                trust_env=urlsplit(settings.endpoint).hostname not in _LOOPBACK,
-            )
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            raise ConfigurationError(
-                [
-                    f"The proxy for OTLP {settings.signal} cannot be used: HTTP_PROXY, HTTPS_PROXY "
-                    "and ALL_PROXY take http://host:port."
-                ]
-            ) from error
+        self._headers = [(k.encode("ascii"), v.encode("utf-8")) for k, v in headers.items()]
+        self._files = WatchedFiles(settings)
+        self._via = settings.route.via
+        self._client = self._connect()
 
     def send(self, request: bytes) -> Outcome:
         """Send `request` once, within about the timeout of the settings."""
+        self._take_up_files()
         if self._settings.compression == "gzip":
             request = gzip.compress(request, _GZIP_LEVEL, mtime=0)
         deadline = self._runtime.monotonic() + self._settings.timeout
@@ -106,6 +88,21 @@ class HttpSender:
         """Close the connection."""
         self._client.close()
 
+    def _connect(self) -> httpx.Client:
+        settings = self._settings
+        return httpx.Client(
+            headers=self._headers,
+            timeout=None if isinf(settings.timeout) else settings.timeout,
+            follow_redirects=False,
+            **settings.route.client_options(tls_context(settings)),
+        )
+
+    def _take_up_files(self) -> None:
+        client = self._files.exchange(self._connect)
+        if client is not None:
+            self._client.close()
+            self._client = client
+
     def _bounded(self, response: httpx.Response, deadline: float) -> bytes:
         """The body, at most a chunk beyond `MAX_ANSWER` bytes."""
         body = bytearray()
@@ -119,11 +116,12 @@ class HttpSender:
 
     def _success(self, response: httpx.Response, body: bytes) -> Outcome:
         kind = _content_type(response)
-        if response.status_code == httpx.codes.NO_CONTENT:
+        if response.status_code == httpx.codes.NO_CONTENT or (not body and kind != "text/html"):
             return Outcome(Kind.DELIVERED)
-        if kind in _PROTOBUF and len(body) <= MAX_ANSWER:
+        read = delivered if kind in _PROTOBUF else delivered_as_json if _is_json(kind) else None
+        if read is not None and len(body) <= MAX_ANSWER:
             try:
-                return delivered(self._settings.signal, body, self._secrets)
+                return read(self._settings.signal, body, self._secrets)
             except ValueError:
                 pass
         return Outcome(
@@ -147,17 +145,26 @@ class HttpSender:
             date=response.headers.get("date"),
             now=self._runtime.clock(),
         )
-        kind = _KINDS.get(code, Kind.MISCONFIGURED if 300 <= code < 400 else Kind.UNEXPECTED)
-        parts = (f"HTTP {code} {response.reason_phrase}".rstrip(), words, _REMEDIES.get(code))
-        return Outcome(kind, ": ".join(p for p in parts if p), delay if asked is None else asked)
+        rule = for_signal(http_rule(code, words), self._settings.signal)
+        refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0
+        status = f"HTTP {code} {response.reason_phrase}".rstrip()
+        parts = (status, hide(words, self._secrets)[:200], rule.remedy)
+        return Outcome(
+            rule.kind,
+            ": ".join(p for p in parts if p),
+            delay if asked is None else asked,
+            refused,
+            rule.size,
+            rule.no_signal,
+        )
 
     def _words(self, response: httpx.Response, body: bytes) -> tuple[str, float | None]:
         """What the endpoint says, and the seconds it asks for in google.rpc.RetryInfo."""
         kind = _content_type(response)
         words, delay = status_of(body) if kind in _PROTOBUF else ("", None)
-        if not words and (kind == "text/plain" or kind.endswith("json")):
-            words = body[:1000].decode("utf-8", "replace")
-        return hide(words, self._secrets)[:200], delay
+        if not words and (kind in ("text/plain", "") or _is_json(kind)):
+            words = body[:_MOST_WORDS].decode("utf-8", "replace")
+        return words, delay
 
     def _broken(self, error: Exception) -> Outcome:
         words = hide(str(error), self._secrets) or type(error).__name__
@@ -165,6 +172,7 @@ class HttpSender:
             if isinstance(cause, ssl.SSLError) and not isinstance(
                 cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
             ):
+                self._files.doubt()
                 return Outcome(Kind.MISCONFIGURED, f"TLS: {words}: {_tls_remedy(cause)}")
         match error:
             case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL():
@@ -177,30 +185,37 @@ class HttpSender:
                     "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
                 )
             case httpx.ProxyError() if words.startswith(("401", "403", "407")):
-                return Outcome(Kind.MISCONFIGURED, f"the proxy refuses: {words}")
+                return Outcome(Kind.MISCONFIGURED, f"refused{self._via}: {words}")
             case httpx.DecodingError():
                 return Outcome(Kind.MISCONFIGURED, f"the answer cannot be decompressed: {words}")
             case httpx.TimeoutException():
                 return Outcome(
-                    Kind.RETRY, f"no answer within {self._settings.timeout:g} s ({words})"
+                    Kind.RETRY,
+                    f"no answer within {self._settings.timeout:g} s ({words})",
+                    size=not isinstance(error, _NOTHING_SENT),
                 )
-        return Outcome(Kind.RETRY, f"connection failed: {words}")
+        # A connection that breaks in the middle is how some refuse what is too large.
+        return Outcome(
+            Kind.RETRY,
+            f"connection failed{self._via}: {words}",
+            size=not isinstance(error, _NOTHING_SENT),
+        )
 
 
-def _tls(settings: OtlpSettings) -> ssl.SSLContext:
+def tls_context(settings: OtlpSettings) -> ssl.SSLContext:
+    """Whom to trust and what to show. Raises ConfigurationError for a file that cannot be used."""
     if settings.insecure:
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Unused; loading authorities takes 20 ms.
+        return unused_context()
+    trust = settings.route.trust
+    if not settings.client_certificate:
+        return shared_context(trust)
+    context = trust.context()
     try:
-        if settings.certificate:
-            context = ssl.create_default_context(cafile=settings.certificate)
-        else:
-            context = httpx.create_ssl_context()
-        if settings.client_certificate:
-            context.load_cert_chain(
-                settings.client_certificate,
-                settings.client_key,
-                password=lambda: b"",  # An encrypted key must fail, not ask on the terminal.
-            )
+        context.load_cert_chain(
+            settings.client_certificate,
+            settings.client_key,
+            password=lambda: b"",  # An encrypted key must fail, not ask on the terminal.
+        )
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             [
@@ -214,7 +229,8 @@ def _tls(settings: OtlpSettings) -> ssl.SSLContext:
 
 def _tls_remedy(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority that signed the certificate"
+        usual = "set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority that signed the certificate"
+        return certificate_remedy(error.verify_message or str(error), usual)
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
         return "the endpoint speaks no TLS on this port; write http:// if that is meant"
     return "check OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
@@ -223,6 +239,10 @@ def _tls_remedy(error: ssl.SSLError) -> str:
 def _content_type(response: httpx.Response) -> str:
     kind: str = response.headers.get("content-type", "")
     return kind.partition(";")[0].strip().lower()
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _host(location: str) -> str:

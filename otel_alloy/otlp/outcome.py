@@ -22,7 +22,8 @@ class Kind(enum.Enum):
     RETRY = "retry"
     """The endpoint or the way to it is busy or broken; the same bytes will pass later."""
     UNEXPECTED = "unexpected"
-    """An answer that the protocol does not foresee (500): retried slowly, then as `REJECTED`."""
+    """An answer that the protocol does not foresee (500): retried slowly, for ever unless the
+    endpoint takes other records meanwhile."""
     REJECTED = "rejected"
     """At least one record of the request will never be taken."""
     TOO_LARGE = "too_large"
@@ -48,7 +49,12 @@ class Outcome:
     retry_after: float | None = None
     """Seconds the endpoint asked to wait, as it asked (not capped); None if it did not ask."""
     rejected: int = 0
-    """Records that the endpoint refused within an accepted request (OTLP partial success)."""
+    """Records that the endpoint says it refused while it took the others: of an accepted request
+    (OTLP partial success), or of a refused one, in words (Loki's 400)."""
+    size: bool = False
+    """Whether a smaller request may fare better, whatever the answer calls it."""
+    no_signal: bool = False
+    """Whether the endpoint seems not to know the signal at all: there is nothing at this place."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", clean(self.reason))

@@ -82,10 +82,12 @@ class SdkSender:
                 return Outcome(
                     Kind.UNEXPECTED if of_the_data else Kind.RETRY,
                     f"the exporter {self._name} failed with {type(error).__name__}",
+                    size=True,
                 )
         if result is self._success:
             return Outcome(Kind.DELIVERED)
-        return Outcome(Kind.RETRY, f"the exporter {self._name} says that it failed, not why")
+        words = f"the exporter {self._name} says that it failed, not why"
+        return Outcome(Kind.RETRY, words, size=True)
 
     def close(self) -> None:
         """Shuts the exporter down."""

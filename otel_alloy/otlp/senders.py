@@ -19,13 +19,15 @@ _SDK_OTLP = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
 }
+_LONGEST = 86_400.0
+"""Seconds, where there is no limit: the SDK's exporters know none without one."""
 
 
 def open_senders(
     exporters: OtlpExporters, user_agent: str, runtime: Runtime
-) -> tuple[Sender, Sender]:
-    """The senders for the traces and for the logs of executions; they connect when they first
-    send, not here.
+) -> tuple[Sender | None, Sender | None]:
+    """The senders for the traces and for the logs of executions, None for a signal that is off;
+    they connect when they first send, not here.
 
     Raises `ConfigurationError` with all mistakes of both signals, each once, and where a
     certificate, a key file, the proxy or an installed exporter cannot be used.
@@ -36,7 +38,8 @@ def open_senders(
     try:
         return first, _sender(exporters.logs, user_agent, runtime)
     except BaseException:
-        first.close()
+        if first is not None:
+            first.close()
         raise
 
 
@@ -51,7 +54,9 @@ def sdk_exporters(*exporters: Exporter) -> list[Any]:
     return [_sdk_otlp(one.settings) if one.name == "otlp" else _installed(one) for one in exporters]
 
 
-def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender:
+def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender | None:
+    if exporter.off:
+        return None
     if exporter.name != "otlp":
         from otel_alloy.otlp.sdk import SdkSender
 
@@ -81,22 +86,27 @@ def _installed(exporter: Exporter) -> Any:
 
 def _sdk_otlp(settings: OtlpSettings) -> Any:
     module, exporter = _SDK_OTLP[settings.signal]
+    timeout = min(settings.timeout, _LONGEST)
     gzip = settings.compression == "gzip"
     if settings.protocol == "grpc":
         import grpc
 
         from otel_alloy.otlp.grpc import credentials
 
+        target, options = settings.route.channel_options(settings.endpoint)
         over_grpc = import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}")
         return getattr(over_grpc, exporter)(
-            settings.endpoint,
+            target,
             settings.insecure,
             None if settings.insecure else credentials(settings),
             settings.headers,
-            settings.timeout,
+            timeout,
             grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
+            channel_options=tuple(options),
         )
     from opentelemetry.exporter.otlp.proto.http import Compression
+
+    from otel_alloy.otlp.http import tls_context
 
     over_http = import_module(f"opentelemetry.exporter.otlp.proto.http.{module}")
     return getattr(over_http, exporter)(
@@ -105,6 +115,7 @@ def _sdk_otlp(settings: OtlpSettings) -> Any:
         settings.client_key,
         settings.client_certificate,
         dict(settings.headers),
-        settings.timeout,
+        timeout,
         Compression.Gzip if gzip else Compression.NoCompression,
+        settings.route.session(tls_context(settings)),
     )

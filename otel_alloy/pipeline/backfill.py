@@ -156,6 +156,8 @@ class Backfill:
         does not hold up the others: after them, raises what the first such one raised: Stop
         (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused. What is settled
         stays settled."""
+        for warning in self._settings.otlp.warnings:
+            log.warning("%s", warning)
         slices = self._open_slices(self._settings.storage)
         failure: AlloyReceiverError | None = None
         try:

@@ -93,9 +93,11 @@ class CheckpointWriteFailed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """What a settled batch held and what became of it. `received`: records, of which `repeated`
-    were known. `executions`: what was to be delivered; `spans`, `log_records`: what was sent.
-    `rejected`: what was set aside. `hook_failures`: how often the mapping's hook failed.
-    `requests`: sent to Alloy since the batch before."""
+    were known. `executions`: what was to be delivered; `spans`, `log_records`: what the endpoint
+    took. `rejected`: executions and records that were set aside. `refused_spans`,
+    `refused_log_records`: what the endpoint rejected of requests that it accepted (OTLP's partial
+    success), which is final and in none of the other figures. `hook_failures`: how often the
+    mapping's hook failed. `requests`: sent to Alloy since the batch before."""
 
     received: int = 0
     repeated: int = 0
@@ -103,6 +105,8 @@ class Counts:
     spans: int = 0
     log_records: int = 0
     rejected: int = 0
+    refused_spans: int = 0
+    refused_log_records: int = 0
     requests: int = 0
     hook_failures: int = 0
 
@@ -115,6 +119,11 @@ class Counts:
     def new(self) -> int:
         """Records that need nothing more and were not known before."""
         return max(0, self.received - self.repeated - self.rejected)
+
+    @property
+    def refused(self) -> int:
+        """Spans and log records that the endpoint rejected of requests that it accepted."""
+        return self.refused_spans + self.refused_log_records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

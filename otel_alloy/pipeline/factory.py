@@ -21,6 +21,7 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.hook import open_hook
+from otel_alloy.network import Network
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
@@ -35,16 +36,20 @@ from otel_alloy.settings.models import Settings, SourceSettings
 from otel_alloy.version import USER_AGENT, __version__
 
 
-def open_client(source: SourceSettings, runtime: Runtime) -> AlloyClient:
-    """A client of this source; the caller closes it."""
+def open_client(
+    source: SourceSettings, runtime: Runtime, network: Network | None = None
+) -> AlloyClient:
+    """A client of this source; the caller closes it. Raises ConfigurationError where `network` has
+    no way to it."""
     return AlloyClient(
         source.endpoint,
-        source.api_key.get_secret_value(),
+        source.key(),
         runtime,
         api_version=source.api_version,
         timeout=source.timeout,
         max_response_bytes=source.max_response_bytes,
         user_agent=USER_AGENT,
+        network=network,
     )
 
 
@@ -92,7 +97,7 @@ def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
     return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
 
 
-def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender, Sender]:
+def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, Sender | None]:
     """The senders of traces and logs. Raises ConfigurationError."""
     return open_senders(settings.otlp, USER_AGENT, runtime)
 
@@ -116,7 +121,7 @@ class Budgets:
 
 
 def _account(source: SourceSettings) -> tuple[str, str]:
-    return source.endpoint, source.api_key.get_secret_value()
+    return source.endpoint, source.key()()
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,9 @@ class Factory:
 
     settings: Settings
     runtime: Runtime
-    client: Callable[[SourceSettings, Runtime], Client] = open_client
-    endpoint: Callable[[Settings, Runtime], tuple[Sender, Sender]] = open_endpoint
+    client: Callable[[SourceSettings, Runtime], Client] | None = None
+    """Instead of `open_client`."""
+    endpoint: Callable[[Settings, Runtime], tuple[Sender | None, Sender | None]] = open_endpoint
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
 
     @cached_property
@@ -138,7 +144,10 @@ class Factory:
         self, source: SourceSettings, observe: Observe, budget: RequestBudget | None = None
     ) -> AlloySource:
         """See `open_source`. `budget`: that of the source's key, unless given."""
-        client = self.client(source, self.runtime)
+        if self.client is None:
+            client: Client = open_client(source, self.runtime, self.settings.network)
+        else:
+            client = self.client(source, self.runtime)
         budget = budget or self.budgets.of(source)
         return open_source(source, self.runtime, observe, budget, client)
 

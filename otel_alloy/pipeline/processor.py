@@ -16,7 +16,7 @@ from otel_alloy.checkpoint.store import RejectedRecord, Settlement
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
-from otel_alloy.otlp.delivery import Delivery
+from otel_alloy.otlp.delivery import Delivered, Delivery
 from otel_alloy.pipeline.batch import Batch, FullBatch
 from otel_alloy.pipeline.events import CheckpointWriteFailed, Counts, Observe, Position, Settled
 from otel_alloy.pipeline.source_log import SourceLog
@@ -63,7 +63,7 @@ class BatchProcessor:
         Raises ShutdownRequested where the end was asked for before that; nothing of the batch is
         settled then."""
         batch = full.batch
-        spans, logs = self._deliver(batch)
+        delivered = self._deliver(batch)
         before = tracker.state.progress
         tracker.advance(batch, full.high)
         s = batch.settlement
@@ -77,7 +77,7 @@ class BatchProcessor:
                 f"set aside a record ({rejected.signals}): {rejected.reason}; see `otel-alloy "
                 "rejected list`",
             )
-        self._tell(tracker, full, spans, logs, new)
+        self._tell(tracker, full, delivered, new)
 
     def write(self, settlement: Settlement) -> int:
         """Writes the settlement; a full disk is waited for, the delivery not repeated. How many of
@@ -91,9 +91,9 @@ class BatchProcessor:
                 if self._runtime.wait(wait):
                     raise ShutdownRequested from None
 
-    def _deliver(self, batch: Batch) -> tuple[int, int]:
-        """How many spans and log records were sent. What is refused or cannot be converted is set
-        aside, with the resource that it belongs to."""
+    def _deliver(self, batch: Batch) -> Delivered:
+        """What the endpoint took. What is refused or cannot be converted is set aside, with the
+        resource that it belongs to."""
         spans: list[bytes | None] = []
         logs: list[bytes | None] = []
         for index, execution in enumerate(batch.executions):
@@ -104,14 +104,12 @@ class BatchProcessor:
                 self._set_aside(batch, index, "source", str(error))
             spans.append(span)
             logs.append(record)
-        sent = len(spans) - spans.count(None), len(logs) - logs.count(None)
-        if any(sent):
-            rejections = self._delivery.deliver(spans, logs, self._envelope, self._envelope)
-            for index, rejection in rejections.items():
-                self._set_aside(batch, index, ",".join(rejection.signals), rejection.reason)
+        delivered = self._delivery.deliver(spans, logs, self._envelope, self._envelope)
+        for index, rejection in delivered.rejections.items():
+            self._set_aside(batch, index, ",".join(rejection.signals), rejection.reason)
         rejected = batch.settlement.rejected
         rejected[:] = [replace(r, resource=self._resource) for r in rejected]
-        return sent
+        return delivered
 
     def _set_aside(self, batch: Batch, index: int, signals: str, reason: str) -> None:
         execution = batch.executions[index]
@@ -129,16 +127,18 @@ class BatchProcessor:
         )
 
     def _tell(
-        self, tracker: ExecutionTracker, full: FullBatch, spans: int, logs: int, rejected: int
+        self, tracker: ExecutionTracker, full: FullBatch, delivered: Delivered, rejected: int
     ) -> None:
         batch, requests, failures = full.batch, self._source.requests, self._converter.hook_failures
         counts = Counts(
             received=batch.received,
             repeated=batch.repeated,
             executions=len(batch),
-            spans=spans,
-            log_records=logs,
+            spans=delivered.acknowledged["traces"],
+            log_records=delivered.acknowledged["logs"],
             rejected=rejected,
+            refused_spans=delivered.rejected["traces"],
+            refused_log_records=delivered.rejected["logs"],
             requests=requests - self._requests_told,
             hook_failures=failures - self._hook_failures_told,
         )

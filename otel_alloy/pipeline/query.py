@@ -19,7 +19,7 @@ from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
 from otel_alloy.pipeline.events import Unreached
-from otel_alloy.pipeline.factory import Budgets, open_converter, open_source
+from otel_alloy.pipeline.factory import Budgets, open_client, open_converter, open_source
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
@@ -91,7 +91,8 @@ class ExecutionQuery:
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
         budgets = budgets or Budgets(settings, runtime)
-        self._source = open_source(source, runtime, observe, budgets.of(source))
+        client = open_client(source, runtime, settings.network)
+        self._source = open_source(source, runtime, observe, budgets.of(source), client)
         self._converter = open_converter(settings, runtime)
         self._tracker = ExecutionTracker(
             source.name,

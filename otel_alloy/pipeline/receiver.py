@@ -46,6 +46,8 @@ class Receiver:
         Raises Stop (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when a
         source cannot go on; other sources are finished first, or go on until `stop`.
         """
+        for warning in self._settings.otlp.warnings:
+            log.warning("%s", warning)
         store = open_store(self._settings.storage)
         factory = Factory(self._settings, self._runtime)
         tasks = [

@@ -1,7 +1,8 @@
 """Sending again what was set aside: the store's rejected records through mapping and delivery.
 
 A record goes only to the signals that refused it, with the resource that it belongs to, and leaves
-the store only when those signals took it. Nothing here reads Alloy or moves a checkpoint.
+the store only when those signals took it; it stays where all of them are off. Nothing here reads
+Alloy or moves a checkpoint.
 """
 
 from __future__ import annotations
@@ -87,6 +88,13 @@ def _retry(
     spans: list[bytes | None] = []
     logs: list[bytes | None] = []
     for record in records:
+        refused_by = set(record.signals.split(","))
+        if record.signals != "source" and refused_by.isdisjoint(delivery.signals):
+            done.refused[record.number] = (
+                f"{record.signals} are off; set OTEL_{record.signals.upper()}_EXPORTER=otlp, or "
+                "drop the record"
+            )
+            continue
         try:
             span, log = _convert(convert, record)
         except (Unreadable, Unconvertible) as error:
@@ -95,13 +103,19 @@ def _retry(
         batch.append(record)
         spans.append(span)
         logs.append(log)
-    rejections = delivery.deliver(spans, logs, envelope, envelope) if batch else {}
+    delivered = delivery.deliver(spans, logs, envelope, envelope)
+    rejected = sum(delivered.rejected.values())
     for index, record in enumerate(batch):
-        if index in rejections:
-            done.refused[record.number] = rejections[index].reason
+        if index in delivered.rejections:
+            done.refused[record.number] = delivered.rejections[index].reason
+        elif rejected:
+            done.refused[record.number] = (
+                f"the endpoint took the request, but rejected {rejected} of its records, and does "
+                "not tell which; retry the numbers one by one"
+            )
         else:
             done.delivered.append(record.number)
-    store.drop_rejected(r.number for i, r in enumerate(batch) if i not in rejections)
+    store.drop_rejected(r.number for r in batch if r.number not in done.refused)
 
 
 def _convert(convert: Converter, record: RejectedRecord) -> tuple[bytes | None, bytes | None]:

@@ -21,6 +21,8 @@ from otel_alloy.settings.otlp import OtlpExporters
 
 log = logging.getLogger("otel_alloy")
 
+_NAMES = {"traces": "spans", "logs": "log records"}
+
 
 class SourceLog:
     """`throttle`: where several write about the same source. `cycle`: goes along with each line."""
@@ -70,7 +72,13 @@ class SourceLog:
     def exporters(self, exporters: OtlpExporters) -> None:
         """That an exporter of the SDK is chosen, and what that costs."""
         for exporter in exporters.executions:
-            if exporter.name != "otlp":
+            if exporter.off:
+                self.say(
+                    logging.INFO,
+                    f"{exporter.variable} is none: {exporter.signal} are not sent, and count as "
+                    "settled",
+                )
+            elif exporter.name != "otlp":
                 self.say(
                     logging.WARNING,
                     f"{exporter.signal} go to the exporter {exporter.name!r}, which tells success "
@@ -89,11 +97,17 @@ class SourceLog:
             )
         elif outcome.kind is Kind.DELIVERED:
             self._works_again(signal, f"{signal} are delivered again")
-            if outcome.rejected or outcome.reason:
+            if outcome.rejected:
                 self.complain(
                     f"{signal}-partial",
-                    f"the OTLP endpoint accepted a request but rejected {outcome.rejected} of "
-                    f"its {signal}: {outcome.reason}",
+                    f"the OTLP endpoint took a request of {report.items} {_NAMES[signal]} and "
+                    f"rejected {min(outcome.rejected, report.items)} of them: "
+                    f"{outcome.reason or 'it gives no reason'}",
+                )
+            elif outcome.reason:
+                self.complain(
+                    f"{signal}-advice",
+                    f"the OTLP endpoint took {signal} and says: {outcome.reason}",
                 )
 
     def _works_again(self, topic: str, words: str) -> None:

@@ -16,20 +16,30 @@ from urllib.parse import quote
 import yaml
 from pydantic import ValidationError
 
+from otel_alloy.environment import kept_quotes
 from otel_alloy.errors import ConfigurationError
+from otel_alloy.network import network
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
-from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.models import Settings, SourceSettings, environment_of, one_key
 from otel_alloy.settings.otlp import otlp_exporters
 
-_ALIASES = {"ALLOY_API_KEY": "api_key", "ALLOY_ENDPOINT": "endpoint"}
+_ALIASES = {
+    "ALLOY_API_KEY": "api_key",
+    "ALLOY_API_KEY_FILE": "api_key_file",
+    "ALLOY_ENDPOINT": "endpoint",
+}
 _PRIVACY_VARIABLES = {
     "OTEL_ALLOY_PRIVACY_USER_EMAIL": "user.email",
     "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
 }
 _OURS = "OTEL_ALLOY_"
+_EMPTY_MEANS_OFF = frozenset((_OURS + "HEALTH_ENDPOINT", _OURS + "API_VERSION"))
+"""Any other variable that is empty counts as unset."""
+_STAND_INS = {"api_key": "unusable", "endpoint": "https://unusable.invalid"}
+"""In place of what is a mistake already, so that it is told once."""
 _ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
 _NOT_FROM_ENVIRONMENT = frozenset(
-    ("sources", "environment", "privacy", "resource", "api_key", "endpoint")
+    ("sources", "environment", "privacy", "resource", "api_key", "api_key_file", "endpoint")
 )
 _SETTABLE = [
     name
@@ -46,14 +56,26 @@ def load_settings(
     mistakes: list[str] = []
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
+    environment = {
+        name: value
+        for name, value in environment.items()
+        if value.strip() or name in _EMPTY_MEANS_OFF
+    }
     path = file or environment.get(_OURS + "CONFIG")
     otlp: dict[str, str] = {}
     if path:
         values = _read_file(Path(path), environment, mistakes)
         otlp = _flatten_otlp(values.pop("otlp", {}), path, mistakes)
         origin = {name: f"{name} in {path}" for name in values}
+    chosen_here = {_ALIASES[v]: None for v in environment if v in _ALIASES}
+    values = {k: v for k, v in one_key(values, chosen_here).items() if k not in chosen_here}
     for variable, value in environment.items():
         name = _ALIASES.get(variable)
+        if (name or variable.startswith(_OURS)) and (wrong := kept_quotes(variable, value)):
+            mistakes.append(wrong)
+            if name:
+                values[name] = _STAND_INS[name]
+            continue
         if variable in _PRIVACY_VARIABLES:
             chosen = values.setdefault("privacy", {})
             if isinstance(chosen, dict):
@@ -69,19 +91,21 @@ def load_settings(
                 continue
         if name is not None:
             values[name], origin[name] = value, variable
-    for name, value in flags.items():
-        if value is not None:
-            values[name], origin[name] = value, f"--{name.replace('_', '-')}"
+    given = {name: value for name, value in flags.items() if value is not None}
+    values = one_key(values, given)
+    for name, value in given.items():
+        values[name], origin[name] = value, f"--{name.replace('_', '-')}"
     values["environment"] = {
         **otlp,
-        **{k: v for k, v in environment.items() if k.startswith("OTEL_")},
+        **environment_of(environment),
     }
     settings = None
     try:
         settings = Settings.model_validate(values)
-        mistakes += settings.otlp.mistakes
+        mistakes += settings.mistakes
     except ValidationError as error:
         mistakes += _mistakes_in(error, origin, path)
+        mistakes += network(values["environment"]).mistakes
         mistakes += otlp_exporters(values["environment"]).mistakes
     if mistakes or settings is None:
         raise ConfigurationError(list(dict.fromkeys(mistakes)))
@@ -102,8 +126,11 @@ def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | Non
         if where is None:
             where = ".".join(loc) + (f" in {path}" if path else "") if loc else "settings"
         words = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "missing" and leaf == "api_key":
-            where, words = "ALLOY_API_KEY", "not set; set it to your Alloy API key"
+        if problem["type"] == "no_key":
+            where = "ALLOY_API_KEY"
+            words += ", or ALLOY_API_KEY_FILE to a file that holds it"
+        elif problem["type"] == "two_keys":
+            where = "ALLOY_API_KEY and ALLOY_API_KEY_FILE (api_key, api_key_file)"
         elif problem["type"] == "extra_forbidden":
             words = "there is no such setting; check its spelling in the README's table"
         found.append(f"{where}: {words}")

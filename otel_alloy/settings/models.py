@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from hashlib import sha256
@@ -19,13 +20,20 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from otel_alloy.alloy.key import ApiKey, KeyFile, key_problem
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.durations import parse_duration
+from otel_alloy.environment import kept_quotes, without_empty
+from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
+from otel_alloy.network import Network, network
 from otel_alloy.settings.otlp import OtlpExporters, otlp_exporters
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -48,8 +56,18 @@ def parse_moment(value: object) -> int | float:
         ) from None
 
 
+def one_key(lower: dict[str, Any], higher: Mapping[str, Any]) -> dict[str, Any]:
+    """`lower` overridden by `higher`. Key and key file stand for the same: either hides both."""
+    keys = {"api_key", "api_key_file"}
+    kept = {k: v for k, v in lower.items() if k not in keys or keys.isdisjoint(higher)}
+    return {**kept, **higher}
+
+
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 PrivacyChoice = Literal["keep", "hash", "drop"]
+
+
+_NO_KEY = SecretStr("(none)")  # no key holds parentheses
 
 
 class _Model(BaseModel):
@@ -60,7 +78,13 @@ class SourceSettings(_Model):
     """One Alloy account or query. Durations in seconds."""
 
     name: str = Field("default", min_length=1, description="names the source's checkpoint")
-    api_key: SecretStr = Field(description="Alloy API key, with or without `bearer `")
+    api_key_file: str | None = Field(
+        None,
+        description="file that holds the key instead; looked at again before each request",
+    )
+    api_key: SecretStr = Field(
+        _NO_KEY, validate_default=True, description="Alloy API key, with or without `bearer `"
+    )
     endpoint: str = Field("https://production.runalloy.com", description="base URL of the API")
     api_version: str = Field("2025-09", description="header `x-api-version`; empty leaves it out")
     timeout: Seconds = Field(30.0, gt=0, le=600, description="for one request to Alloy")
@@ -87,13 +111,37 @@ class SourceSettings(_Model):
 
     @field_validator("api_key")
     @classmethod
-    def _key_is_whole(cls, value: SecretStr) -> SecretStr:
+    def _key_is_whole(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if value.get_secret_value() == _NO_KEY.get_secret_value():
+            if info.data.get("api_key_file", "") is None:
+                raise PydanticCustomError("no_key", "not set; set it to your Alloy API key")
+            return SecretStr("")
+        if info.data.get("api_key_file"):
+            raise PydanticCustomError("two_keys", "both are set; leave one of them out")
+        if {'"', "'"} & set(value.get_secret_value()):
+            raise ValueError(
+                "it holds quotes, which `docker --env-file` keeps; write the key without them"
+            )
         key = re.sub(r"(?i)^\s*bearer(\s+|$)", "", value.get_secret_value()).strip()
         if not key:
             raise ValueError("it is empty; set ALLOY_API_KEY to your Alloy API key")
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError("it holds spaces or characters that no key has; copy it again")
+        if problem := key_problem(key):
+            raise ValueError(problem)
         return SecretStr(key)
+
+    @field_validator("api_key_file")
+    @classmethod
+    def _key_file_holds_a_key(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        KeyFile(value)()
+        return value
+
+    def key(self) -> ApiKey:
+        """What tells the key to use now; it looks at `api_key_file` again each time."""
+        if self.api_key_file:
+            return KeyFile(self.api_key_file)
+        return self.api_key.get_secret_value
 
     @field_validator("endpoint")
     @classmethod
@@ -123,8 +171,14 @@ class Privacy(_Model):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-def _otel_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k.startswith("OTEL_")}
+def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
+    """The `environment` of settings: of these variables those of OpenTelemetry and of the network
+    that are not empty."""
+    return {
+        name: value
+        for name, value in without_empty(variables).items()
+        if name.startswith("OTEL_") or name in NETWORK_VARIABLES
+    }
 
 
 class Settings(_Model):
@@ -132,8 +186,9 @@ class Settings(_Model):
     `Settings(api_key=…, endpoint=…)`. Raises pydantic's ValidationError; `load_settings` turns
     that into ConfigurationError with the names that people wrote.
 
-    `environment`: the `OTEL_*` variables, by default those of the process. OpenTelemetry's own
-    ones work as it specifies; nobody but `otlp`, `value_limit` and `resource` reads them.
+    `environment`: the `OTEL_*` variables and those of proxies and trusted certificates, by default
+    those of the process. OpenTelemetry's own ones work as it specifies; nobody but `otlp`,
+    `network`, `value_limit` and `resource` reads them.
     """
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
@@ -173,7 +228,9 @@ class Settings(_Model):
         description="attaches executions to other traces: module:callable, or the name of an "
         "entry point otel_alloy_hook",
     )
-    environment: dict[str, str] = Field(default_factory=_otel_environment, repr=False)
+    environment: dict[str, str] = Field(
+        default_factory=lambda: environment_of(os.environ), repr=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -187,7 +244,7 @@ class Settings(_Model):
         if sources is None:
             values["sources"] = [shared]
         elif isinstance(sources, list | tuple):
-            values["sources"] = [{**shared, **s} if isinstance(s, dict) else s for s in sources]
+            values["sources"] = [one_key(shared, s) if isinstance(s, dict) else s for s in sources]
         return values
 
     @field_validator("since", mode="before")
@@ -233,6 +290,25 @@ class Settings(_Model):
         if hashed and not self.privacy_key.get_secret_value():
             raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
         return self
+
+    @cached_property
+    def network(self) -> Network:
+        """How connections leave this machine, mistakes included."""
+        return network(self.environment)
+
+    @property
+    def mistakes(self) -> list[str]:
+        """What is wrong with `environment`, and with the way to the sources; each once."""
+        found = list(self.network.mistakes)
+        for variable in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+            if wrong := kept_quotes(variable, self.environment.get(variable, "")):
+                found.append(wrong)
+        for source in self.sources:
+            try:
+                self.network.route(source.endpoint)
+            except ConfigurationError as error:
+                found += error.mistakes
+        return list(dict.fromkeys((*found, *self.otlp.mistakes)))
 
     @cached_property
     def otlp(self) -> OtlpExporters:

@@ -5,13 +5,12 @@ Every OTEL_EXPORTER_OTLP_* variable exists in a general form and in one per sign
 (`OTEL_EXPORTER_OTLP_TRACES_*` and so on), which wins; an empty value counts as unset. Source:
 opentelemetry-specification v1.60.0, specification/protocol/exporter.md.
 
-TIMEOUT: the specification counts milliseconds, opentelemetry-python (1.45, issue 4044) seconds.
-Both keep their meaning here: from 1,000 on a value is milliseconds (nobody waits a quarter of an
-hour for one request), below that seconds, fractions allowed. 0 (no limit) is refused: an endpoint
-that never answers would stop the receiver for good.
+TIMEOUT: integer milliseconds, 0 is no limit, as specified. opentelemetry-python (1.45, issue 4044)
+counts seconds, so a value below a second gets a warning.
 
 Nothing here opens a connection or reads the process's environment. The only I/O is to look whether
-the certificate files can be read, and which exporters are installed.
+the certificate files can be read, and which exporters are installed. How a connection leaves this
+machine is `network`'s business.
 """
 
 from __future__ import annotations
@@ -25,10 +24,17 @@ from importlib.metadata import entry_points
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from otel_alloy.environment import first_set, kept_quotes
+from otel_alloy.errors import ConfigurationError
+from otel_alloy.network import Network, Route, network
+from otel_alloy.trust import Trust
+
 Signal = Literal["traces", "logs", "metrics"]
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
-_TIMEOUT = 10.0
+_TIMEOUT = 10_000
+_MOST = 2**31 - 1
+"""Milliseconds, of any of these variables: 24 days."""
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _GRPC_KEY = re.compile(r"[0-9a-z_.\-]+")
 _PULLED = frozenset(("prometheus",))  # registered as an exporter, but is a reader with a server
@@ -46,13 +52,25 @@ class OtlpSettings:
     """No TLS: decided by the scheme; for gRPC without one by OTEL_EXPORTER_OTLP_INSECURE."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Lower-case names and decoded values, sent with each request."""
-    timeout: float = _TIMEOUT
-    """Seconds that one request may take."""
+    timeout: float = _TIMEOUT / 1000
+    """Seconds that one request may take; infinite for no limit."""
     compression: Literal["none", "gzip"] = "none"
     certificate: str | None = None
     """PEM file of the authorities to trust instead of the usual ones."""
     client_key: str | None = None
     client_certificate: str | None = None
+    network: Network = field(default_factory=Network)
+
+    @property
+    def route(self) -> Route:
+        """How the endpoint is reached. Raises ConfigurationError."""
+        if self.protocol == "grpc":
+            route = self.network.grpc_route(self.endpoint, insecure=self.insecure)
+        else:
+            route = self.network.route(self.endpoint)
+        if self.certificate and self.certificate != route.trust.path:
+            return replace(route, trust=Trust(f"{_PREFIX}CERTIFICATE", self.certificate))
+        return route
 
     @property
     def place(self) -> str:
@@ -83,15 +101,22 @@ class Exporter:
     settings: OtlpSettings
     """Counts where `name` is "otlp"."""
     name: str = "otlp"
-    """Or the name of an exporter that is installed for the SDK, an entry point of the group
-    `opentelemetry_<signal>_exporter`."""
+    """Or "none", or the name of an exporter that is installed for the SDK, an entry point of the
+    group `opentelemetry_<signal>_exporter`."""
     mistakes: tuple[str, ...] = ()
     """What is wrong with the variables, each with its remedy; with any it is not to be used."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed, and probably not meant."""
 
     @property
     def signal(self) -> Signal:
         """What it exports."""
         return self.settings.signal
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing of the signal is sent."""
+        return self.name == "none"
 
     @property
     def variable(self) -> str:
@@ -113,6 +138,8 @@ class OtlpExporters:
     """Milliseconds that one of them may take (OTEL_METRIC_EXPORT_TIMEOUT)."""
     sdk_disabled: bool
     """OTEL_SDK_DISABLED: no metrics and no traces of the receiver itself."""
+    metric_warnings: tuple[str, ...] = ()
+    """As `Exporter.warnings`, of the variables of metrics."""
 
     @property
     def executions(self) -> tuple[Exporter, Exporter]:
@@ -123,6 +150,12 @@ class OtlpExporters:
     def mistakes(self) -> list[str]:
         """All mistakes of all signals, each once."""
         return mistakes_of((*self.executions, *self.metrics))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed and probably not meant, each once."""
+        found = [w for e in (*self.executions, *self.metrics) for w in e.warnings]
+        return list(dict.fromkeys((*found, *(self.metric_warnings if self.metrics else ()))))
 
     @property
     def secrets(self) -> set[str]:
@@ -138,31 +171,51 @@ def mistakes_of(exporters: Iterable[Exporter]) -> list[str]:
 def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
     """What the `OTEL_*` variables in `environment` ask for, mistakes included.
 
-    A number that cannot be understood counts as unset, as the specification asks.
+    A number for metrics that cannot be understood counts as unset, with a warning, as the
+    specification asks.
     """
+    warnings: list[str] = []
+    interval, timeout = (
+        _milliseconds(environment, f"OTEL_METRIC_EXPORT_{name}", default, warnings)
+        for name, default in (("INTERVAL", 60_000), ("TIMEOUT", 30_000))
+    )
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     metrics = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
     named = [] if disabled else [n for n in dict.fromkeys(metrics) if n not in ("", "none")]
+    traces = _exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", ""))
+    logs = _exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", ""))
+    if traces.off and logs.off:
+        # Allowed by the specification; but here every execution would be read and lost.
+        words = (
+            "OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER are both none, so nothing would be "
+            "delivered: set one of them to otlp."
+        )
+        traces = replace(traces, mistakes=(words,))
     return OtlpExporters(
-        traces=_exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", "")),
-        logs=_exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", "")),
+        traces=traces,
+        logs=logs,
         metrics=tuple(_exporter(environment, "metrics", name) for name in named),
-        metric_interval=_milliseconds(environment, "OTEL_METRIC_EXPORT_INTERVAL", 60_000),
-        metric_timeout=_milliseconds(environment, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
+        metric_interval=interval or 60_000,
+        metric_timeout=timeout or _MOST,
         sdk_disabled=disabled,
+        metric_warnings=tuple(warnings),
     )
 
 
 def _exporter(environment: Mapping[str, str], signal: Signal, name: str) -> Exporter:
-    settings, mistakes = otlp_settings(environment, signal)
+    reader = _Reader(environment, signal)
+    settings, mistakes = reader.settings()
     name = name.strip() or "otlp"
     exporter = Exporter(settings, name)
+    if wrong := kept_quotes(exporter.variable, name):
+        return replace(exporter, mistakes=(wrong,))
     if name == "otlp":
-        return replace(exporter, mistakes=tuple(mistakes))
+        return replace(exporter, mistakes=tuple(mistakes), warnings=tuple(reader.warnings))
     installed = {e.name for e in entry_points(group=f"opentelemetry_{signal}_exporter")}
-    choice = "otlp (default) or the name of one installed exporter"
+    installed |= {"none"}
+    choice = "otlp (default), none, or the name of one installed exporter"
     if signal == "metrics":
-        installed = installed - _PULLED | {"none"}
+        installed -= _PULLED
         choice = "none (default), otlp, or the name of an installed exporter"
     if name in installed:
         return exporter
@@ -171,12 +224,25 @@ def _exporter(environment: Mapping[str, str], signal: Signal, name: str) -> Expo
     return replace(exporter, mistakes=(words,))
 
 
-def _milliseconds(environment: Mapping[str, str], variable: str, default: float) -> float:
-    try:
-        value = float(environment.get(variable, ""))
-    except ValueError:
+def _milliseconds(
+    environment: Mapping[str, str], variable: str, default: int, warnings: list[str]
+) -> int:
+    value = environment.get(variable, "").strip()
+    if not value:
         return default
-    return value if 0 < value < math.inf else default
+    if re.fullmatch(r"[0-9]{1,10}", value) and int(value) <= _MOST:
+        if 0 < int(value) < 1000:
+            warnings.append(_short(variable, value))
+        return int(value)
+    warnings.append(f"{variable} is {value!r} and counts as unset: write whole milliseconds.")
+    return default
+
+
+def _short(variable: str, value: str) -> str:
+    return (
+        f"{variable} is {value}, which is milliseconds, as OpenTelemetry specifies: for {value} "
+        f"seconds write {value}000."
+    )
 
 
 def otlp_settings(environment: Mapping[str, str], signal: Signal) -> tuple[OtlpSettings, list[str]]:
@@ -193,8 +259,18 @@ class _Reader:
         self._environment = environment
         self._signal: Signal = signal
         self._mistakes: list[str] = []
+        self.warnings: list[str] = []
 
     def settings(self) -> tuple[OtlpSettings, list[str]]:
+        names = [n for n in self._environment if n.startswith(_PREFIX)]
+        for name in sorted(names, key=len):
+            own = name.removeprefix(_PREFIX).partition("_")[0]
+            if own in ("TRACES", "LOGS", "METRICS") and own != self._signal.upper():
+                continue
+            if wrong := kept_quotes(name, self._environment[name]):
+                self._mistakes.append(wrong)
+        if self._mistakes:  # whatever else would be said of them is a consequence
+            return OtlpSettings(self._signal), self._mistakes
         protocol = self._protocol()
         endpoint, insecure, headers = self._endpoint(protocol)
         headers |= self._headers(protocol)
@@ -203,6 +279,9 @@ class _Reader:
         )
         if key and not chain:
             self._mistake("CLIENT_KEY", "stands alone", "set CLIENT_CERTIFICATE as well")
+        ways = network(self._environment)
+        if certificate:
+            ways = replace(ways, trust=Trust(self._value("CERTIFICATE")[0], certificate))
         settings = OtlpSettings(
             self._signal,
             protocol,
@@ -214,15 +293,20 @@ class _Reader:
             certificate,
             key,
             chain,
+            ways,
         )
+        if not self._mistakes:
+            try:
+                _ = settings.route
+            except ConfigurationError as error:
+                self._mistakes += error.mistakes
         return settings, self._mistakes
 
     def _value(self, name: str) -> tuple[str, str]:
         """The variable that counts for `name`, and its value ("" if unset)."""
-        for variable in (f"{_PREFIX}{self._signal.upper()}_{name}", _PREFIX + name):
-            if value := self._environment.get(variable, "").strip():
-                return variable, value
-        return _PREFIX + name, ""
+        names = f"{_PREFIX}{self._signal.upper()}_{name}", _PREFIX + name
+        variable, value = first_set(self._environment, names)
+        return variable or _PREFIX + name, value
 
     def _mistake(self, name: str, what: str, remedy: str) -> None:
         self._mistakes.append(f"{self._value(name)[0]} {what}: {remedy}.")
@@ -242,20 +326,16 @@ class _Reader:
         return "gzip" if value == "gzip" else "none"
 
     def _timeout(self) -> float:
-        value = self._value("TIMEOUT")[1]
+        variable, value = self._value("TIMEOUT")
         if not value:
-            return _TIMEOUT
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if 0 < seconds < 1000:
-            return seconds
-        if 1000 <= seconds <= 600_000:
-            return seconds / 1000
-        remedy = "write seconds, or milliseconds from 1000 on; at most ten minutes, not 0"
-        self._mistake("TIMEOUT", f"is {value!r}", remedy)
-        return _TIMEOUT
+            return _TIMEOUT / 1000
+        if not re.fullmatch(r"[0-9]{1,10}", value) or int(value) > _MOST:
+            remedy = f"write whole milliseconds, such as 10000; 0 is no limit, {_MOST} the most"
+            self._mistake("TIMEOUT", f"is {value!r}", remedy)
+            return _TIMEOUT / 1000
+        if 0 < int(value) < 1000:
+            self.warnings.append(_short(variable, value))
+        return int(value) / 1000 or math.inf
 
     def _insecure(self) -> bool:
         value = self._value("INSECURE")[1].lower()

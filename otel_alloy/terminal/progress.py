@@ -61,6 +61,7 @@ class Totals:
             words += f"; {sums.repeated} were known already"
         if sums.rejected:
             words += f"; {sums.rejected} set aside (otel-alloy rejected list)"
+        words += _refused(sums)
         if self.high:
             words += f"; settled up to {to_text(min(self.high.values()))}"
         return words
@@ -189,7 +190,7 @@ class BackfillView(_View):
             f"{t.executions} executions: {t.spans} spans and {t.log_records} log records delivered "
             f"from {t.received} records in {t.requests} requests; {t.rejected} set aside"
         )
-        return words + (" (otel-alloy rejected list)" if t.rejected else "")
+        return words + (" (otel-alloy rejected list)" if t.rejected else "") + _refused(t)
 
     def _show(self) -> None:
         plan, done = self._plan, self._done.counts
@@ -215,6 +216,15 @@ class BackfillView(_View):
                 words,
                 extra={"source": plan.source},
             )
+
+
+def _refused(counts: Counts) -> str:
+    if not counts.refused:
+        return ""
+    return (
+        f"; {counts.refused_spans} spans and {counts.refused_log_records} log records rejected by "
+        "the OTLP endpoint, which took the rest of their requests (its words are in the log)"
+    )
 
 
 def _share(at: Position) -> float:

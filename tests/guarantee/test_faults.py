@@ -431,7 +431,7 @@ def test_a_partial_success_is_delivered_and_told(
     ):
         run = one_cycle(tmp_path, f"http://127.0.0.1:{api.port}", otlp.http_endpoint)
     assert run.error is None and otlp.request_count == 2
-    assert "rejected 3 of its" in caplog.text and "too old" in caplog.text
+    assert "rejected 3 of them" in caplog.text and "too old" in caplog.text
 
 
 # Records -----------------------------------------------------------------------------------------

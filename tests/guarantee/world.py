@@ -157,7 +157,9 @@ class Endpoint:
         world.step()
         if word == "lost":
             return Outcome(Kind.RETRY, "the answer was lost")
-        return Outcome(Kind.DELIVERED, rejected=1 if word == "partial" else 0)
+        # One of one would be a rejection of everything, which is set aside.
+        partial = word == "partial" and len(items) > 1
+        return Outcome(Kind.DELIVERED, rejected=1 if partial else 0)
 
     def close(self) -> None:
         pass

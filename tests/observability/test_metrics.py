@@ -21,7 +21,7 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.observability import metrics as telemetry
-from otel_alloy.observability.metrics import METRICS, Telemetry
+from otel_alloy.observability.metrics import METRICS, SIGNAL, Telemetry
 from otel_alloy.observability.status import Status
 from otel_alloy.otlp.delivery import Report
 from otel_alloy.otlp.outcome import Kind, Outcome
@@ -135,6 +135,21 @@ def test_every_metric_is_defined_and_every_definition_is_a_metric(measured: Meas
             assert bounds == metric.buckets == tuple(sorted(metric.buckets))
         assert re.fullmatch(r"runalloy(\.[a-z]+)+", metric.name)
         assert not metric.description.endswith(".")
+
+
+def test_what_the_endpoint_rejects_is_counted_by_signal(measured: Measured) -> None:
+    """`records.refused` tells how many spans and log records; no other counter changes its
+    meaning."""
+    event = settled(fact())
+    counts = replace(event.counts, refused_spans=2, refused_log_records=3)
+    measured.telemetry(replace(event, counts=counts))
+    points = {m.name: m.data.data_points for m in measured.metrics()}
+    refused = {
+        str(p.attributes[SIGNAL]): p.value for p in points["runalloy.receiver.records.refused"]
+    }
+    assert refused == {"traces": 2, "logs": 3}
+    assert sum(p.value for p in points["runalloy.receiver.records.settled"]) == 1
+    assert sum(p.value for p in points["runalloy.receiver.records.rejected"]) == 0
 
 
 def test_every_metric_is_documented() -> None:

@@ -143,6 +143,58 @@ def raw_endpoint(says: bytes) -> Iterator[int]:
         thread.join()
 
 
+@dataclass
+class Relay:
+    """Passes connections on to a port that may be changed; then those that stand are broken."""
+
+    port: int
+    to: int
+    open: list[socket.socket] = field(default_factory=list)
+
+    def move(self, port: int) -> None:
+        self.to = port
+        for one in self.open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def raw_relay(to: int) -> Iterator[Relay]:
+    """A relay: the same address before two servers, one after the other."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    relay = Relay(listener.getsockname()[1], to)
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", relay.to))
+            except OSError:
+                return
+            relay.open += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield relay
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        relay.move(0)
+        for one in relay.open:
+            one.close()
+
+
 @contextmanager
 def silent_endpoint() -> Iterator[int]:
     """The port of a server that takes connections and never says anything."""

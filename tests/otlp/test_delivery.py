@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_alloy.errors import ShutdownRequested
 from otel_alloy.mapping.encode import Envelope as RealEnvelope
-from otel_alloy.otlp.delivery import Delivery, Rejection, Report
+from otel_alloy.otlp.delivery import Delivered, Delivery, Rejection, Report
 from otel_alloy.otlp.http import HttpSender
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.runtime import Runtime, system_runtime
@@ -28,6 +29,7 @@ from .otlp_servers import Answer, http_endpoint, status
 
 OK = Outcome(Kind.DELIVERED)
 REJECTED = Outcome(Kind.REJECTED, "bad record")
+BROKEN = Outcome(Kind.UNEXPECTED, "HTTP 500")
 LIMIT = 3_500_000
 
 
@@ -68,9 +70,13 @@ class Script:
         self.closed = True
 
 
-def runtime(wait: Callable[[float], bool], luck: float) -> Runtime:
-    """The machine's, but for the waits and the chance."""
-    return replace(system_runtime(), wait=wait, random=lambda: luck)
+def runtime(
+    wait: Callable[[float], bool], luck: float, clock: Callable[[], float] | None = None
+) -> Runtime:
+    """The machine's, but for the waits, the chance and, where given, the time."""
+    machine = system_runtime()
+    clock = clock or machine.monotonic
+    return replace(machine, wait=wait, random=lambda: luck, monotonic=clock)
 
 
 class Bench:
@@ -78,7 +84,7 @@ class Bench:
 
     def __init__(
         self, traces: Script | None = None, logs: Script | None = None, *, most: int = LIMIT,
-        stop_after: int = 10**9, luck: float = 0.5,
+        stop_after: int = 10**9, luck: float = 0.5, clock: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
         self.traces, self.logs = traces or Script(), logs or Script()
         self.waits: list[float] = []
@@ -86,17 +92,17 @@ class Bench:
         self.stop_after = stop_after
         self.delivery = Delivery(
             self.traces, self.logs, max_request_bytes=most,
-            runtime=runtime(self._wait, luck), report=self.reports.append,
+            runtime=runtime(self._wait, luck, clock), report=self.reports.append,
         )  # fmt: skip
 
     def _wait(self, seconds: float) -> bool:
         self.waits.append(seconds)
         return len(self.waits) >= self.stop_after
 
-    def spans(self, count: int) -> dict[int, Rejection]:
+    def spans(self, count: int) -> Mapping[int, Rejection]:
         return self.delivery.deliver(
             [item(i) for i in range(count)], [None] * count, Joined(), Joined()
-        )
+        ).rejections
 
 
 def refusing(bad: set[int], outcome: Outcome = REJECTED) -> Script:
@@ -107,7 +113,8 @@ def test_both_signals_are_delivered_in_one_request_each() -> None:
     """The normal case costs one request per signal and sets nothing aside."""
     bench = Bench()
     batch = [item(i) for i in range(1000)]
-    assert bench.delivery.deliver(batch, batch, Joined(), Joined()) == {}
+    done = bench.delivery.deliver(batch, batch, Joined(), Joined())
+    assert done == Delivered({"traces": 1000, "logs": 1000}, {"traces": 0, "logs": 0}, {})
     assert bench.traces.requests == bench.logs.requests == [b"".join(batch)]
     assert bench.waits == []
     assert {r.signal for r in bench.reports} == {"traces", "logs"}
@@ -120,8 +127,9 @@ def test_none_means_nothing_for_that_signal() -> None:
     bench.delivery.deliver([None, item(1)], [item(0), item(1)], Joined(), Joined())
     assert (bench.traces.accepted, bench.logs.accepted) == ([1], [0, 1])
     bench = Bench()
-    assert bench.delivery.deliver([], [], Joined(), Joined()) == {}
-    assert bench.delivery.deliver([None], [None], Joined(), Joined()) == {}
+    nothing = Delivered({"traces": 0, "logs": 0}, {"traces": 0, "logs": 0}, {})
+    assert bench.delivery.deliver([], [], Joined(), Joined()) == nothing
+    assert bench.delivery.deliver([None], [None], Joined(), Joined()) == nothing
     assert bench.traces.requests == bench.logs.requests == []
 
 
@@ -194,21 +202,122 @@ def test_misconfigured_holds_for_ever_and_sets_nothing_aside() -> None:
     assert sum(r.outcome.kind is Kind.MISCONFIGURED for r in bench.reports) == 500
 
 
-def test_unexpected_is_retried_slowly_and_then_split() -> None:
-    """500 for one record: five tries each time, then that one alone is set aside."""
-    bench = Bench(refusing({3}, Outcome(Kind.UNEXPECTED, "HTTP 500")))
-    assert bench.spans(4) == {3: Rejection(("traces",), "traces: HTTP 500")}
-    assert sorted(bench.traces.accepted) == [0, 1, 2]
-    assert len(bench.traces.requests) == 5 + 1 + 5 + 1 + 5
-    assert len(bench.waits) == 12 and min(bench.waits) >= 2.5
+@pytest.mark.parametrize("count", [2, 4, 100])
+def test_a_record_that_alone_is_answered_with_500_is_set_aside(count: int) -> None:
+    """Everything else is taken, and the record alone is answered with 500 for five minutes more:
+    it is at fault. The others do not wait for that, and are taken once."""
+    bench = Bench(refusing({1}, BROKEN))
+    assert bench.spans(count) == {1: Rejection(("traces",), "traces: HTTP 500")}
+    assert sorted(bench.traces.accepted) == [i for i in range(count) if i != 1]
+    alone = bench.waits[
+        -next(i for i, r in enumerate(bench.traces.requests[::-1]) if r != b"<1>") :
+    ]
+    assert sum(alone) >= 300 and min(bench.waits) >= 2.5
 
 
-def test_a_short_outage_with_500_sets_nothing_aside() -> None:
-    """Five hundred answers of 500 to everything: slow, but nothing is lost."""
-    broken = Outcome(Kind.UNEXPECTED, "HTTP 500")
-    bench = Bench(Script(lambda _, n: broken if n <= 500 else OK))
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+@pytest.mark.parametrize("seconds", [100, 3600, 86_400])
+def test_an_ailing_endpoint_costs_time_and_no_record(count: int, seconds: float) -> None:
+    """500 for a hundred seconds, an hour, a day: nothing is set aside, everything is delivered
+    once, and it says that it waits for a person."""
+    bench = Bench()
+    bench.traces.decide = lambda *_: BROKEN if sum(bench.waits) < seconds else OK
+    assert bench.spans(count) == {}
+    assert sorted(bench.traces.accepted) == list(range(count))
+    assert all(r.for_a_person for r in bench.reports[2:-1] if r.next_wait is not None)
+    after = next(i for i, r in enumerate(bench.reports) if r.outcome.kind is Kind.DELIVERED)
+    assert len(bench.reports) - after <= 12  # it was tried smaller, and is not left in crumbs
+
+
+@given(st.lists(st.floats(20, 250), min_size=1, max_size=8), st.integers(1, 60))
+@settings(deadline=None)
+def test_an_endpoint_that_comes_and_goes_costs_no_record(spells: list[float], count: int) -> None:
+    """Spells of 500 to everything, with one request taken between: nothing is set aside."""
+    bench = Bench()
+    ends: list[float] = []
+
+    def decide(indexes: list[int], number: int) -> Outcome:
+        now = sum(bench.waits)
+        if not ends:
+            ends.extend(spells)
+            ends[0] += now
+        if now < ends[0]:
+            return BROKEN
+        if len(ends) > 1:
+            ends.pop(0)
+            ends[0] += now
+        return OK
+
+    bench.traces.decide = decide
+    assert bench.spans(count) == {}
+    assert sorted(bench.traces.accepted) == list(range(count))
+
+
+def test_500_to_a_single_record_waits_for_an_endpoint_that_is_well() -> None:
+    """Where there is nothing else that the endpoint could take, it is waited for."""
+    with pytest.raises(ShutdownRequested):
+        Bench(Script(lambda *_: BROKEN), stop_after=5000).spans(1)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(Kind.RETRY, "connection reset", size=True),
+        Outcome(Kind.RETRY, "HTTP 503", 1.0, size=True),
+        Outcome(Kind.UNEXPECTED, "HTTP 500", size=True),
+        Outcome(Kind.MISCONFIGURED, "HTTP 403", size=True),
+        Outcome(Kind.TOO_LARGE, "HTTP 413"),
+    ],
+)
+def test_a_size_limit_with_another_face(outcome: Outcome) -> None:
+    """An endpoint that takes up to 500 bytes, and says so in whatever words: everything arrives
+    once, nothing is set aside, and the next batch does not run into it again."""
+    bench = Bench(
+        Script(lambda indexes, _: OK if len(bench.traces.requests[-1]) <= 500 else outcome)
+    )
     assert bench.spans(1000) == {}
     assert sorted(bench.traces.accepted) == list(range(1000))
+    known, sent = len(bench.waits), len(bench.traces.requests)
+    assert bench.spans(1000) == {}
+    assert len(bench.waits) == known
+    assert sorted(bench.traces.accepted) == sorted([*range(1000)] * 2)
+    assert max(map(len, bench.traces.requests[sent:])) <= 500
+
+
+def test_a_learned_size_is_forgotten() -> None:
+    """After ten minutes requests grow again, doubled with each success; no limit is for ever."""
+    now = [0.0]
+    bench = Bench(clock=lambda: now[0])
+    full = Outcome(Kind.TOO_LARGE, "HTTP 413")
+    bench.traces.decide = lambda *_: OK if len(bench.traces.requests[-1]) <= 500 else full
+    bench.spans(1000)
+    bench.traces.decide = lambda *_: OK
+    bench.spans(1000)
+    assert max(map(len, bench.traces.requests[-8:])) <= 500
+    now[0] += 601
+    for _ in range(2):
+        bench.spans(1000)
+    assert len(bench.traces.requests[-1]) > 3000
+
+
+def test_an_outage_teaches_no_size() -> None:
+    """What fails at any size and is well again goes on in whole batches."""
+    broken = Outcome(Kind.RETRY, "HTTP 503", size=True)
+    bench = Bench(Script(lambda _, n: broken if n <= 40 else OK))
+    assert bench.spans(1000) == {}
+    sent = len(bench.traces.requests)
+    bench.spans(1000)
+    assert len(bench.traces.requests) == sent + 1
+
+
+def test_one_large_record_teaches_no_size() -> None:
+    """A record that alone is too large is set aside, and the others keep going in whole batches."""
+    bench = Bench(refusing({700}, Outcome(Kind.TOO_LARGE, "HTTP 413")))
+    assert set(bench.spans(1000)) == {700}
+    bench.traces.decide = lambda *_: OK
+    sent = len(bench.traces.requests)
+    bench.spans(1000)
+    assert len(bench.traces.requests) == sent + 1
 
 
 @pytest.mark.parametrize("kind", [Kind.REJECTED, Kind.TOO_LARGE])
@@ -309,12 +418,161 @@ def test_probation_spans_batches_until_something_is_accepted() -> None:
     assert len(bench.waits) == 11
 
 
-def test_partial_success_is_delivered_and_reported() -> None:
-    """The endpoint took the request: not sent again; the refused number is reported."""
+def test_partial_success_is_counted_and_not_sent_again() -> None:
+    """The endpoint took the request but for two: what it rejected is not counted as delivered."""
     bench = Bench(Script(lambda *_: Outcome(Kind.DELIVERED, "too old", rejected=2)))
-    assert bench.spans(10) == {}
+    batch = [item(i) for i in range(10)]
+    done = bench.delivery.deliver(batch, [None] * 10, Joined(), Joined())
+    assert done == Delivered({"traces": 8, "logs": 0}, {"traces": 2, "logs": 0}, {})
     assert len(bench.traces.requests) == 1
     assert bench.reports[0].outcome.rejected == 2
+
+
+@pytest.mark.parametrize("said", [5, 6, 10**9])
+def test_a_success_that_rejects_everything_sets_everything_aside(said: int) -> None:
+    """`rejected_spans=5` of 5: which ones is known, so they are kept with the endpoint's words, and
+    not sent again."""
+    bench = Bench(Script(lambda *_: Outcome(Kind.DELIVERED, "too old", rejected=said)))
+    batch = [item(i) for i in range(5)]
+    done = bench.delivery.deliver(batch, [None] * 5, Joined(), Joined())
+    assert set(done.rejections) == set(range(5)) and "too old" in done.rejections[0].reason
+    assert done.acknowledged["traces"] == done.rejected["traces"] == 0
+    assert len(bench.traces.requests) == 1
+
+
+def test_an_endpoint_that_takes_requests_and_rejects_all_of_them_is_put_on_probation() -> None:
+    """It does not empty the source into the rejected table at full speed."""
+    bench = Bench(Script(lambda items, _: Outcome(Kind.DELIVERED, "no", rejected=len(items))))
+    for _ in range(30):
+        assert len(bench.spans(10)) == 10
+    assert len(bench.waits) >= 25
+
+
+def kept(bad: set[int], counted: bool = True) -> Script:
+    """Loki: takes all but the bad, and answers 400 where there are some."""
+
+    def decide(indexes: list[int], _: int) -> Outcome:
+        refused = len(bad & set(indexes))
+        if not refused:
+            return OK
+        return Outcome(Kind.REJECTED, "entry too far behind", rejected=refused if counted else 1)
+
+    return Script(decide)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@given(data=st.data())
+@settings(deadline=None)
+def test_loki_gets_a_good_record_three_times_at_most(data: st.DataObject, counted: bool) -> None:
+    """Where a 400 tells that the others were kept, each of them is sent twice more at most, and the
+    bad ones alone are set aside."""
+    count = data.draw(st.integers(1, 1000))
+    bad = data.draw(st.sets(st.integers(0, count - 1), max_size=12))
+    bench = Bench(kept(bad, counted))
+    assert set(bench.spans(count)) == bad
+    times = Counter(i for request in bench.traces.requests for i in items(request))
+    assert max((times[i] for i in range(count) if i not in bad), default=0) <= 3
+
+
+def test_a_refusal_that_counts_everything_is_not_asked_again() -> None:
+    """ "total ignored: 1000 out of 1000" is one request, not two thousand."""
+    bench = Bench(kept(set(range(1000))))
+    assert len(bench.spans(1000)) == 1000
+    assert len(bench.traces.requests) == 1
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_a_good_record_is_sent_a_bounded_number_of_times(data: st.DataObject) -> None:
+    """Beside one bad record among n, none goes out more often than 1 + ceil(log4(n)) times."""
+    count = data.draw(st.integers(1, 1000))
+    bench = Bench(refusing({data.draw(st.integers(0, count - 1))}))
+    bench.spans(count)
+    times = Counter(i for request in bench.traces.requests for i in items(request))
+    depth = next(d for d in range(20) if 4**d >= count)
+    assert max(times.values()) <= 1 + depth
+
+
+@given(
+    count=st.integers(1, 60),
+    moods=st.lists(
+        st.builds(Outcome, st.sampled_from(Kind), size=st.booleans(), rejected=st.integers(0, 70)),
+        max_size=200,
+    ),
+    bad=st.sets(st.integers(0, 59), max_size=10),
+    most=st.integers(3, 300),
+)
+@settings(deadline=None)
+def test_nothing_is_settled_that_was_neither_taken_nor_set_aside(
+    count: int, moods: list[Outcome], bad: set[int], most: int
+) -> None:
+    """Whatever the endpoint answers, in whatever sizes: each record is acknowledged once or set
+    aside, never both; and the counts add up."""
+
+    def decide(indexes: list[int], number: int) -> Outcome:
+        if number <= len(moods):
+            return moods[number - 1]
+        return REJECTED if bad & set(indexes) else OK
+
+    bench = Bench(Script(decide), most=most)
+    batch = [item(i) for i in range(count)]
+    done = bench.delivery.deliver(batch, [None] * count, Joined(), Joined())
+    whole = [
+        r for r in bench.reports
+        if r.outcome.kind is Kind.DELIVERED and 0 < r.items <= r.outcome.rejected
+    ]  # fmt: skip
+    for record in range(count):
+        taken = bench.traces.accepted.count(record)
+        assert taken <= 1
+        assert taken or record in done.rejections
+    if not whole:
+        assert sorted([*bench.traces.accepted, *done.rejections]) == list(range(count))
+        assert len(done.rejections) + sum(done.acknowledged.values()) <= count
+
+
+@given(
+    count=st.integers(1, 200),
+    bad=st.sets(st.integers(0, 199), max_size=10),
+    kind=st.sampled_from([Kind.REJECTED, Kind.TOO_LARGE, Kind.UNEXPECTED]),
+    busy=st.lists(st.booleans(), max_size=60),
+)
+@settings(deadline=None)
+def test_a_healthy_endpoint_loses_no_good_record(
+    count: int, bad: set[int], kind: Kind, busy: list[bool]
+) -> None:
+    """It refuses the bad ones in whatever way, and is busy now and then: no good one is set
+    aside, and each is taken once."""
+    bad = {i for i in bad if i < count}
+
+    def decide(indexes: list[int], number: int) -> Outcome:
+        if number <= len(busy) and busy[number - 1]:
+            return Outcome(Kind.RETRY, "HTTP 503", size=True)
+        return Outcome(kind, "no") if bad & set(indexes) else OK
+
+    good = sorted(set(range(count)) - bad)
+    if not good and kind is Kind.UNEXPECTED:
+        return  # nothing vouches for the endpoint: it is waited for
+    bench = Bench(Script(decide))
+    refused = bench.spans(count)
+    assert set(refused) == bad
+    assert sorted(bench.traces.accepted) == good
+
+
+@pytest.mark.parametrize("off", ["traces", "logs"])
+def test_a_signal_that_is_off_counts_as_settled(off: str) -> None:
+    """Nothing of it is sent or counted; the other one is delivered."""
+    script = Script()
+    delivery = Delivery(
+        None if off == "traces" else script, None if off == "logs" else script,
+        max_request_bytes=LIMIT, runtime=system_runtime(), report=lambda _: None,
+    )  # fmt: skip
+    batch = [item(i) for i in range(3)]
+    with closing(delivery):
+        done = delivery.deliver(batch, batch, Joined(), Joined())
+    on = "logs" if off == "traces" else "traces"
+    assert delivery.signals == (on,)
+    assert done == Delivered({on: 3, off: 0}, {"traces": 0, "logs": 0}, {})  # type: ignore[dict-item]
+    assert script.accepted == [0, 1, 2] and script.closed
 
 
 def test_one_signal_waits_alone() -> None:
@@ -323,7 +581,7 @@ def test_one_signal_waits_alone() -> None:
     traces = Script(lambda _, n: busy if n < 50 else OK)
     bench = Bench(traces, refusing({2}))
     batch = [item(i) for i in range(8)]
-    refused = bench.delivery.deliver(batch, batch, Joined(), Joined())
+    refused = bench.delivery.deliver(batch, batch, Joined(), Joined()).rejections
     assert refused == {2: Rejection(("logs",), "logs: bad record")}
     assert sorted(bench.logs.accepted) == [0, 1, 3, 4, 5, 6, 7]
     assert bench.traces.accepted == list(range(8))
@@ -333,7 +591,7 @@ def test_a_record_that_both_signals_refuse() -> None:
     """Both are named, with both reasons."""
     bench = Bench(refusing({1}), refusing({1}, Outcome(Kind.TOO_LARGE, "5 MB")))
     batch = [item(0), item(1)]
-    refused = bench.delivery.deliver(batch, batch, Joined(), Joined())
+    refused = bench.delivery.deliver(batch, batch, Joined(), Joined()).rejections
     assert refused == {1: Rejection(("traces", "logs"), "traces: bad record; logs: 5 MB")}
 
 
@@ -401,6 +659,6 @@ def test_over_a_real_socket() -> None:
                 *senders, max_request_bytes=LIMIT, runtime=timing, report=lambda _: None,
             )
         ) as delivery:  # fmt: skip
-            assert delivery.deliver([item(1)], [None], Joined(), Joined()) == {}
+            assert not delivery.deliver([item(1)], [None], Joined(), Joined()).rejections
     assert waits == [9.0]
     assert [r.body for r in endpoint.requests] == [item(1)] * 2

@@ -12,6 +12,7 @@ import trustme
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from otel_alloy.errors import ConfigurationError
+from otel_alloy.otlp.answers import GRPC
 from otel_alloy.otlp.grpc import GrpcSender
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.settings.otlp import OtlpSettings, Signal, otlp_settings
@@ -21,6 +22,7 @@ from .otlp_servers import (
     grpc_endpoint,
     http_endpoint,
     nobody,
+    raw_relay,
     silent_endpoint,
     status,
 )
@@ -99,10 +101,12 @@ def test_every_status_code(endpoint: GrpcEndpoint, code: grpc.StatusCode) -> Non
     """The retryable codes of the OTLP specification are retried, and no code is left out."""
     endpoint.export = refuses(code, "my words")
     outcome = send(settings(f"http://127.0.0.1:{endpoint.port}"))
-    expected = {"INVALID_ARGUMENT": Kind.REJECTED, "RESOURCE_EXHAUSTED": Kind.TOO_LARGE}
+    expected = {"INVALID_ARGUMENT": Kind.REJECTED}
     expected |= dict.fromkeys(RETRIED, Kind.RETRY) | dict.fromkeys(HELD, Kind.MISCONFIGURED)
     assert outcome.kind is expected.get(code.name, Kind.UNEXPECTED)
     assert outcome.reason.startswith(f"gRPC {code.name}: my words")
+    assert GRPC[code.name].kind is outcome.kind
+    assert outcome.no_signal == ("OTEL_TRACES_EXPORTER=none" in outcome.reason)
 
 
 def test_resource_exhausted(endpoint: GrpcEndpoint) -> None:
@@ -115,6 +119,35 @@ def test_resource_exhausted(endpoint: GrpcEndpoint) -> None:
     endpoint.export = refuses(exhausted, "RATE_LIMITED: ingestion rate limit (15 bytes) exceeded")
     assert send(url).kind is Kind.RETRY
     assert send(url, bytes(5 << 20)).kind is Kind.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind"),
+    [
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5 vs. 4)", Kind.TOO_LARGE),
+        ("RESOURCE_EXHAUSTED", "received message after decompression larger than max",
+         Kind.TOO_LARGE),
+        ("OUT_OF_RANGE", "Error, decoded message length too large: found 9 bytes", Kind.TOO_LARGE),
+        ("INVALID_ARGUMENT", "responded with HTTP Status Code 400, Message=http: request body too "
+         "large", Kind.TOO_LARGE),
+        ("RESOURCE_EXHAUSTED", "data refused due to high memory usage", Kind.RETRY),
+        ("RESOURCE_EXHAUSTED", "", Kind.UNEXPECTED),
+        ("FAILED_PRECONDITION", "LIVE_TRACES_EXCEEDED: max live traces", Kind.RETRY),
+        ("FAILED_PRECONDITION", "TRACE_TOO_LARGE: max size of trace", Kind.REJECTED),
+        ("INTERNAL", "Received RST_STREAM with error code 2", Kind.UNEXPECTED),
+        ("UNKNOWN", "Received http2 header with status: 413", Kind.TOO_LARGE),
+        ("UNAVAILABLE", "Received http2 header with status: 502", Kind.RETRY),
+        ("INTERNAL", "Received http2 header with status: 400", Kind.MISCONFIGURED),
+        ("PERMISSION_DENIED", "Received http2 header with status: 403", Kind.MISCONFIGURED),
+        ("UNKNOWN", "error exporting items, responded with HTTP Status Code 418", Kind.UNEXPECTED),
+    ],
+)  # fmt: skip
+def test_words_tell_more_than_the_code(
+    endpoint: GrpcEndpoint, code: str, words: str, kind: Kind
+) -> None:
+    """What a server is known to say of size, memory or a proxy counts more than its code."""
+    endpoint.export = refuses(grpc.StatusCode[code], words)
+    assert send(settings(f"http://127.0.0.1:{endpoint.port}")).kind is kind
 
 
 def test_unavailable_with_retry_info(endpoint: GrpcEndpoint) -> None:
@@ -148,9 +181,10 @@ def test_headers_that_grpc_cannot_carry(endpoint: GrpcEndpoint) -> None:
 
 def test_broken_connections_are_retried() -> None:
     """Nobody listens, silence."""
-    assert send(settings(f"http://127.0.0.1:{nobody()}", TIMEOUT="5")).kind is Kind.RETRY
+    outcome = send(settings(f"http://127.0.0.1:{nobody()}", TIMEOUT="5000"))
+    assert (outcome.kind, outcome.size) == (Kind.RETRY, False)  # nothing was sent
     with silent_endpoint() as port:
-        assert send(settings(f"http://127.0.0.1:{port}", TIMEOUT="0.1")).kind is Kind.RETRY
+        assert send(settings(f"http://127.0.0.1:{port}", TIMEOUT="100")).kind is Kind.RETRY
 
 
 def test_an_http_port_is_recognised() -> None:
@@ -186,6 +220,39 @@ def test_tls(tmp_path: Path) -> None:
     with grpc_endpoint() as plain:
         outcome = send(settings(f"https://127.0.0.1:{plain.port}"))
         assert outcome.kind is Kind.MISCONFIGURED and "speaks no TLS" in outcome.reason
+
+
+def test_certificates_that_are_exchanged_on_disk_are_taken_up(tmp_path: Path) -> None:
+    """Authority, key and certificate are exchanged: the next call uses them, without a restart."""
+    old, new = trustme.CA(), trustme.CA()
+    names = {"CERTIFICATE": "ca", "CLIENT_KEY": "key", "CLIENT_CERTIFICATE": "cert"}
+    files = {name: str(tmp_path / f"{file}.pem") for name, file in names.items()}
+
+    def write(ca: trustme.CA) -> None:
+        client = ca.issue_cert("client@example.com")
+        ca.cert_pem.write_to_path(files["CERTIFICATE"])
+        client.private_key_pem.write_to_path(files["CLIENT_KEY"])
+        client.cert_chain_pems[0].write_to_path(files["CLIENT_CERTIFICATE"])
+
+    def server(ca: trustme.CA) -> grpc.ServerCredentials:
+        own = ca.issue_cert("127.0.0.1")
+        pair = (own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())
+        return grpc.ssl_server_credentials([pair], ca.cert_pem.bytes(), True)
+
+    write(old)
+    with (
+        grpc_endpoint(server(old)) as before,
+        grpc_endpoint(server(new)) as after,
+        raw_relay(before.port) as relay,
+    ):
+        url = f"https://127.0.0.1:{relay.port}"
+        with closing(GrpcSender(settings(url, **files), "test")) as sender:
+            assert sender.send(b"1").kind is Kind.DELIVERED
+            relay.move(after.port)
+            assert sender.send(b"2").kind is not Kind.DELIVERED
+            write(new)
+            assert sender.send(b"3").kind is Kind.DELIVERED
+    assert [request for _, _, request in after.calls] == [b"3"]
 
 
 def test_unreadable_certificate_files_are_mistakes() -> None:

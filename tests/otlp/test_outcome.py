@@ -5,7 +5,7 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_alloy.otlp.answers import delivered, status_of
+from otel_alloy.otlp.messages import delivered, status_of
 from otel_alloy.otlp.outcome import MAX_REASON, Kind, Outcome
 
 from .otlp_servers import status

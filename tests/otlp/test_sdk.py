@@ -79,7 +79,7 @@ def delivered(traces: Any, items: Sequence[bytes]) -> tuple[dict[int, Rejection]
     with closing(
         Delivery(traces, traces, max_request_bytes=10**6, runtime=runtime, report=lambda _: None)
     ) as delivery:
-        return delivery.deliver(items, [], ENVELOPE, ENVELOPE), waits
+        return dict(delivery.deliver(items, [], ENVELOPE, ENVELOPE).rejections), waits
 
 
 @pytest.fixture
@@ -151,6 +151,7 @@ def test_lists_of_a_hook_reach_the_console() -> None:
     environment = {"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "console"}
     senders = open_senders(otlp_exporters(environment), "test", system_runtime())
     for sender, item in zip(senders, (span, log), strict=True):
+        assert sender is not None
         assert sender.send(ENVELOPE.request([item])).kind is Kind.DELIVERED
         sender.close()
     (read,) = spans(ENVELOPE.request([span]))

@@ -232,3 +232,18 @@ def test_a_bad_header_does_not_spoil_the_others() -> None:
     left_out = {"user.id", "runalloy.block.name", "runalloy.block.type"}
     wanted = {key: value for key, value in COPIED.items() if key not in left_out}
     assert exported(carrier, SpanKind.SERVER).attributes == wanted
+
+
+def test_the_propagator_needs_the_api_alone() -> None:
+    """What a customer's service loads for `OTEL_PROPAGATORS=alloy`: no SDK, no HTTP, no settings,
+    so it runs beside whatever versions of those the service has."""
+    code = (
+        "import sys\n"
+        "import otel_alloy.propagation.propagator, otel_alloy.propagation.context\n"
+        "from otel_alloy import AlloyPropagator, execution_context\n"
+        "heavy = {'opentelemetry.sdk', 'opentelemetry.proto', 'httpx', 'pydantic', 'grpc'}\n"
+        "heavy |= {'yaml', 'requests', 'google.protobuf', 'otel_alloy.settings'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -108,7 +108,15 @@ def test_every_setting_has_its_variable() -> None:
     assert (source.timeout, source.initial_lookback, source.api_version) == (5, 5_184_000, "")
     assert (source.endpoint, settings.started_logs) == ("http://127.0.0.1:1", True)
     assert settings.since == 1_745_948_650_000
-    structured = {"api_key", "endpoint", "resource", "sources", "privacy", "environment"}
+    structured = {
+        "api_key",
+        "api_key_file",
+        "endpoint",
+        "resource",
+        "sources",
+        "privacy",
+        "environment",
+    }
     fields = SourceSettings.model_fields | Settings.model_fields
     for name in fields.keys() - structured - texts.keys():
         default = fields[name].get_default()
@@ -182,7 +190,7 @@ def test_a_key_may_be_pasted_with_its_prefix(pasted: str) -> None:
     assert key_of(load({"ALLOY_API_KEY": pasted}).sources[0]) == "k-1_2"
 
 
-@pytest.mark.parametrize("key", ["", " ", "bearer", "bearer ", "a b", "a\nb", "schlüssel", "a\x00"])
+@pytest.mark.parametrize("key", ["bearer", "bearer ", "a b", "a\nb", "schlüssel", "a\x00"])
 def test_what_is_no_key(key: str) -> None:
     """A key that cannot be sent in a header is refused before anything connects."""
     (told,) = mistakes({"ALLOY_API_KEY": key})
@@ -261,7 +269,6 @@ def test_endpoints(endpoint: str, used: str) -> None:
 @pytest.mark.parametrize(
     "endpoint",
     [
-        "",
         "production.runalloy.com",
         "ftp://x",
         f"https://me:{CANARY}@x",
@@ -465,3 +472,40 @@ def test_settings_do_not_change() -> None:
     settings = load(KEY)
     with pytest.raises(ValidationError):
         settings.batch_size = 5
+
+
+def test_a_key_in_a_file(tmp_path: Path) -> None:
+    """ALLOY_API_KEY_FILE names it, or `api_key_file` of a source; a source's own wins over what
+    holds for all, and a variable over the settings file."""
+    file = tmp_path / "key"
+    file.write_text("bearer of-the-file\n")
+    (source,) = load({"ALLOY_API_KEY_FILE": str(file)}).sources
+    assert source.key()() == "of-the-file"
+    yaml = f"sources: [{{name: a, api_key_file: {file}}}, {{name: b, api_key: own}}]"
+    first, second = load(KEY, yaml, tmp_path).sources
+    assert (first.key()(), second.key()()) == ("of-the-file", "own")
+    (source,) = load({"ALLOY_API_KEY_FILE": str(file)}, "api_key: low", tmp_path).sources
+    assert source.key()() == "of-the-file"
+
+
+def test_one_key_and_not_two(tmp_path: Path) -> None:
+    """Neither, both, and a file that cannot be read are mistakes with a remedy."""
+    file = tmp_path / "key"
+    file.write_text(CANARY)
+    (told,) = mistakes({})
+    assert told.startswith("ALLOY_API_KEY: not set") and "ALLOY_API_KEY_FILE" in told
+    (told,) = mistakes(KEY | {"ALLOY_API_KEY_FILE": str(file)})
+    assert "both are set" in told and "ALLOY_API_KEY_FILE" in told
+    (told,) = mistakes({"ALLOY_API_KEY_FILE": str(tmp_path / "nowhere")})
+    assert told.startswith("ALLOY_API_KEY_FILE") and "cannot be read" in told
+    file.write_text(f"{CANARY} {CANARY}")
+    (told,) = mistakes({"ALLOY_API_KEY_FILE": str(file)})
+    assert "spaces" in told and CANARY not in told
+
+
+def test_one_signal_may_be_off() -> None:
+    """`none` as the specification says; both off would lose everything, so that is a mistake."""
+    settings = load(KEY | {"OTEL_LOGS_EXPORTER": "none"})
+    assert settings.otlp.logs.off and not settings.otlp.traces.off
+    (told,) = mistakes(KEY | {"OTEL_LOGS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": " none "})
+    assert "nothing would be delivered" in told
