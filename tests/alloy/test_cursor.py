@@ -56,7 +56,7 @@ def keyset(largest: int = 3) -> tuple[KeysetCursor, Behaviour]:
 
 def descending(filter: Filter = Filter.IGNORED) -> DescendingCursor:
     """The same for reading newest first."""
-    return DescendingCursor(WINDOW, Behaviour(filter=filter, largest=3))
+    return DescendingCursor(WINDOW, Behaviour(filter=filter, largest=3), set())
 
 
 def asked(cursor: Cursor) -> tuple[int | None, int | None, int, int]:
@@ -228,10 +228,10 @@ def test_only_a_filter_that_works_is_used() -> None:
 
 def test_it_ends_below_the_window() -> None:
     """At a page that is in order and reaches below the window; what is outside is left out."""
-    cursor = DescendingCursor(Window(T0 + 4, T0 + 7), Behaviour(filter=Filter.IGNORED))
+    cursor = DescendingCursor(Window(T0 + 4, T0 + 7), Behaviour(filter=Filter.IGNORED), set())
     assert brings(cursor.advance(page("f8 e7 d6"))) == ("d", None, False)
     assert brings(cursor.advance(page("d6 b4 a3"))) == ("b", None, True)
-    cursor = DescendingCursor(Window(T0 + 4, T0 + 7), Behaviour(filter=Filter.IGNORED))
+    cursor = DescendingCursor(Window(T0 + 4, T0 + 7), Behaviour(filter=Filter.IGNORED), set())
     assert brings(cursor.advance(page("d6 a3 b4"))) == ("db", None, False)  # in no order
 
 
@@ -317,7 +317,10 @@ def test_any_well_behaved_api_is_read_completely_and_once(
         return read_page(json.dumps(body).encode())
 
     api = Behaviour(filter=filter, largest=clamp if known else 0)
-    names, queries = drain(kind(window, api), answer)
+    cursor = (
+        KeysetCursor(window, api) if kind is KeysetCursor else DescendingCursor(window, api, set())
+    )
+    names, queries = drain(cursor, answer)
     inside = [name for created, name in log if window.start <= created < window.before]
     assert names == (inside if kind is KeysetCursor else inside[::-1])
     if kind is DescendingCursor:
