@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from otel_alloy.mapping import semconv
 from otel_alloy.testing.otlp_endpoint import Answer, Received, attributes
+from otel_alloy.testing.simulator import millis
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -75,6 +77,62 @@ def test_each_execution_once_from_any_api(place: Place, knobs: dict[str, Any]) -
     known = place.otlp.request_count
     place.once()
     assert place.otlp.request_count == known
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        pytest.param({"ties": "shuffled"}, id="order-changes-in-each-answer"),
+        pytest.param({"ignore_skip": True}, id="skip-is-ignored"),
+        pytest.param(
+            {"ignore_skip": True, "total_items": "missing"}, id="skip-is-ignored-uncounted"
+        ),
+        pytest.param({"ties": "shuffled", "total_items": "all"}, id="order-changes-count-of-all"),
+    ],
+)
+def test_ties_beyond_a_page_from_an_api_that_pages_badly(
+    place: Place, knobs: dict[str, Any]
+) -> None:
+    """400 ends in one millisecond, pages of 30, and `skip` that cannot be relied on: each arrives
+    once."""
+    records = place.fill(600, tied=400)
+    place.alloy.configure(max_limit=PAGE, **knobs)
+    place.once()
+    place.assert_exactly_once(place.ended(records))
+    known = place.otlp.request_count
+    place.once()
+    assert place.otlp.request_count == known
+
+
+@pytest.mark.parametrize("knobs", [{}, {"ignore_filters": True}, {"ignore_sort_order": True}])
+@pytest.mark.parametrize("kind", ["empty", "short"])
+def test_one_empty_answer_half_way(place: Place, knobs: dict[str, Any], kind: str) -> None:
+    """500 executions, and the third page of 100 that are counted comes empty or cut: all arrive,
+    whichever way the API has to be read."""
+    records = place.fill(500)
+    place.alloy.configure(**knobs)
+    place.alloy.store.odd_pages.extend([None] * 4 + [kind])
+    place.once(OTEL_ALLOY_PAGE_SIZE="100")
+    place.assert_exactly_once(place.ended(records))
+
+
+@pytest.mark.parametrize("knobs", [{}, {"ignore_filters": True}, {"ignore_sort_order": True}])
+def test_what_cannot_be_reached_ends_once_with_its_number(
+    place: Place, knobs: dict[str, Any]
+) -> None:
+    """Alloy counts records that it does not give: `run --once` exits with 1 and tells how many, and
+    the checkpoint does not pass them. When it gives them again, each execution has arrived once."""
+    records = place.fill(500)
+    moments = sorted(millis(str(r["createdAt"])) for r in records)
+    place.alloy.configure(hidden=(moments[600], moments[610]), **knobs)
+    done = place.command("run", "--once", "--since", "60d")
+    assert done.code == 1
+    found = re.search(r"Alloy has (\d+) records .* that no request brings", done.err)
+    assert found and "Traceback" not in done.err, done.err
+    assert 10 <= int(found[1]) <= len(records) - 10
+    place.alloy.configure(hidden=None)
+    place.once()
+    place.assert_exactly_once(place.ended(records))
 
 
 def test_crash(place: Place) -> None:
