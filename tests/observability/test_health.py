@@ -36,7 +36,7 @@ from otel_alloy.pipeline.events import tell_all
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.testing.otlp_endpoint import Answer
-from otel_alloy.testing.simulator import iso
+from otel_alloy.testing.simulator import iso, millis
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -231,6 +231,41 @@ def test_one_story(place: Place) -> None:
         assert told[1]["message"] == f"source default: {words}"
         assert told[0]["cycle"] == told[1]["cycle"] != ""
         assert told[0]["source"] == "default"
+
+
+def test_records_that_alloy_does_not_give(place: Place) -> None:
+    """Alloy counts ten records that no request brings: the source is not ready and says their
+    number and place, in /readyz, /status, metric and log (one line at ERROR, later ones folded),
+    and the checkpoint stays before them. When they are given, all is read and all of it is over."""
+    records = place.fill(50, days=0.02)
+    moments = sorted(millis(str(r["createdAt"])) for r in records)
+    hidden = moments[40], moments[50]
+    missing = sum(hidden[0] <= moment < hidden[1] for moment in moments)
+    place.alloy.configure(hidden=hidden)
+    with Running(place, since="1h") as running:
+        running.wait_for(
+            lambda told: sum(isinstance(event, events.Unreached) for event in told) >= 2
+        )
+        code, text = running.get("/readyz")
+        assert code == 503
+        assert "records that no request brings" in text
+        (count,) = {e.count for e in running.told if isinstance(e, events.Unreached)}
+        assert count is not None and count >= missing
+        assert running.source()["unreachable"]["records"] == count
+        assert running.source()["lag_seconds"] is None or running.source()["lag_seconds"] > 60
+        assert running.values(telemetry.UNREACHABLE)[""] == count
+        assert running.get("/livez")[0] == 200
+
+        place.alloy.configure(hidden=None)
+        running.forget()
+        running.wait_for(ended)
+        assert running.get("/readyz") == (200, "ready\n")
+        assert running.source()["unreachable"] is None
+        assert running.values(telemetry.UNREACHABLE)[""] == 0
+        told = [line for line in running.lines() if "reach" in line["message"]]
+        told += [line for line in running.lines() if "no request brings" in line["message"]]
+    assert sorted(line["level"] for line in told) == ["ERROR", "INFO"], told
+    place.assert_exactly_once(place.ended(records))
 
 
 def test_a_misconfigured_collector(place: Place) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -43,7 +44,7 @@ from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import parse_moment
 from otel_alloy.terminal.progress import BackfillView
 from otel_alloy.testing.otlp_endpoint import Answer, Received
-from otel_alloy.testing.simulator import Record, iso
+from otel_alloy.testing.simulator import Record, iso, millis
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -423,6 +424,22 @@ def test_a_source_that_fails_does_not_stop_the_others(place: Place) -> None:
     done = place.command("backfill", "--from", "60d", "--to", "5m", "--config", str(config))
     assert done.code == 3, done.err
     assert "source a:" in done.err
+    place.assert_exactly_once(place.ended(records))
+
+
+def test_records_that_alloy_does_not_give(place: Place) -> None:
+    """Where Alloy counts records in the range that no request brings, a backfill delivers the rest
+    that it can, exits with 1 and their number, and goes on from there when they are given."""
+    records = place.fill(300)
+    moments = sorted(millis(str(r["createdAt"])) for r in records)
+    place.alloy.configure(hidden=(moments[300], moments[310]))
+    words = ("backfill", "--from", "60d", "--to", "5m", "--workers", "2")
+    done = place.command(*words)
+    assert done.code == 1, done.err
+    assert re.search(r"Alloy has \d+ records created .* that no request brings", done.err), done.err
+    assert 0 < place.otlp.span_count < 300
+    place.alloy.configure(hidden=None)
+    assert place.command(*words).code == 0
     place.assert_exactly_once(place.ended(records))
 
 

@@ -242,6 +242,32 @@ def test_summary_adds_up(place: Place, knobs: dict[str, Any]) -> None:
     assert not place.storage.exists()
 
 
+@pytest.mark.parametrize("command", ["summary", "tail"])
+def test_records_that_alloy_does_not_give_are_told(place: Place, command: str) -> None:
+    """`summary` and `tail` show what they can, and say how many records are left out."""
+    recent(place, 100)
+    moments = sorted(to_ms(r["createdAt"]) for r in place.alloy.store.records())
+    place.alloy.configure(hidden=(moments[60], moments[70]))
+    if command == "summary":
+        done = place.command("summary", "--since", "3h", "--json")
+        told = json.loads(done.out)
+        assert told["unreachable"] >= 10 and told["all"]["executions"] > 0
+    else:
+        process = place.start("tail", "--since", "3h", "--json", "--interval", "1s")
+        assert process.stderr is not None
+        patience = threading.Timer(60, process.kill)
+        patience.start()
+        first = process.stderr.readline()
+        patience.cancel()
+        process.send_signal(signal.SIGINT)
+        done = place.end(process)
+        done = replace(done, err=first + done.err)
+        assert executions(done.out.splitlines())
+    assert done.code == 0, done.err
+    words = r"Alloy has \d+ records .* that no request brings: they are left out"
+    assert len(re.findall(words, done.err)) == 1
+
+
 def test_summary_plain(place: Place) -> None:
     """Into a pipe: no colour, nothing shortened, a bar for each row, the rest as one row; `--by`
     leaves the other table out."""
