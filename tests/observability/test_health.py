@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.errors import Unavailable
 from otel_alloy.http_server import Handler, Server
 from otel_alloy.observability import metrics as telemetry
@@ -36,7 +37,7 @@ from otel_alloy.pipeline.events import tell_all
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.testing.otlp_endpoint import Answer
-from otel_alloy.testing.simulator import iso, millis
+from otel_alloy.testing.simulator import iso
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -238,7 +239,7 @@ def test_records_that_alloy_does_not_give(place: Place) -> None:
     number and place, in /readyz, /status, metric and log (one line at ERROR, later ones folded),
     and the checkpoint stays before them. When they are given, all is read and all of it is over."""
     records = place.fill(50, days=0.02)
-    moments = sorted(millis(str(r["createdAt"])) for r in records)
+    moments = sorted(to_ms(str(r["createdAt"])) for r in records)
     hidden = moments[40], moments[50]
     missing = sum(hidden[0] <= moment < hidden[1] for moment in moments)
     place.alloy.configure(hidden=hidden)

@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.slices import SqliteSlices
 from otel_alloy.checkpoint.store import Settlement, Slice, open_slices, open_store
 from otel_alloy.errors import (
@@ -44,7 +45,7 @@ from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import parse_moment
 from otel_alloy.terminal.progress import BackfillView
 from otel_alloy.testing.otlp_endpoint import Answer, Received
-from otel_alloy.testing.simulator import Record, iso, millis
+from otel_alloy.testing.simulator import Record, iso
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -431,7 +432,7 @@ def test_records_that_alloy_does_not_give(place: Place) -> None:
     """Where Alloy counts records in the range that no request brings, a backfill delivers the rest
     that it can, exits with 1 and their number, and goes on from there when they are given."""
     records = place.fill(300)
-    moments = sorted(millis(str(r["createdAt"])) for r in records)
+    moments = sorted(to_ms(str(r["createdAt"])) for r in records)
     place.alloy.configure(hidden=(moments[300], moments[310]))
     words = ("backfill", "--from", "60d", "--to", "5m", "--workers", "2")
     done = place.command(*words)
