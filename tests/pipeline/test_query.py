@@ -246,7 +246,7 @@ def test_summary_adds_up(place: Place, knobs: dict[str, Any]) -> None:
 def test_records_that_alloy_does_not_give_are_told(place: Place, command: str) -> None:
     """`summary` and `tail` show what they can, and say how many records are left out."""
     recent(place, 100)
-    moments = sorted(to_ms(r["createdAt"]) for r in place.alloy.store.records())
+    moments = sorted(to_ms(r["createdAt"]) or 0 for r in place.alloy.store.records())
     place.alloy.configure(hidden=(moments[60], moments[70]))
     if command == "summary":
         done = place.command("summary", "--since", "3h", "--json")
