@@ -190,7 +190,9 @@ class SliceWorker:
             for full in found:
                 self._settle(tracker, full)
                 position = tracker.state.progress.position
-                if not full.last and position is not None and self._cut_if_dense(position):
+                if full.last or position is None or self._is_ahead(tracker, position):
+                    continue
+                if self._cut_if_dense(position):
                     return False
         return True
 
@@ -228,6 +230,12 @@ class SliceWorker:
 
     def _write(self, settlement: Settlement) -> int:
         return self._shared.slices.settle(self._piece, settlement)
+
+    @staticmethod
+    def _is_ahead(tracker: ExecutionTracker, position: int) -> bool:
+        """Whether records after `position` are settled, as where a page cannot be paged: whoever
+        got the other half would not know of them."""
+        return any(seen.created > position for seen in tracker.state.seen.values())
 
     def _cut_if_dense(self, position: int) -> bool:
         """Halves the rest of the slice where it is dense and no other is left to claim."""
