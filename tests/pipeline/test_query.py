@@ -245,9 +245,9 @@ def test_summary_adds_up(place: Place, knobs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("command", ["summary", "tail"])
 def test_records_that_alloy_does_not_give_are_told(place: Place, command: str) -> None:
     """`summary` and `tail` show what they can, and say how many records are left out."""
-    recent(place, 100)
+    recent(place, 30)  # so few that what `tail` writes fits into a pipe
     moments = sorted(to_ms(r["createdAt"]) or 0 for r in place.alloy.store.records())
-    place.alloy.configure(hidden=(moments[60], moments[70]))
+    place.alloy.configure(hidden=(moments[25], moments[35]))
     if command == "summary":
         done = place.command("summary", "--since", "3h", "--json")
         told = json.loads(done.out)
