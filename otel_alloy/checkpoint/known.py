@@ -1,0 +1,86 @@
+"""Which records are settled, in 8 bytes each, for as long as audits look back.
+
+A block holds what was settled together: a first createdAt and a 64-bit number a record, in rising
+order: 26 bits of milliseconds after the first, 32 bits of a checksum of the `_id`, 6 bits of one of
+the message. That tells a record for certain that is new, and takes a new one for known only where
+another of the very same millisecond has the same checksum: one in four thousand million. Pure: what
+is stored where is the store's business.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+from otel_alloy.checkpoint.store import Identity
+
+SPAN_MS = 1 << 26
+"""What one block spans at most, ms of createdAt (18 hours)."""
+_ID_BITS, _MESSAGE_BITS = 32, 6
+_SHIFT = _ID_BITS + _MESSAGE_BITS
+_MESSAGE_MASK = (1 << _MESSAGE_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Records that were settled together, with createdAt from `first` to `last` (Unix ms)."""
+
+    first: int
+    last: int
+    packed: bytes
+
+
+def blocks(records: Iterable[tuple[Identity, int]]) -> Iterator[Block]:
+    """Packs records with their createdAt (Unix ms), in as few blocks as their span allows."""
+    ordered = sorted((created, _checksum(identity)) for identity, created in records)
+    at = 0
+    while at < len(ordered):
+        first = ordered[at][0]
+        end = bisect_left(ordered, (first + SPAN_MS, 0))
+        numbers = array("Q", (((c - first) << _SHIFT) | check for c, check in ordered[at:end]))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        yield Block(first, ordered[end - 1][0], numbers.tobytes())
+        at = end
+
+
+class Known:
+    """The settled records of a stretch of createdAt, from the blocks that touch it. `start`
+    (inclusive) and `before` (exclusive) in Unix ms."""
+
+    def __init__(self, found: Iterable[Block], start: int, before: int) -> None:
+        self.start, self.before = start, before
+        entries: set[tuple[int, int]] = set()
+        for block in found:
+            numbers = array("Q", block.packed)
+            if sys.byteorder == "big":
+                numbers.byteswap()
+            low = bisect_left(numbers, max(0, start - block.first) << _SHIFT)
+            high = bisect_left(numbers, max(0, before - block.first) << _SHIFT)
+            mask = (1 << _SHIFT) - 1
+            entries.update((block.first + (n >> _SHIFT), n & mask) for n in numbers[low:high])
+        self._entries = sorted(entries)
+
+    def __contains__(self, record: tuple[Identity, int]) -> bool:
+        """Whether a record (its identity, its createdAt) was settled."""
+        identity, created = record
+        wanted = (created, _checksum(identity))
+        at = bisect_left(self._entries, wanted)
+        return at < len(self._entries) and self._entries[at] == wanted
+
+    def count(self, start: int, before: int) -> int:
+        """How many records of this stretch are settled. One whose message changed in place counts
+        once, as the API counts it."""
+        low = bisect_left(self._entries, (start, 0))
+        high = bisect_left(self._entries, (before, 0))
+        return len({(c, check >> _MESSAGE_BITS) for c, check in self._entries[low:high]})
+
+
+def _checksum(identity: Identity) -> int:
+    record_id, message = identity
+    found = crc32(record_id.encode("utf-8", "surrogatepass")) << _MESSAGE_BITS
+    return found | (crc32(message.encode("utf-8", "surrogatepass")) & _MESSAGE_MASK)
