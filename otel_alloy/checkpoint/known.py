@@ -1,8 +1,8 @@
 """Which records are settled, in 8 bytes each, for as long as audits look back.
 
 A block holds what was settled together: a first createdAt and a 64-bit number a record, in rising
-order: 26 bits of milliseconds after the first, 32 bits of a checksum of the `_id`, 6 bits of one of
-the message. That tells a record for certain that is new, and takes a new one for known only where
+order: 26 bits of milliseconds after the first, 32 bits of a checksum of the `_id`, 6 bits for the
+message. That tells a record for certain that is new, and takes a new one for known only where
 another of the very same millisecond has the same checksum: one in four thousand million. Pure: what
 is stored where is the store's business.
 """
@@ -23,6 +23,8 @@ SPAN_MS = 1 << 26
 _ID_BITS, _MESSAGE_BITS = 32, 6
 _SHIFT = _ID_BITS + _MESSAGE_BITS
 _MESSAGE_MASK = (1 << _MESSAGE_BITS) - 1
+_MESSAGES = {"executionStarted": 0, "executionFinished": 1, "executionError": 2}
+"""Those that there are keep apart for certain: a record changes from one into another in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +85,8 @@ class Known:
 def _checksum(identity: Identity) -> int:
     record_id, message = identity
     found = crc32(record_id.encode("utf-8", "surrogatepass")) << _MESSAGE_BITS
-    return found | (crc32(message.encode("utf-8", "surrogatepass")) & _MESSAGE_MASK)
+    told = _MESSAGES.get(message)
+    if told is None:
+        rest = _MESSAGE_MASK + 1 - len(_MESSAGES)
+        told = len(_MESSAGES) + crc32(message.encode("utf-8", "surrogatepass")) % rest
+    return found | told

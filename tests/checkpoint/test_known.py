@@ -48,3 +48,10 @@ def test_a_record_settled_twice_counts_once() -> None:
     record = ("663b", "executionFinished"), NOW
     known = Known([*blocks([record]), *blocks([record])], NOW, NOW + 1)
     assert known.count(NOW, NOW + 1) == 1 and record in known
+
+
+@given(st.permutations(["executionStarted", "executionFinished", "executionError"]))
+def test_what_changed_in_place_is_news(messages: list[str]) -> None:
+    """The same `_id` with a new message of those that there are is never taken for known."""
+    known = Known(blocks([(("663b", messages[0]), NOW)]), NOW, NOW + 1)
+    assert all((("663b", message), NOW) not in known for message in messages[1:])
