@@ -555,6 +555,29 @@ def test_late_records_and_ties_in_traffic() -> None:
     assert len({item["createdAt"] for item in store.records()}) <= 7 * 24 + 1
 
 
+def test_ends_that_bear_the_time_of_their_start() -> None:
+    """With ``created_at="start"`` a record is visible at its end and dated at its start; bursts
+    show late ones together; deletions take them away again."""
+    clock = Clock()
+    clock.now = WEEK
+    store = LogStore(clock=clock)
+    traffic = Traffic(
+        lifecycle="terminal", created_at="start", late=1, late_by=DAY, late_burst=3600, deleted=0.5
+    )
+    store.feed(timeline(300, start=WEEK, end=NOW, traffic=traffic))
+    known: set[str] = set()
+    while clock.now < NOW + 2 * DAY:
+        clock.now += 1800
+        shown = {item["_id"]: item for item in store.records()}
+        for name in shown.keys() - known:
+            item = shown[name]
+            assert item["createdAt"] == item["startedAt"]
+            assert clock.now % 3600 < 1800, "between two bursts"
+        known |= shown.keys()
+    assert len(known) == 300
+    assert 100 < len(store) < 200
+
+
 @pytest.mark.parametrize("oddity", sorted(ODDITIES))
 def test_oddities_are_served(oddity: str) -> None:
     """Odd records are valid JSON, differ from plain ones, and are all found at their time."""

@@ -38,6 +38,15 @@ class Traffic:
     """Share of records that become visible after their ``createdAt``."""
     late_by: float = 60.0
     """The longest such delay, in seconds."""
+    late_burst: float = 0.0
+    """Where this is not 0, late records become visible only at multiples of so many seconds."""
+    created_at: Literal["end", "start"] = "end"
+    """The ``createdAt`` of a terminal record: its own time, or the start of its execution although
+    it is not visible before the end."""
+    deleted: float = 0.0
+    """Share of terminal records that the vendor deletes later."""
+    deleted_after: float = 3600.0
+    """How long after they become visible, in seconds."""
     never_ends: float = 0.0
     """Share of executions of which only the start is ever recorded."""
     second_terminal: float = 0.0
@@ -49,11 +58,12 @@ class Traffic:
         for name in ("users", "created_at_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("error_rate", "late", "never_ends", "second_terminal"):
+        for name in ("error_rate", "late", "never_ends", "second_terminal", "deleted"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1")
-        if self.late_by < 0:
-            raise ValueError("late_by must not be negative")
+        for name in ("late_by", "late_burst", "deleted_after"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
         if unknown := self.odd.keys() - ODDITIES.keys():
             raise ValueError(f"unknown oddities {sorted(unknown)}; there are {sorted(ODDITIES)}")
 
@@ -238,7 +248,8 @@ class _Author:
             return Execution(started, tuple(steps))
 
         message = "executionError" if failed else "executionFinished"
-        done = self._record(message, data, started, ended, ended, fields)
+        written = ended if traffic.created_at == "end" else self._on_grid(started, end)
+        done = self._record(message, data, started, ended, written, fields)
         seen = self._visible(ended)
         if calls:
             steps.append(_call(started + min(200, (ended - started) // 5), done))
@@ -253,6 +264,9 @@ class _Author:
             steps.append(Step(seen, "add", done))
             if begun and traffic.lifecycle == "vanishing":
                 steps.append(Step(max(seen, steps[0].at), "remove", {"_id": begun["_id"]}))
+            if traffic.deleted and "_id" in done and rng.random() < traffic.deleted:
+                gone = seen + round(traffic.deleted_after * 1000)
+                steps.append(Step(gone, "remove", {"_id": done["_id"]}))
         if failed and rng.random() < traffic.second_terminal:
             again = self._on_grid(ended + rng.randint(500, 5000), end)
             second = self._record("executionFinished", data, started, again, again, fields)
@@ -292,7 +306,9 @@ class _Author:
     def _visible(self, created: int) -> int:
         if self.rng.random() >= self._traffic.late:
             return created
-        return created + 1 + int(self.rng.random() * self._traffic.late_by * 1000)
+        seen = created + 1 + int(self.rng.random() * self._traffic.late_by * 1000)
+        burst = round(self._traffic.late_burst * 1000)
+        return -(-seen // burst) * burst if burst else seen
 
     def _object_id(self, moment: int) -> str:
         """An ObjectId: four bytes of seconds, five of the process, three of a counter."""
