@@ -24,8 +24,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
+from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import Settlement, State
+from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
@@ -235,7 +236,7 @@ class _Store:
         world.step()
         return new
 
-    def load(self, source: str, fingerprint: str) -> State:
+    def load(self, source: str, fingerprint: str) -> Remembered:
         return self._inner.load(source, fingerprint)
 
 
@@ -476,10 +477,19 @@ class World:
         """After a whole cycle no more is remembered than the overlap holds."""
         assert self.poller is not None
         state = self.poller.tracker.state
+        held, kept = state.held(), state.whole()
+        assert len(kept.open) == state.open_count
+        if held.seen or held.open or held.ended:  # then it is all that the file has
+            assert held.seen == kept.seen and held.ended == kept.ended
+            assert set(held.open) == set(kept.open)
+            for execution, opened in kept.open.items():
+                memory = held.open[execution]
+                assert (memory.created, memory.next_check) == (opened.created, opened.next_check)
+                assert memory.text() == opened.text()
         if state.progress.high is None or state.progress.window is not None:
             return
         horizon = state.progress.high - OVERLAP * 1000
-        old = [s.created for s in state.seen.values() if s.created < horizon]
+        old = [s.created for s in kept.seen.values() if s.created < horizon]
         assert not old, f"{len(old)} records are remembered from before the overlap"
 
     def quiesce(self) -> None:
@@ -492,8 +502,8 @@ class World:
             self.cycle()
             self.clock.wait(pause)
         self.cycle()
-        for _ in self.executions:  # a cycle asks for ten that are open; then they are incomplete
-            if self.poller is not None and self.poller.tracker.state.open:
+        for _ in self.executions:  # those that are open are asked for; then they are incomplete
+            if self.poller is not None and self.poller.tracker.state.open_count:
                 self.cycle()
 
     def check_all_delivered(self) -> None:

@@ -40,38 +40,21 @@ def notification(identity: str, message: str | None, at: int, execution: str = "
     return found
 
 
-class Kept:
-    """What a store keeps, as `tests/checkpoint` holds every store to it, without a file."""
-
-    def __init__(self) -> None:
-        self._state = State()
-
-    def load(self) -> State:
-        return copy.deepcopy(self._state)
-
-    def settle(self, s: Settlement) -> None:
-        state, text = self._state, {e: replace(o, original=o.text()) for e, o in s.opened.items()}
-        state.progress = replace(s.progress)
-        state.seen = {
-            i: x for i, x in (state.seen | s.seen).items() if x.created >= s.forget_before
-        }
-        state.open = {e: o for e, o in (state.open | text).items() if e not in s.closed}
-        ended = (state.ended | s.ended).items()
-        state.ended = {e: until for e, until in ended if until >= s.forget_ended_before}
-
-
 class Source:
     """A tracker with a store behind it. `made` are (role, `_id`) of everything settled."""
 
     def __init__(self, **options: Any) -> None:
+        self.in_memory = options.pop("in_memory", IN_MEMORY)
         self.options = {"overlap_ms": OVERLAP, "incomplete_after_ms": DAY} | options
-        self.store = Kept()
+        self.store = PrivateStore()
+        self.progress = Progress()
         self.made: list[tuple[Role, str | None]] = []
         self.rejected: list[RejectedRecord] = []
         self.restart()
 
     def restart(self) -> None:
-        self.state = self.store.load()
+        self.state = self.store.load("s", in_memory=self.in_memory)
+        self.state.progress = replace(self.progress)
         self.tracker = ExecutionTracker("s", self.state, **self.options)
 
     def take(self, *entries: Any, batch: Batch | None = None) -> Batch:
@@ -84,7 +67,9 @@ class Source:
         """Delivers and settles; what was made."""
         made = [(x.role, x.notification.id) for x in batch.executions]
         self.tracker.advance(batch, None if high is None else T0 + high)
-        self.store.settle(batch.settlement)
+        self.store.settle("s", batch.settlement)
+        self.progress = replace(batch.settlement.progress)
+        self.tracker.settled(batch)
         self.made += made
         self.rejected += batch.settlement.rejected
         return made
@@ -92,9 +77,13 @@ class Source:
     def page(self, *entries: Any, high: int | None = None) -> list[tuple[Role, str | None]]:
         return self.settle(self.take(*entries), high)
 
+    @property
+    def open(self) -> dict[str, Open]:
+        return self.state.whole().open
+
     def give_up(self, now: int) -> list[tuple[Role, str | None]]:
         batch = self.tracker.batch()
-        self.tracker.give_up(batch, T0 + now)
+        self.tracker.give_up(batch, T0 + now, 100)
         return self.settle(batch)
 
 
@@ -113,12 +102,12 @@ def test_start_then_end_is_one_span(between: Between) -> None:
     source = Source()
     assert source.page(notification("a", START, 0)) == []
     between(source)
-    assert list(source.state.open) == ["e"]
+    assert list(source.open) == ["e"]
     batch = source.take(notification("b", END, 500))
     assert [x.started_at for x in batch.executions] == [iso(T0)]
     assert source.settle(batch) == [(Role.ENDED, "b")]
     between(source)
-    assert source.state.open == {}
+    assert source.open == {}
 
 
 def test_start_and_end_in_one_page() -> None:
@@ -176,7 +165,7 @@ def test_a_failed_execution_is_remembered_longer(between: Between) -> None:
     ]
     source.page(notification("y", END, 26 * HOUR, "y"), high=26 * HOUR)
     between(source)
-    assert source.state.ended == {}
+    assert source.state.whole().ended == {}
 
 
 def test_an_end_before_its_late_start(between: Between) -> None:
@@ -185,7 +174,7 @@ def test_an_end_before_its_late_start(between: Between) -> None:
     assert source.page(notification("b", END, 500), high=500) == [(Role.ENDED, "b")]
     between(source)
     assert source.page(notification("a", START, 0)) == []
-    assert source.state.open == {}
+    assert source.open == {}
     between(source)
     assert source.give_up(30 * HOUR) == []
 
@@ -196,7 +185,7 @@ def test_changed_in_place(between: Between) -> None:
     source.page(notification("a", START, 0), high=0)
     between(source)
     assert source.page(notification("a", END, 0)) == [(Role.ENDED, "a")]
-    assert source.state.open == {}
+    assert source.open == {}
     between(source)
     assert source.page(notification("a", END, 0)) == []
 
@@ -210,7 +199,7 @@ def test_incomplete_after_the_limit_and_its_end_later(between: Between) -> None:
     assert source.give_up(DAY - 1) == []
     assert source.give_up(DAY) == [(Role.INCOMPLETE, "a")]
     between(source)
-    assert source.give_up(2 * DAY) == [] and source.state.open == {}
+    assert source.give_up(2 * DAY) == [] and source.open == {}
     late = 30 * DAY
     source.page(notification("x", END, late - 1, "x"), high=late - 1)
     between(source)
@@ -226,9 +215,9 @@ def test_open_executions_are_asked_for_ever_more_rarely(between: Between) -> Non
     for now in range(0, DAY + HOUR, MINUTE):
         if now % (7 * MINUTE) == 0:
             between(source)
-        for execution in source.tracker.due(T0 + now):
+        for execution in source.tracker.due(T0 + now, 10):
             batch = source.tracker.batch()
-            source.tracker.asked(batch, execution)
+            source.tracker.asked(batch, execution, T0 + now)
             source.settle(batch)
             asked.append(now)
     assert asked[0] == OVERLAP and asked[-1] == DAY and len(asked) == 11
@@ -273,7 +262,7 @@ def test_a_message_of_tomorrow() -> None:
     source = Source()
     source.page(notification("a", START, 0))
     assert source.page(notification("b", "executionPaused", 5)) == [(Role.OTHER, "b")]
-    assert list(source.state.open) == ["e"]
+    assert list(source.open) == ["e"]
 
 
 def test_terminal_without_any_identity() -> None:
@@ -331,11 +320,11 @@ def test_memory_is_bounded(between: Between) -> None:
         if minute % 100 == 0:
             between(source)
     kept = 2 * per_minute * (OVERLAP // MINUTE + 1)
-    assert len(source.state.seen) <= kept
-    assert len(source.state.ended) <= (DAY + OVERLAP) // MINUTE + 1
-    assert source.state.open == {}
-    assert len(source.tracker._has_span) <= len(source.state.ended) + kept
-    memory = State(source.state.progress, dict(source.state.seen), {}, dict(source.state.ended))
+    assert len(source.state.whole().seen) <= kept
+    assert len(source.state.whole().ended) <= (DAY + OVERLAP) // MINUTE + 1
+    assert source.open == {}
+    assert len(source.tracker._has_span) <= len(source.state.whole().ended) + kept
+    memory = State(source.state.progress, dict(source.state.whole().seen), {}, dict(source.state.whole().ended))
     source.restart()
     assert source.state == memory
 
