@@ -21,6 +21,7 @@ from threading import RLock
 from typing import Any
 
 from otel_alloy.checkpoint.remembered import (
+    IN_MEMORY,
     INDEXES,
     Remembered,
     forget_memory,
@@ -48,10 +49,12 @@ _DELETED = (
 
 
 class SqliteStore:
-    """`path`: the file, made with mode 0600 where it does not exist (its folder too)."""
+    """`path`: the file, made with mode 0600 where it does not exist (its folder too). `in_memory`:
+    see `Remembered`."""
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = True, in_memory: int = IN_MEMORY) -> None:
         self._path = path
+        self._in_memory = in_memory
         self._mutex = RLock()
         self._owner: sqlite3.Connection | None = None
         try:
@@ -283,7 +286,7 @@ class SqliteStore:
 
     def remembered(self, owner: str, progress: Progress) -> Remembered:
         """What is remembered under a name."""
-        return Remembered(self.read, owner, progress)
+        return Remembered(self.read, owner, progress, in_memory=self._in_memory)
 
     def read(self, select: str, values: Sequence[object] = ()) -> list[Any]:
         """The rows of a SELECT. Raises CheckpointUnwritable where the same call may succeed

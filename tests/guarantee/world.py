@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
-from otel_alloy.checkpoint.remembered import Remembered
+from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
@@ -253,10 +253,17 @@ class Model:
 class World:
     """Everything around one source, and what it did."""
 
-    def __init__(self, folder: Path, config: Config | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config | None = None,
+        in_memory: int = IN_MEMORY,
+        **settings: Any,
+    ) -> None:
         self.clock = Clock()
         self.log = LogStore(config or Config(), clock=self.clock.time)
         self.path = folder / "state.db"
+        self.in_memory = in_memory
         values: dict[str, Any] = {
             "api_key": "secret",
             "overlap": OVERLAP,
@@ -362,7 +369,7 @@ class World:
         self.cycles += 1
         try:
             if self.poller is None:
-                self._store = self._store or SqliteStore(self.path)
+                self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
                 store = _Store(self, self._store)
                 source = self.settings.sources[0]
                 self.poller = Poller(self.factory(), source, store, lambda event: None)
@@ -479,6 +486,9 @@ class World:
         state = self.poller.tracker.state
         held, kept = state.held(), state.whole()
         assert len(kept.open) == state.open_count
+        remembered = len(kept.seen) + len(kept.open) + len(kept.ended)
+        assert len(held.seen) + len(held.open) + len(held.ended) in (0, remembered)
+        assert remembered <= self.in_memory or not (held.seen or held.open or held.ended)
         if held.seen or held.open or held.ended:  # then it is all that the file has
             assert held.seen == kept.seen and held.ended == kept.ended
             assert set(held.open) == set(kept.open)

@@ -67,7 +67,9 @@ class Pages:
 
 def run(pages: Pages, found: list[FullBatch] | None = None) -> tuple[list[FullBatch], list[int]]:
     found = [] if found is None else found
-    tracker = ExecutionTracker("s", PrivateStore().load("s"), overlap_ms=60_000, incomplete_after_ms=10**9)
+    tracker = ExecutionTracker(
+        "s", PrivateStore().load("s"), overlap_ms=60_000, incomplete_after_ms=10**9
+    )
     received: list[int] = []
     runtime = replace(system_runtime(), monotonic=lambda: 0.0)
     policy = BatchPolicy(2)
