@@ -24,8 +24,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
+from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import Settlement, State
+from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
@@ -235,7 +236,7 @@ class _Store:
         world.step()
         return new
 
-    def load(self, source: str, fingerprint: str) -> State:
+    def load(self, source: str, fingerprint: str) -> Remembered:
         return self._inner.load(source, fingerprint)
 
 
@@ -252,10 +253,17 @@ class Model:
 class World:
     """Everything around one source, and what it did."""
 
-    def __init__(self, folder: Path, config: Config | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config | None = None,
+        in_memory: int = IN_MEMORY,
+        **settings: Any,
+    ) -> None:
         self.clock = Clock()
         self.log = LogStore(config or Config(), clock=self.clock.time)
         self.path = folder / "state.db"
+        self.in_memory = in_memory
         values: dict[str, Any] = {
             "api_key": "secret",
             "overlap": OVERLAP,
@@ -361,7 +369,7 @@ class World:
         self.cycles += 1
         try:
             if self.poller is None:
-                self._store = self._store or SqliteStore(self.path)
+                self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
                 store = _Store(self, self._store)
                 source = self.settings.sources[0]
                 self.poller = Poller(self.factory(), source, store, lambda event: None)
@@ -476,10 +484,22 @@ class World:
         """After a whole cycle no more is remembered than the overlap holds."""
         assert self.poller is not None
         state = self.poller.tracker.state
+        held, kept = state.held(), state.whole()
+        assert len(kept.open) == state.open_count
+        remembered = len(kept.seen) + len(kept.open) + len(kept.ended)
+        assert len(held.seen) + len(held.open) + len(held.ended) in (0, remembered)
+        assert remembered <= self.in_memory or not (held.seen or held.open or held.ended)
+        if held.seen or held.open or held.ended:  # then it is all that the file has
+            assert held.seen == kept.seen and held.ended == kept.ended
+            assert set(held.open) == set(kept.open)
+            for execution, opened in kept.open.items():
+                memory = held.open[execution]
+                assert (memory.created, memory.next_check) == (opened.created, opened.next_check)
+                assert memory.text() == opened.text()
         if state.progress.high is None or state.progress.window is not None:
             return
         horizon = state.progress.high - OVERLAP * 1000
-        old = [s.created for s in state.seen.values() if s.created < horizon]
+        old = [s.created for s in kept.seen.values() if s.created < horizon]
         assert not old, f"{len(old)} records are remembered from before the overlap"
 
     def quiesce(self) -> None:
@@ -492,8 +512,8 @@ class World:
             self.cycle()
             self.clock.wait(pause)
         self.cycle()
-        for _ in self.executions:  # a cycle asks for ten that are open; then they are incomplete
-            if self.poller is not None and self.poller.tracker.state.open:
+        for _ in self.executions:  # those that are open are asked for; then they are incomplete
+            if self.poller is not None and self.poller.tracker.state.open_count:
                 self.cycle()
 
     def check_all_delivered(self) -> None:
