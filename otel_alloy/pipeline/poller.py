@@ -122,6 +122,14 @@ class Poller:
         final = begun - self._grew_at > self._settings.overlap
         sure = once or (final and not self._final)
         try:
+            try:
+                self._read(window, sure)
+            except UnorderedApi as error:
+                self._log.fallback(error.why)
+                self._read(window, sure)
+        except Unreachable:
+            self._open.look_after()
+            raise
         # What this window brought may be newer than an overlap: then records before it may follow.
         self._final = final and self.tracker.state.progress.high == high
         self._open.look_after()
