@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from otel_alloy.checkpoint.remembered import IN_MEMORY, INDEXES, Remembered, write_memory
+from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered, write_memory
 from otel_alloy.checkpoint.sqlite import statements
 from otel_alloy.checkpoint.store import Progress, Settlement
 from otel_alloy.errors import CheckpointError
@@ -26,7 +26,7 @@ class PrivateStore:
         self._db.execute("PRAGMA journal_mode=OFF")
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        for statement in (*statements(0), *INDEXES):
+        for statement in statements(0):
             self._db.execute(statement)
 
     def load(self, source: str, in_memory: int = IN_MEMORY) -> Remembered:

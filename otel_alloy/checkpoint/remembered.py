@@ -6,7 +6,8 @@ a cycle do not grow with the number of executions that never end. Either way, wh
 way has changed is in memory at once and in the file with its settlement; a process that dies in
 between begins again from the file. The JSON of open executions is never kept in memory.
 
-Only the three tables `seen`, `open_execution` and `ended_execution` may be touched here.
+Only the three tables `seen`, `open_execution` and `ended_execution` may be touched here; what
+`audits.py` keeps is only asked.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from otel_alloy.checkpoint.audits import read_known
+from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.store import Identity, Open, Progress, Seen, Settlement, State
 
 IN_MEMORY = 10_000
@@ -34,6 +37,7 @@ Read = Callable[[str, Sequence[object]], list[Any]]
 """A SELECT and its values; the rows. Raises CheckpointError."""
 
 _TABLES = ("seen", "open_execution", "ended_execution")
+_HOUR_MS = 3_600_000
 _TOGETHER = 100
 _SOME = f"({','.join('?' * _TOGETHER)})"
 _OPEN = "SELECT execution, created, next_check, started_at FROM open_execution WHERE source=?"
@@ -59,6 +63,7 @@ class Remembered:
         self._open: dict[str, Open] = {}
         self._ended: dict[str, int] = {}
         self._spans: set[str] = set()
+        self._known: dict[int, Known] = {}
         self.open_count = self._count_open()
         """How many executions have started and not ended."""
         few = [f"SELECT 1 FROM {table} WHERE source=? LIMIT ?" for table in _TABLES]
@@ -113,6 +118,22 @@ class Remembered:
     def knows(self, identity: Identity) -> bool:
         """Whether this record is settled, or in the batch."""
         return identity in self._seen
+
+    def was_settled(self, identity: Identity, created: int) -> bool:
+        """Whether this record was settled, also where it is remembered no more: for as long as
+        audits look back. `created`: its createdAt, Unix ms."""
+        hour = created // _HOUR_MS
+        known = self._known.get(hour)
+        if known is None:
+            start = hour * _HOUR_MS
+            known = read_known(
+                lambda select, values: self._read(select, *values),
+                self._owner,
+                start,
+                start + _HOUR_MS,
+            )
+            self._known[hour] = known
+        return (identity, created) in known
 
     def has_span(self, execution: str) -> bool:
         """Whether this execution has its span."""
@@ -208,6 +229,7 @@ class Remembered:
 
     def settled(self, settlement: Settlement) -> None:
         """The settlement is written."""
+        self._known.clear()
         if self._whole:
             self._whole = len(self._seen) + len(self._open) + len(self._ended) <= self._most
         if self._whole:

@@ -20,14 +20,27 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from otel_alloy.checkpoint.audits import (
+    forget_audits,
+    read_audits,
+    read_known,
+    write_audit,
+    write_known,
+)
+from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.remembered import (
     IN_MEMORY,
-    INDEXES,
     Remembered,
     forget_memory,
     write_memory,
 )
-from otel_alloy.checkpoint.store import SCHEMA_VERSION, Progress, RejectedRecord, Settlement
+from otel_alloy.checkpoint.store import (
+    SCHEMA_VERSION,
+    AuditResult,
+    Progress,
+    RejectedRecord,
+    Settlement,
+)
 from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 
 _APPLICATION_ID = 0x6F616C79  # "oaly"
@@ -35,12 +48,6 @@ _PASSING = frozenset(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_
 _REJECTED = (
     "SELECT source, signals, reason, role, original, started_at, at, number, resource"
     " FROM rejected LEFT JOIN rejected_detail USING (number)"
-)
-# Beside schema version 3, which does without it: a program that does not know it is not disturbed.
-# `identity` tells records apart, so that one is set aside once, whoever reads it again.
-_DETAILS = (
-    "CREATE TABLE IF NOT EXISTS rejected_detail"
-    " (number INTEGER PRIMARY KEY, resource TEXT, identity TEXT NOT NULL UNIQUE)"
 )
 _DELETED = (
     "move it back, or begin anew: `otel-alloy run` starts where initial_lookback says; what was "
@@ -213,8 +220,6 @@ class SqliteStore:
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            for statement in (_DETAILS, *INDEXES):
-                db.execute(statement)
 
     def _error(self, error: Exception) -> CheckpointError:
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
@@ -299,15 +304,44 @@ class SqliteStore:
 
     def settle(self, source: str, settlement: Settlement) -> int:
         """See `Store.settle`."""
-        p = settlement.progress
+        s, p = settlement, settlement.progress
         start, before = p.window or (None, None)
         with self.transaction() as db:
             db.execute(
                 "UPDATE source SET begin_at=?, high=?, window_start=?, window_before=?, position=?,"
-                " read_to=? WHERE name=?",
-                (p.begin, p.high, start, before, p.position, p.read_to, source),
+                " read_to=?, visibility=coalesce(?, visibility) WHERE name=?",
+                (p.begin, p.high, start, before, p.position, p.read_to, s.visibility, source),
             )
-            return write_settlement(db, source, settlement)
+            write_known(db, source, s)
+            return write_settlement(db, source, s)
+
+    def known(self, source: str, start: int, before: int) -> Known:
+        """See `Store.known`."""
+        return read_known(self.read, source, start, before)
+
+    def known_from(self, source: str) -> int | None:
+        """See `Store.known_from`."""
+        rows = self.read("SELECT coalesce(known_from, begin_at) FROM source WHERE name=?", [source])
+        return rows[0][0] if rows else None
+
+    def visibility(self, source: str) -> str | None:
+        """See `Store.visibility`."""
+        rows = self.read("SELECT visibility FROM source WHERE name=?", [source])
+        return rows[0][0] if rows else None
+
+    def audited_to(self, source: str) -> dict[int, int]:
+        """See `Store.audited_to`."""
+        return dict(self.read("SELECT age, before FROM audited WHERE source=?", [source]))
+
+    def write_audit(self, source: str, result: AuditResult) -> None:
+        """See `Store.write_audit`."""
+        with self.transaction() as db:
+            write_audit(db, source, result)
+
+    def audits(self, source: str, start: int, before: int) -> list[AuditResult]:
+        """See `Store.audits`."""
+        with self.transaction() as db:
+            return read_audits(db, source, start, before)
 
     def sources(self) -> dict[str, Progress]:
         """See `Store.sources`."""
@@ -324,15 +358,17 @@ class SqliteStore:
             db.execute("INSERT OR IGNORE INTO source (name, fingerprint) VALUES (?,'')", (source,))
             db.execute(
                 "UPDATE source SET begin_at=?, high=?, window_start=NULL, window_before=NULL,"
-                " position=NULL, read_to=NULL WHERE name=?",
+                " position=NULL, read_to=NULL, known_from=NULL WHERE name=?",
                 (high, high, source),
             )
             forget_memory(db, source)
+            forget_audits(db, source)
 
     def reset(self, source: str) -> bool:
         """See `Store.reset`."""
         with self.transaction() as db:
             forget_memory(db, source)
+            forget_audits(db, source)
             return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
 
     def rejected(

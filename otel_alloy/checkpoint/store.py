@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 from otel_alloy.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from otel_alloy.checkpoint.known import Known
     from otel_alloy.checkpoint.remembered import Remembered
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Identity = tuple[str, str]
 """(`_id`, `message`): the same `_id` with a new message is news."""
@@ -106,7 +107,8 @@ class RejectedRecord:
 @dataclass(slots=True)
 class Settlement:
     """What one settled batch changes; written as a whole or not at all. `asked`: open executions,
-    with their `next_check`."""
+    with their `next_check`. `known`: records that audits have to know as settled, with their
+    createdAt. `visibility`: what `VisibilityLag.text` gives, where it changed."""
 
     progress: Progress
     seen: dict[Identity, Seen] = field(default_factory=dict)
@@ -115,9 +117,37 @@ class Settlement:
     asked: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRecord] = field(default_factory=list)
+    known: dict[Identity, int] = field(default_factory=dict)
+    visibility: str | None = None
     forget_before: int = 0
     forget_ended_before: int = 0
     forget_open_before: int = 0
+    forget_known_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What an audit found, `age` ms after their end, about createdAt from `start` to `before` (Unix
+    ms): how many records the API counts (None where it cannot tell) and how many are settled, in
+    the end; `recovered`: how many of those only the audit brought. `at`: when, Unix ms."""
+
+    age: int
+    start: int
+    before: int
+    at: int
+    api: int | None
+    settled: int
+    recovered: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Records that the API counts and that could not be had."""
+        return max(0, (self.api or 0) - self.settled)
+
+    @property
+    def removed(self) -> int:
+        """Records that are settled and that the API counts no more."""
+        return 0 if self.api is None else max(0, self.settled - self.api)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +186,16 @@ class SourceStore(Protocol):
 
     def settle(self, source: str, settlement: Settlement) -> int: ...
 
+    def known(self, source: str, start: int, before: int) -> Known: ...
+
+    def known_from(self, source: str) -> int | None: ...
+
+    def visibility(self, source: str) -> str | None: ...
+
+    def audited_to(self, source: str) -> dict[int, int]: ...
+
+    def write_audit(self, source: str, result: AuditResult) -> None: ...
+
 
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
@@ -169,6 +209,30 @@ class Store(Protocol):
         """Writes a settlement in one transaction; how many of its rejected records had not been set
         aside before. A record is kept once. Raises CheckpointUnwritable where the same call
         may succeed later (disk full, read-only)."""
+        ...
+
+    def known(self, source: str, start: int, before: int) -> Known:
+        """What is settled of a stretch of createdAt (Unix ms), as long as audits need it."""
+        ...
+
+    def known_from(self, source: str) -> int | None:
+        """From which createdAt on `known` holds everything; None where the source never began."""
+        ...
+
+    def visibility(self, source: str) -> str | None:
+        """What `VisibilityLag.text` gave last; None where nothing did."""
+        ...
+
+    def audited_to(self, source: str) -> dict[int, int]:
+        """By age (ms), up to which createdAt (Unix ms) every stretch was audited."""
+        ...
+
+    def write_audit(self, source: str, result: AuditResult) -> None:
+        """Keeps a result, and moves its age on. Raises CheckpointUnwritable as `settle`."""
+        ...
+
+    def audits(self, source: str, start: int, before: int) -> list[AuditResult]:
+        """The results of the last days about createdAt from `start` to `before` (Unix ms)."""
         ...
 
     def sources(self) -> dict[str, Progress]:

@@ -63,12 +63,17 @@ class ExecutionTracker:
         """Adds a page's records to `batch`. `now`: noted on what is set aside."""
         batch.received += len(records) + len(bad)
         state, settlement = self.state, batch.settlement
+        high = -1 if state.progress.high is None else state.progress.high
         state.recall(settlement, _known(records, bad))
         for record in records:
             if state.knows(record.identity):
                 batch.repeated += 1
                 continue
+            dated = record.created is not None
             created = record.created if record.created is not None else batch.newest or now
+            if dated and created <= high and state.was_settled(record.identity, created):
+                batch.repeated += 1
+                continue
             batch.newest = max(batch.newest, created)
             n = record.notification
             execution = n.execution or n.id
@@ -86,6 +91,8 @@ class ExecutionTracker:
             else:
                 self._unreadable(batch, record.text(), "the record has no `message`", now)
             state.remember(settlement, record.identity, Seen(created, ended))
+            if dated:
+                settlement.known[record.identity] = created
         for entry in bad:
             if state.knows(entry.identity):
                 batch.repeated += 1

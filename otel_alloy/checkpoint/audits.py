@@ -1,0 +1,76 @@
+"""What audits remember: which records are settled, and what was found at which age.
+
+Only the tables `known`, `audited` and `audit_result` may be touched here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from otel_alloy.checkpoint.known import Block, Known, blocks
+from otel_alloy.checkpoint.store import AuditResult, Settlement
+
+_KEPT_MS = 8 * 86_400_000
+_TABLES = ("known", "audited", "audit_result")
+
+
+def read_known(
+    read: Callable[[str, Sequence[object]], list[Any]], source: str, start: int, before: int
+) -> Known:
+    """The settled records of a stretch, through `read`, a SELECT with its values."""
+    rows = read(
+        "SELECT first, last, packed FROM known WHERE source=? AND last>=? AND first<?",
+        (source, start, before),
+    )
+    return Known((Block(*row) for row in rows), start, before)
+
+
+def write_known(db: sqlite3.Connection, source: str, settlement: Settlement) -> None:
+    """Adds what a settlement made known, in the transaction that is open."""
+    db.executemany(
+        "INSERT INTO known (source, first, last, packed) VALUES (?,?,?,?)",
+        [(source, b.first, b.last, b.packed) for b in blocks(settlement.known.items())],
+    )
+    if settlement.forget_known_before:
+        db.execute(
+            "DELETE FROM known WHERE source=? AND last<?", (source, settlement.forget_known_before)
+        )
+
+
+def write_audit(db: sqlite3.Connection, source: str, result: AuditResult) -> None:
+    """Keeps a result for eight days, and moves its age on."""
+    db.execute("INSERT OR REPLACE INTO audited VALUES (?,?,?)", (source, result.age, result.before))
+    db.execute(
+        "INSERT OR REPLACE INTO audit_result VALUES (?,?,?,?,?,?,?,?)",
+        (
+            source,
+            result.start,
+            result.age,
+            result.before,
+            result.at,
+            result.api,
+            result.settled,
+            result.recovered,
+        ),
+    )
+    db.execute(
+        "DELETE FROM audit_result WHERE source=? AND start<?", (source, result.start - _KEPT_MS)
+    )
+
+
+def read_audits(db: sqlite3.Connection, source: str, start: int, before: int) -> list[AuditResult]:
+    """What was found about createdAt from `start` to `before`, in order."""
+    rows = db.execute(
+        "SELECT age, start, before, at, api, settled, recovered FROM audit_result"
+        " WHERE source=? AND before>? AND start<? ORDER BY start, age",
+        (source, start, before),
+    )
+    return [AuditResult(*row) for row in rows]
+
+
+def forget_audits(db: sqlite3.Connection, source: str) -> None:
+    """Forgets all of it."""
+    for table in _TABLES:
+        db.execute(f"DELETE FROM {table} WHERE source=?", (source,))
