@@ -165,9 +165,11 @@ class Record(Entry):
 
 @plain_dataclass(slots=True)
 class BadRecord(Entry):
-    """An entry that is no notification, and why. Its identity is a digest of its JSON."""
+    """An entry that is no notification, and why. Its identity is a digest of its JSON. `created`:
+    its createdAt, Unix ms, where it has one."""
 
     reason: str
+    created: int | None = None
 
 
 @plain_dataclass(slots=True)
@@ -317,7 +319,10 @@ def _read_leniently(body: bytes) -> Page:
         try:
             page.records.append(_record(kept, index, _notification(entry)))
         except Unreadable as error:
-            page.bad.append(BadRecord(kept, index, (_digest(kept, index), ""), str(error)))
+            born = to_ns(entry.get("createdAt")) if isinstance(entry, dict) else None
+            created = None if born is None else born // 1_000_000
+            identity = (_digest(kept, index), "")
+            page.bad.append(BadRecord(kept, index, identity, str(error), created))
     return page
 
 

@@ -9,7 +9,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_alloy.checkpoint.known import Block, Known, blocks
+from otel_alloy.checkpoint.known import (
+    Block,
+    Known,
+    blocks,
+    pack_executions,
+    unpack_executions,
+)
 from otel_alloy.checkpoint.store import AuditResult, Settlement
 
 _KEPT_MS = 8 * 86_400_000
@@ -27,12 +33,21 @@ def read_known(
     return Known((Block(*row) for row in rows), start, before)
 
 
+def read_spans(read: Callable[[str, Sequence[object]], list[Any]], source: str) -> set[int]:
+    """The executions that have their span, as `execution_number` tells them apart."""
+    rows = read("SELECT spans FROM known WHERE source=?", (source,))
+    return unpack_executions(packed for (packed,) in rows)
+
+
 def write_known(db: sqlite3.Connection, source: str, settlement: Settlement) -> None:
     """Adds what a settlement made known, in the transaction that is open."""
-    db.executemany(
-        "INSERT INTO known (source, first, last, packed) VALUES (?,?,?,?)",
-        [(source, b.first, b.last, b.packed) for b in blocks(settlement.known.items())],
-    )
+    spans = pack_executions(settlement.spans)
+    for block in blocks(settlement.known.items()):
+        db.execute(
+            "INSERT INTO known (source, first, last, packed, spans) VALUES (?,?,?,?,?)",
+            (source, block.first, block.last, block.packed, spans),
+        )
+        spans = b""
     if settlement.forget_known_before:
         db.execute(
             "DELETE FROM known WHERE source=? AND last<?", (source, settlement.forget_known_before)

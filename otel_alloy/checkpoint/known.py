@@ -3,8 +3,9 @@
 A block holds what was settled together: a first createdAt and a 64-bit number a record, in rising
 order: 26 bits of milliseconds after the first, 32 bits of a checksum of the `_id`, 6 bits for the
 message. That tells a record for certain that is new, and takes a new one for known only where
-another of the very same millisecond has the same checksum: one in four thousand million. Pure: what
-is stored where is the store's business.
+another of the very same millisecond has the same checksum: one in four thousand million. Beside
+it stand the executions that got their span, in 8 bytes each, so that what comes late makes no
+second one. Pure: what is stored where is the store's business.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from zlib import crc32
 
 from otel_alloy.checkpoint.store import Identity
@@ -44,9 +46,7 @@ def blocks(records: Iterable[tuple[Identity, int]]) -> Iterator[Block]:
         first = ordered[at][0]
         end = bisect_left(ordered, (first + SPAN_MS, 0))
         numbers = array("Q", (((c - first) << _SHIFT) | check for c, check in ordered[at:end]))
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        yield Block(first, ordered[end - 1][0], numbers.tobytes())
+        yield Block(first, ordered[end - 1][0], _to_bytes(numbers))
         at = end
 
 
@@ -58,9 +58,7 @@ class Known:
         self.start, self.before = start, before
         entries: set[tuple[int, int]] = set()
         for block in found:
-            numbers = array("Q", block.packed)
-            if sys.byteorder == "big":
-                numbers.byteswap()
+            numbers = _from_bytes(block.packed)
             low = bisect_left(numbers, max(0, start - block.first) << _SHIFT)
             high = bisect_left(numbers, max(0, before - block.first) << _SHIFT)
             mask = (1 << _SHIFT) - 1
@@ -80,6 +78,43 @@ class Known:
         low = bisect_left(self._entries, (start, 0))
         high = bisect_left(self._entries, (before, 0))
         return len({(c, check >> _MESSAGE_BITS) for c, check in self._entries[low:high]})
+
+
+def pack_executions(executions: Iterable[str]) -> bytes:
+    """Executions, to be looked up in what `unpack_executions` gives."""
+    return _to_bytes(array("Q", sorted(execution_number(e) for e in executions)))
+
+
+def unpack_executions(packed: Iterable[bytes]) -> set[int]:
+    """The `execution_number` of all that were packed."""
+    found: set[int] = set()
+    for numbers in packed:
+        found.update(_from_bytes(numbers))
+    return found
+
+
+def execution_number(execution: str) -> int:
+    """64 bits that tell executions apart: of an ObjectId all but its time, else a digest."""
+    if len(execution) == 24:
+        try:
+            return int(execution[8:], 16)
+        except ValueError:
+            pass
+    digest = blake2b(execution.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _to_bytes(numbers: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _from_bytes(packed: bytes) -> array[int]:
+    numbers = array("Q", packed[: len(packed) // 8 * 8])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 def _checksum(identity: Identity) -> int:

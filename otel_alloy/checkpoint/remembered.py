@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from otel_alloy.checkpoint.audits import read_known
-from otel_alloy.checkpoint.known import Known
+from otel_alloy.checkpoint.audits import read_known, read_spans
+from otel_alloy.checkpoint.known import Known, execution_number
 from otel_alloy.checkpoint.store import Identity, Open, Progress, Seen, Settlement, State
 
 IN_MEMORY = 10_000
@@ -64,6 +64,7 @@ class Remembered:
         self._ended: dict[str, int] = {}
         self._spans: set[str] = set()
         self._known: dict[int, Known] = {}
+        self._had: set[int] | None = None
         self.open_count = self._count_open()
         """How many executions have started and not ended."""
         few = [f"SELECT 1 FROM {table} WHERE source=? LIMIT ?" for table in _TABLES]
@@ -134,6 +135,13 @@ class Remembered:
             )
             self._known[hour] = known
         return (identity, created) in known
+
+    def had_span(self, execution: str) -> bool:
+        """Whether this execution got its span, also where that is remembered no more: for as long
+        as audits look back."""
+        if self._had is None:
+            self._had = read_spans(lambda select, values: self._read(select, *values), self._owner)
+        return execution_number(execution) in self._had
 
     def has_span(self, execution: str) -> bool:
         """Whether this execution has its span."""
@@ -230,6 +238,7 @@ class Remembered:
     def settled(self, settlement: Settlement) -> None:
         """The settlement is written."""
         self._known.clear()
+        self._had = None
         if self._whole:
             self._whole = len(self._seen) + len(self._open) + len(self._ended) <= self._most
         if self._whole:

@@ -108,7 +108,8 @@ class RejectedRecord:
 class Settlement:
     """What one settled batch changes; written as a whole or not at all. `asked`: open executions,
     with their `next_check`. `known`: records that audits have to know as settled, with their
-    createdAt. `visibility`: what `VisibilityLag.text` gives, where it changed."""
+    createdAt; `spans`: executions that got their span. `visibility`: what `VisibilityLag.text`
+    gives, where it changed."""
 
     progress: Progress
     seen: dict[Identity, Seen] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class Settlement:
     ended: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRecord] = field(default_factory=list)
     known: dict[Identity, int] = field(default_factory=dict)
+    spans: list[str] = field(default_factory=list)
     visibility: str | None = None
     forget_before: int = 0
     forget_ended_before: int = 0

@@ -64,6 +64,7 @@ class ExecutionTracker:
         batch.received += len(records) + len(bad)
         state, settlement = self.state, batch.settlement
         high = -1 if state.progress.high is None else state.progress.high
+        late = high - self._overlap  # what is created before is remembered only for audits
         state.recall(settlement, _known(records, bad))
         for record in records:
             if state.knows(record.identity):
@@ -78,12 +79,15 @@ class ExecutionTracker:
             n = record.notification
             execution = n.execution or n.id
             ended = None
+            if execution and created < late and state.had_span(execution):
+                state.remember_end(settlement, execution, high)
             if n.message in TERMINAL and execution:
                 if state.has_span(execution):
                     self._ended_again(batch, record, execution)
                 else:
                     self._ended(batch, record, execution, created)
                     ended = execution
+                    settlement.spans.append(execution)
             elif n.message == STARTED and execution:
                 self._started(batch, record, execution, created)
             elif n.message is not None:
@@ -94,13 +98,18 @@ class ExecutionTracker:
             if dated:
                 settlement.known[record.identity] = created
         for entry in bad:
-            if state.knows(entry.identity):
+            dated = entry.created is not None and entry.created <= high
+            if state.knows(entry.identity) or (
+                dated and state.was_settled(entry.identity, entry.created or 0)
+            ):
                 batch.repeated += 1
                 continue
             reason = f"the record cannot be read: {entry.reason}"
             self._unreadable(batch, entry.text(), reason, now)
-            created = batch.newest or state.progress.high or 0
+            created = entry.created or batch.newest or state.progress.high or 0
             state.remember(settlement, entry.identity, Seen(created))
+            if entry.created is not None:
+                settlement.known[entry.identity] = created
 
     # Transitions ----------------------------------------------------------------------------------
 

@@ -24,9 +24,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
+from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import Settlement
+from otel_alloy.checkpoint.store import AuditResult, Settlement
 from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
@@ -238,6 +239,26 @@ class _Store:
 
     def load(self, source: str, fingerprint: str) -> Remembered:
         return self._inner.load(source, fingerprint)
+
+    def known(self, source: str, start: int, before: int) -> Known:
+        return self._inner.known(source, start, before)
+
+    def known_from(self, source: str) -> int | None:
+        return self._inner.known_from(source)
+
+    def visibility(self, source: str) -> str | None:
+        return self._inner.visibility(source)
+
+    def audited_to(self, source: str) -> dict[int, int]:
+        return self._inner.audited_to(source)
+
+    def write_audit(self, source: str, result: AuditResult) -> None:
+        self._world.step()
+        if self._world.disk_full:
+            self._world.disk_full -= 1
+            raise CheckpointUnwritable("disk full")
+        self._inner.write_audit(source, result)
+        self._world.step()
 
 
 @dataclass

@@ -6,13 +6,14 @@ ALTER TABLE source ADD COLUMN visibility TEXT;
 ALTER TABLE source ADD COLUMN known_from INTEGER;
 UPDATE source SET known_from=high+1;
 
--- Settled records in 8 bytes each, one row for what was settled together
--- (otel_alloy/checkpoint/known.py); of createdAt from `first` to `last`.
+-- Settled records in 8 bytes each, and the executions that got their span, one row for what was
+-- settled together (otel_alloy/checkpoint/known.py); of createdAt from `first` to `last`.
 CREATE TABLE known (
     source TEXT NOT NULL,
     last   INTEGER NOT NULL,
     first  INTEGER NOT NULL,
-    packed BLOB NOT NULL
+    packed BLOB NOT NULL,
+    spans  BLOB NOT NULL
 );
 CREATE INDEX known_last ON known (source, last);
 
