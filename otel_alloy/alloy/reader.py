@@ -234,6 +234,25 @@ class Reader:
             self._counts_tried = True
         return self.api.counts
 
+    def count(self, window: Window) -> int | None:
+        """How many records of a window the API counts (one request); None where it does not count
+        what matches a filter, or that cannot be told. The first time, that is found out."""
+        if self.api.newest_first or not self._counts_matches():
+            return None
+        question = replace(self._base, limit=1, after=window.start - 1, before=window.before)
+        return self.api.count(question, self._once(question))
+
+    def _counts_matches(self) -> bool:
+        """Whether the API counts what matches a filter, and more than a page: it then says 0 where
+        nothing can match, and does not always say 1 where one record is asked for."""
+        if not self.api.exceeds:
+            self._once(self._base.limited(1))
+        if self.api.counts_matches is None and self.api.largest:
+            nothing = replace(self._base, limit=1, after=_NEVER_MS - 1, before=_NEVER_MS + 1)
+            answer = self._fetch(nothing)
+            self.api.counts_matches = not answer.received and answer.total == 0
+        return self.api.exceeds and self.api.counts_matches is True
+
     def execution(self, execution_id: str) -> list[Record]:
         """All notifications of one execution that the API still has (one request, as a rule).
         Where the answers have others', the API does not filter by executionId

@@ -100,6 +100,11 @@ class AlloySource:
         """Whether `totalItems` counts what matches a filter; None where `probe` could not tell."""
         return self._reader.api.counts_matches
 
+    @property
+    def page_size(self) -> int:
+        """How many records a page brings at most, as far as was seen."""
+        return self._reader.api.largest or self.base_query.limit
+
     def now(self) -> int:
         """The time by Alloy's clock, Unix ms."""
         return self.clock.now(self._runtime.now_ms())
@@ -123,6 +128,11 @@ class AlloySource:
         Raises UnorderedApi once, when the API shows that it has to be read newest first: read the
         window again then. Raises Unreachable where the API has records that it does not give."""
         return self._reader.read(window, sure=sure)
+
+    def count(self, window: Window) -> int | None:
+        """How many records of a window the API counts; None where it cannot be relied on for that
+        (one request, up to three the first time)."""
+        return self._reader.count(window)
 
     def execution(self, execution_id: str) -> list[Record]:
         """All notifications of one execution that the API still has (one request, as a rule).

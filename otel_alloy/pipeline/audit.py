@@ -20,6 +20,7 @@ from otel_alloy.alloy.models import BadRecord, Record
 from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.store import AuditResult
 from otel_alloy.errors import Unreachable
+from otel_alloy.settings.models import SourceSettings
 
 _SMALLEST_MS = 1000
 
@@ -56,6 +57,16 @@ class AuditPolicy:
     page: int
     by_reading: bool = False
 
+    @classmethod
+    def of(cls, settings: SourceSettings) -> AuditPolicy:
+        """As a source's settings want it."""
+        return cls(
+            tuple(sorted(int(age * 1000) for age in set(settings.audit))),
+            int(settings.audit_bucket * 1000),
+            settings.page_size,
+            settings.audit_by_reading,
+        )
+
 
 class Auditor:
     """Audits one source, a few requests at a time. `known_from`: nothing before it is audited, as
@@ -71,8 +82,7 @@ class Auditor:
         self._recover = recover
         self._audited = store.audited_to(name) if policy.ages else {}
         self._work: Generator[None, None, None] | None = None
-        self.results: list[AuditResult] = []
-        """What was found since the owner last took it away."""
+        self._results: list[AuditResult] = []
 
     def audited_to(self, age: int) -> int | None:
         """Up to where all stretches were audited at this age; None before the first."""
@@ -82,6 +92,11 @@ class Auditor:
     def needed_from(self) -> int | None:
         """What was settled before this is needed by no audit to come; None where nothing is."""
         return min((self._audited.get(age, 0) for age in self._policy.ages), default=None)
+
+    def take_results(self) -> list[AuditResult]:
+        """What was found since this was last asked."""
+        found, self._results = self._results, []
+        return found
 
     def work(self, known_from: int, read_to: int, now: int, requests: int) -> None:
         """Spends up to `requests` on what is due. `read_to`: everything that can be seen before it
@@ -130,7 +145,7 @@ class Auditor:
         result = replace(result, settled=settled)
         self._store.write_audit(self._name, result)
         self._audited[age] = window.before
-        self.results.append(result)
+        self._results.append(result)
 
     def _search(self, window: Window, count: int) -> Generator[None, None, int]:
         """Halves what differs until it can be read; how many records were recovered."""

@@ -22,7 +22,7 @@ from otel_alloy.runtime import Runtime
 class Batch:
     """Executions to deliver together, and what settling them changes. `originals[i]` gives the
     JSON of `executions[i]`'s notification. `newest`: createdAt (Unix ms) up to here, which stands
-    in where a record has none."""
+    in where a record has none. `late`: the visibility lag (ms) of records that came late."""
 
     settlement: Settlement
     executions: list[Execution] = field(default_factory=list)
@@ -30,6 +30,7 @@ class Batch:
     received: int = 0
     repeated: int = 0
     newest: int = 0
+    late: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.executions)

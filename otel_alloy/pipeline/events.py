@@ -21,6 +21,7 @@ from otel_alloy.otlp.delivery import Report
 
 __all__ = [
     "Advanced",
+    "Audited",
     "CheckpointWriteFailed",
     "Counts",
     "CycleBegan",
@@ -33,6 +34,7 @@ __all__ = [
     "Received",
     "RequestRetried",
     "Requested",
+    "SeenLate",
     "Settled",
     "SourceStopped",
     "Unreached",
@@ -150,6 +152,36 @@ class Settled:
     counts: Counts
     position: Position
     ended: Callable[[], Iterable[ExecutionFacts]] = field(default=tuple, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLate:
+    """Records were seen for the first time: so many `on_time`, the others `late` by so many seconds
+    each. `largest`: the most of the last one to two weeks; `overlap`: what is read again for it
+    (`otel_alloy.pipeline.visibility`)."""
+
+    source: str
+    on_time: int
+    late: tuple[float, ...]
+    largest: float
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Stretches of createdAt from `start` to `before` were held against Alloy's own count, `age`
+    seconds after their end (`otel_alloy.pipeline.audit`). `api`: what Alloy counts, None where it
+    does not; `settled`: what is settled, of which `recovered` was found by the audit; `missing`:
+    what cannot be had."""
+
+    source: str
+    age: float
+    start: int
+    before: int
+    api: int | None
+    settled: int
+    recovered: int
+    missing: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from otel_alloy.pipeline.events import (
     tell_all,
 )
 from otel_alloy.pipeline.factory import Factory
+from otel_alloy.pipeline.look_back import LookBack
 from otel_alloy.pipeline.open_executions import OpenExecutions
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.settings.models import SourceSettings
@@ -45,7 +46,6 @@ class Poller:
         self._runtime = factory.runtime
         self._log = SourceLog(source.name, LogThrottle(factory.runtime.monotonic))
         self._observe = tell_all(self._log, observe)
-        self._overlap = int(source.overlap * 1000)
         self._source = factory.source(source, self._observe)
         self._processor = factory.processor(
             source,
@@ -64,6 +64,16 @@ class Poller:
             factory.policy,
             self._settle,
             self._on_received,
+            self._runtime,
+            self._log,
+        )
+        self._back = LookBack(
+            self._source,
+            source,
+            self.tracker,
+            store,
+            self._settle,
+            self._observe,
             self._runtime,
             self._log,
         )
@@ -119,7 +129,7 @@ class Poller:
         window = self._window()
         # Only an end that something is concluded from has to be sure: what was not read is read by
         # the next window, as long as that begins at the newest record that was.
-        final = begun - self._grew_at > self._settings.overlap
+        final = begun - self._grew_at > self._back.overlap / 1000
         sure = once or (final and not self._final)
         try:
             try:
@@ -133,6 +143,7 @@ class Poller:
         # What this window brought may be newer than an overlap: then records before it may follow.
         self._final = final and self.tracker.state.progress.high == high
         self._open.look_after()
+        self._back.look(window)
         self._note_read(window.before)
         return window.before
 
@@ -142,7 +153,7 @@ class Poller:
             start, before = progress.window
             return Window(start if progress.position is None else progress.position, before)
         if progress.high is not None:
-            start = window_start(progress.high, self._overlap, self._final)
+            start = window_start(progress.high, self._back.overlap, self._final)
             start = max(start, progress.begin or 0)
         elif isinstance(self._since, int):
             start = self._since
@@ -165,11 +176,12 @@ class Poller:
             self.tracker,
             self._factory.policy,
             self._runtime,
-            self._on_received,
+            self._on_window,
         )
 
     def _settle(self, full: FullBatch) -> None:
         high = self.tracker.state.progress.high
+        self._back.note(full.batch)
         self._processor.settle(self.tracker, full)
         if self.tracker.state.progress.high != high:
             self._grew_at = self._runtime.monotonic()
@@ -192,6 +204,10 @@ class Poller:
         batch.settlement.progress.read_to = before
         self.tracker.advance(batch, None)
         self._processor.write(batch.settlement)
+
+    def _on_window(self, records: int) -> None:
+        self._back.received(records)
+        self._on_received(records)
 
     def _on_received(self, records: int) -> None:
         self._observe(Received(self._source.name, records))

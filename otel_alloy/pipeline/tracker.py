@@ -24,12 +24,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
+from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
 
 _INCOMPLETE_MEMORY_MS = 60 * 86_400_000
+_ON_TIME_MS = 1000
 
 
 class ExecutionTracker:
@@ -46,9 +48,12 @@ class ExecutionTracker:
     ) -> None:
         self.state = state
         self._source = source
-        self._overlap = overlap_ms
+        self.overlap = overlap_ms
+        """How far before the newest createdAt records are remembered, ms; it may grow."""
         self._incomplete_after = incomplete_after_ms
         self._started_logs = started_logs
+        self.covered: tuple[int, int] | None = None
+        """The window that was read to its end last: what it covers and did not bring, came late."""
         self.separate = False
         """Whether the API is seen to write an end as a record of its own, so that no open execution
         has to be asked for by its id."""
@@ -64,7 +69,7 @@ class ExecutionTracker:
         batch.received += len(records) + len(bad)
         state, settlement = self.state, batch.settlement
         high = -1 if state.progress.high is None else state.progress.high
-        late = high - self._overlap  # what is created before is remembered only for audits
+        late = high - self.overlap  # what is created before is remembered only for audits
         state.recall(settlement, _known(records, bad))
         for record in records:
             if state.knows(record.identity):
@@ -79,6 +84,8 @@ class ExecutionTracker:
             n = record.notification
             execution = n.execution or n.id
             ended = None
+            if dated and (lag := self._lag(record, execution, created)):
+                batch.late.append(lag)
             if execution and created < late and state.had_span(execution):
                 state.remember_end(settlement, execution, high)
             if n.message in TERMINAL and execution:
@@ -111,13 +118,29 @@ class ExecutionTracker:
             if entry.created is not None:
                 settlement.known[entry.identity] = created
 
+    def _lag(self, record: Record, execution: str | None, created: int) -> int:
+        """How much later than its createdAt a new record became visible (ms), as far as that is
+        certain: the window before did not have it, or it is an end that bears the time of its
+        start. One that changed in place was visible all the time."""
+        n = record.notification
+        is_open = execution is not None and self.state.started(execution) is not None
+        if self.covered is not None and self.covered[0] <= created < self.covered[1]:
+            return self.covered[1] - created if self.separate or not is_open else 0
+        if is_open or n.message not in TERMINAL:
+            return 0
+        completed, dated = n.completedAt, n.createdAt
+        if type(completed) is not str or type(dated) is not str or completed <= dated:
+            return 0
+        lag = (to_ms(completed) or created) - created
+        return lag if lag >= _ON_TIME_MS else 0
+
     # Transitions ----------------------------------------------------------------------------------
 
     def _started(self, batch: Batch, record: Record, execution: str, created: int) -> None:
         n = record.notification
         if not self.state.has_span(execution) and self.state.started(execution) is None:
             began = None if n.startedAt is None else str(n.startedAt)
-            opened = Open(record, created, self._overlap, began)
+            opened = Open(record, created, self.overlap, began)
             self.state.opened(batch.settlement, execution, opened)
         if self._started_logs:
             batch.add(Execution(n, Role.STARTED), record)
@@ -186,7 +209,7 @@ class ExecutionTracker:
         if age >= 2 * self._incomplete_after and start.next_check > self._incomplete_after:
             self._incomplete(batch, execution, start, now)
         else:
-            next_check = age + max(self._overlap, age // 8, 1)
+            next_check = age + max(self.overlap, age // 8, 1)
             self.state.asked(batch.settlement, execution, next_check)
 
     def give_up(self, batch: Batch, now: int, most: int) -> bool:
@@ -217,7 +240,7 @@ class ExecutionTracker:
         state.progress = replace(progress)
         if progress.high is None:
             return
-        horizon = progress.high - self._overlap
+        horizon = progress.high - self.overlap
         if grew or any(s.created < horizon for s in settlement.seen.values()):
             state.forget(settlement, horizon)
 

@@ -3,15 +3,19 @@
 The overlap rests on an assumption: that a record can be seen at most so long after its createdAt.
 Nobody documents how long that is, so it is measured. The **visibility lag** of a record is how long
 after its createdAt it was not to be seen yet: it was not in the window before, although that
-covered its createdAt. What our own polling explains is thereby left out. Pure; times and lengths
-are ms.
+covered its createdAt. What our own polling explains is thereby left out. Times and lengths are ms.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from otel_alloy.pipeline.batch import Batch
+from otel_alloy.pipeline.events import Observe, SeenLate
 
 BOUNDS_SECONDS = (
     *(0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
@@ -74,3 +78,68 @@ class VisibilityLag:
         except (ValueError, TypeError, RecursionError):
             pass
         return cls()
+
+
+class VisibilityWatch:
+    """Watches one source's batches. `configured`: its overlap, which grows up to `most` where
+    records come late. `text`: what the store kept. `say`: tells people once that it grew."""
+
+    def __init__(
+        self,
+        source: str,
+        text: str | None,
+        configured: int,
+        most: int,
+        observe: Observe,
+        say: Callable[[int, str], None],
+    ) -> None:
+        self._source = source
+        self._lag = VisibilityLag.read(text)
+        self._configured = configured
+        self._most = max(configured, most)
+        self._observe = observe
+        self._say = say
+        self._affordable = self._most
+        self.overlap = self._lag.overlap(configured, self._most)
+        """How much to read again, ms."""
+
+    def afford(self, ms: int) -> None:
+        """The overlap may be this long and no longer (ms), unless configured so: what reads it
+        again each cycle must leave requests for what is new."""
+        self._affordable = min(self._most, ms)
+        self.overlap = self._wanted()
+
+    def _wanted(self) -> int:
+        return self._lag.overlap(self._configured, max(self._configured, self._affordable))
+
+    def note(self, batch: Batch, now: int) -> None:
+        """Learns from a batch that is about to be settled, and puts what was learned into it."""
+        late, known = batch.late, len(batch.settlement.known)
+        if not known:
+            return
+        self._lag.note(0, now, max(0, known - len(late)))
+        for lag in late:
+            self._lag.note(lag, now)
+        batch.settlement.visibility = self._lag.text()
+        grown = self._wanted()
+        if grown > self.overlap:
+            self._say(
+                logging.WARNING,
+                f"records become visible up to {_seconds(self._lag.recent)} after their createdAt, "
+                f"so {_seconds(grown)} are read again instead of {_seconds(self._configured)} "
+                "(overlap); what came later still is found by the audit",
+            )
+        self.overlap = grown
+        self._observe(
+            SeenLate(
+                self._source,
+                known - len(late),
+                tuple(lag / 1000 for lag in late),
+                self._lag.recent / 1000,
+                grown / 1000,
+            )
+        )
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:.0f} s"

@@ -64,6 +64,16 @@ def one_key(lower: dict[str, Any], higher: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
+
+
+def _ages(value: object) -> object:
+    """A list of durations, or text with commas; `off` is none at all."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip() not in ("", "off")]
+    return value
+
+
+Ages = Annotated[tuple[Annotated[Seconds, Field(ge=1, le=60 * 86400)], ...], BeforeValidator(_ages)]
 PrivacyChoice = Literal["keep", "hash", "drop"]
 
 
@@ -94,6 +104,18 @@ class SourceSettings(_Model):
     )
     overlap: Seconds = Field(
         120.0, ge=0, le=86400, description="re-read each cycle for records that appear late"
+    )
+    overlap_max: Seconds = Field(
+        86400.0, ge=0, le=7 * 86400, description="how far the overlap may grow by what was seen"
+    )
+    audit: Ages = Field(
+        (600.0, 3600.0, 86400.0),
+        max_length=10,
+        description="ages at which what is settled is held against Alloy's own count; `off`",
+    )
+    audit_bucket: Seconds = Field(600.0, ge=1, le=86400, description="what is audited together")
+    audit_by_reading: bool = Field(
+        False, description="read again for the audit where Alloy does not count"
     )
     page_size: int = Field(100, ge=1, le=10000, description="records asked for per request")
     max_response_bytes: int = Field(
