@@ -70,7 +70,7 @@ class BatchProcessor:
         before = tracker.state.progress
         tracker.advance(batch, full.high)
         s = batch.settlement
-        changed = s.seen or s.opened or s.closed or s.asked or s.ended or s.rejected
+        changed = s.seen or s.known or s.opened or s.closed or s.asked or s.ended or s.rejected
         new = 0
         if changed or tracker.state.progress != before:
             new = self.write(s)
