@@ -23,6 +23,7 @@ from otel_alloy.observability.status import Gauges, Status
 from otel_alloy.otlp.outcome import clean
 from otel_alloy.otlp.senders import sdk_exporters
 from otel_alloy.pipeline import events
+from otel_alloy.pipeline.visibility import BOUNDS_SECONDS
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ SIGNAL = "runalloy.receiver.signal"
 OUTCOME = "runalloy.receiver.delivery.outcome"
 STAGE = "runalloy.receiver.stage"
 STATUS_CODE = "http.response.status_code"
+
+AGE = "runalloy.receiver.audit.age"
 
 STAGES = ("alloy", "traces", "logs", "checkpoint")
 
@@ -94,6 +97,37 @@ UNREACHABLE = _gauge(
     "{record}",
     "Records that Alloy counts and does not give: the checkpoint does not pass them",
     read=lambda source: {"": source.unreachable},
+)
+OVERLAP = _gauge(
+    "runalloy.receiver.overlap",
+    "s",
+    "How much is read again each cycle for records that become visible late; grows by what is seen",
+    read=lambda source: {"": source.overlap},
+)
+AUDIT_MISSING = _gauge(
+    "runalloy.receiver.audit.missing",
+    "{record}",
+    "Records that Alloy counts and that the audit could not have",
+    read=lambda source: {"": source.missing},
+)
+AUDITED_TO = _gauge(
+    "runalloy.receiver.audit.audited_to",
+    "s",
+    "createdAt, as Unix time, up to which everything was held against Alloy's own count; by age in "
+    "seconds",
+    (SOURCE, AGE),
+    read=lambda source: source.audited_to,
+)
+AUDIT_RECOVERED = _counter(
+    "runalloy.receiver.audit.recovered",
+    "{record}",
+    "Records that only the audit found, and had delivered",
+)
+VISIBILITY_LAG = _histogram(
+    "runalloy.receiver.visibility.lag",
+    "s",
+    "How long after its createdAt a record became visible, less what the interval explains",
+    buckets=BOUNDS_SECONDS,
 )
 FAILING = _gauge(
     "runalloy.receiver.attempts.failed",
@@ -181,6 +215,7 @@ EXECUTION_DURATION = _histogram(
 
 METRICS = (
     *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, REFUSED),
+    *(OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
     *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
 )
 
@@ -226,7 +261,7 @@ class Telemetry:
                     m.name, [_observations(m, status)], m.unit, m.description
                 )
         for source in sources:  # a counter that begins above zero shows no rise
-            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP):
+            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP, AUDIT_RECOVERED):
                 self._count[m](0, {SOURCE: source})
             for signal in ("traces", "logs"):
                 self._count[REFUSED](0, {SOURCE: source, SIGNAL: signal})
@@ -246,6 +281,14 @@ class Telemetry:
                 count[REQUESTS](1, attributes)
             case events.GapFound():
                 count[GAP]((event.oldest - event.after) / 1000, {SOURCE: event.source})
+            case events.SeenLate():
+                lag, of = count[VISIBILITY_LAG], {SOURCE: event.source}
+                for _ in range(event.on_time):
+                    lag(0, of)
+                for seconds in event.late:
+                    lag(seconds, of)
+            case events.Audited():
+                count[AUDIT_RECOVERED](event.recovered, {SOURCE: event.source})
             case events.RequestRetried():
                 count[RETRIES](1, {SOURCE: event.source, STAGE: "alloy"})
             case events.CheckpointWriteFailed():

@@ -57,6 +57,10 @@ class _Source:
     stopped: str | None = None
     unreachable: tuple[int | None, int] | None = None  # how many, createdAt
     gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
+    lateness: tuple[float, float] | None = None  # seconds: largest seen, overlap
+    audited: dict[float, events.Audited] = field(default_factory=dict)  # the last, by age
+    missing: dict[tuple[int, int], int] = field(default_factory=dict)  # by stretch
+    recovered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,12 @@ class Gauges:
     open: int | None
     unreachable: int
     """Records that Alloy counts and does not give; 1 where they cannot be counted."""
+    missing: int | None
+    """Records that Alloy counts and the audit could not have; None where nothing was audited."""
+    audited_to: Mapping[str, float]
+    """By age in seconds, the createdAt (Unix seconds) up to which everything was audited."""
+    overlap: float | None
+    """What is read again each cycle, for records that become visible late."""
     failing: Mapping[str, int]
     """Failed attempts in a row, by stage; only of what fails at the moment."""
 
@@ -156,6 +166,18 @@ class Status:
                 source.resting = True
                 source.rest = event.rest
                 self._fails(source, "records", event.reason, attempt, event.rest, True)
+            case events.SeenLate():
+                source.lateness = event.largest, event.overlap
+            case events.Audited():
+                source.audited[event.age] = event
+                source.recovered += event.recovered
+                source.missing = {
+                    (start, before): number
+                    for (start, before), number in source.missing.items()
+                    if not event.start <= start < before <= event.before
+                }
+                if event.missing:
+                    source.missing[event.start, event.before] = event.missing
             case events.SourceStopped():
                 source.stopped = self._mask(event.reason)
                 source.error = self._now(), "source", source.stopped
@@ -188,6 +210,9 @@ class Status:
                     self._behind(s, s.high),
                     s.open,
                     0 if s.unreachable is None else s.unreachable[0] or 1,
+                    sum(s.missing.values()) if s.audited else None,
+                    {f"{age:.0f}": e.before / 1000 for age, e in s.audited.items()},
+                    None if s.lateness is None else s.lateness[1],
                     {stage: trouble.attempt for stage, trouble in s.trouble.items()},
                 )
                 for name, s in self._sources.items()
@@ -296,7 +321,27 @@ class Status:
             "last_error": error,
             "gap": gap,
             "unreachable": unreachable,
+            "overlap_seconds": None if source.lateness is None else source.lateness[1],
+            "visibility_lag_seconds": None if source.lateness is None else source.lateness[0],
+            "audit": self._audit(source),
             "waits_for": waits,
+        }
+
+    @staticmethod
+    def _audit(source: _Source) -> dict[str, Any]:
+        """What the audit found since the start, with the last result of each age."""
+        return {
+            "missing": sum(source.missing.values()),
+            "recovered": source.recovered,
+            "ages": [
+                {
+                    "age_seconds": age,
+                    "audited_to": to_text(last.before),
+                    "alloy": last.api,
+                    "settled": last.settled,
+                }
+                for age, last in sorted(source.audited.items())
+            ],
         }
 
 

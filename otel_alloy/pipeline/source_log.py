@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 
+from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.otlp.outcome import Kind
 from otel_alloy.pipeline.events import (
+    Audited,
     CheckpointWriteFailed,
     CycleEnded,
     ExportAttempted,
@@ -47,6 +49,8 @@ class SourceLog:
                 self.complain("checkpoint", reason)
             case Unreached(reason=reason):
                 self.complain("unreachable", reason, logging.ERROR)
+            case Audited():
+                self._audited(event)
             case CycleEnded():
                 self._works_again("unreachable", "what could not be reached is read")
 
@@ -109,6 +113,28 @@ class SourceLog:
                     f"{signal}-advice",
                     f"the OTLP endpoint took {signal} and says: {outcome.reason}",
                 )
+
+    def _audited(self, event: Audited) -> None:
+        where = f"created between {to_text(event.start)} and {to_text(event.before)}"
+        if event.recovered:
+            self.complain(
+                "recovered",
+                f"the audit found {event.recovered} records that no window had brought, {where}, "
+                "and delivered them",
+            )
+        if event.missing:
+            self.complain(
+                "missing",
+                f"Alloy counts {event.api} records {where} and gives {event.settled}: "
+                f"{event.missing} are missing; see `otel-alloy audit`",
+                logging.ERROR,
+            )
+        if event.api is None and not event.recovered:
+            self.complain(
+                "no count",
+                "this API does not count what matches a filter, so nothing is audited; "
+                "audit_by_reading reads it again instead",
+            )
 
     def _works_again(self, topic: str, words: str) -> None:
         if failures := self._throttle.forget(topic):
