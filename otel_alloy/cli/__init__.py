@@ -16,7 +16,7 @@ import click
 from otel_alloy.cli.completion import completion
 from otel_alloy.cli.look import check, summary, tail
 from otel_alloy.cli.receive import backfill, run
-from otel_alloy.cli.store import checkpoint, rejected
+from otel_alloy.cli.store import audit, checkpoint, rejected
 from otel_alloy.cli.terminal import exit_code, say
 from otel_alloy.cli.tryout import demo, id_, simulate
 from otel_alloy.errors import AlloyReceiverError, ConfigurationError
@@ -60,7 +60,7 @@ def commands() -> None:
 
 for _command in (
     *(run, backfill, check, tail, summary),
-    *(checkpoint, rejected),
+    *(checkpoint, rejected, audit),
     *(demo, simulate, id_),
     completion,
 ):

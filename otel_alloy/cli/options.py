@@ -44,6 +44,8 @@ def setting_option(name: str) -> Callable[[F], F]:
         metavar = "N"
     elif field.annotation is float:
         metavar = "DURATION"
+    elif name == "audit":
+        metavar = "DURATION,…"
     elif get_origin(field.annotation) is Literal:
         choices = get_args(field.annotation)
         metavar = f"[{'|'.join(choices)}]"
@@ -58,6 +60,8 @@ def setting_option(name: str) -> Callable[[F], F]:
 
 def _written(value: object, kind: object) -> str:
     """A default as people write it."""
+    if isinstance(value, tuple):
+        return ",".join(_written(one, float) for one in value)
     if kind is float and isinstance(value, float):
         unit, seconds = next(u for u in _UNITS if value % u[1] == 0)
         return f"{value / seconds:g}{unit}"

@@ -22,6 +22,8 @@ from otel_alloy.checkpoint.store import AuditResult
 from otel_alloy.errors import Unreachable
 from otel_alloy.settings.models import SourceSettings
 
+BY_HAND = 0
+"""The age of a result that somebody asked for."""
 _SMALLEST_MS = 1000
 
 
@@ -111,6 +113,12 @@ class Auditor:
             work, self._work = self._work, None  # an exception ends it
             if next(work, self) is not self:
                 self._work = work
+
+    def audit(self, window: Window, now: int) -> AuditResult:
+        """Audits one range at once, whatever is due; what is missing is delivered."""
+        for _ in self._audit(BY_HAND, window, now):
+            pass
+        return self._results.pop()
 
     def _due(self, known_from: int, read_to: int, now: int) -> tuple[int, Window] | None:
         """The age and the stretches that are to be audited next, the oldest end first."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.models import BadRecord, Record
 from otel_alloy.alloy.source import AlloySource
-from otel_alloy.checkpoint.store import SourceStore
+from otel_alloy.checkpoint.store import AuditResult, SourceStore
 from otel_alloy.pipeline.audit import Auditor, AuditPolicy
 from otel_alloy.pipeline.batch import Batch, FullBatch
 from otel_alloy.pipeline.events import Audited, Observe
@@ -96,6 +96,10 @@ class LookBack:
         self._tracker.overlap = self._visibility.overlap
         self._audit(window.before - self._visibility.overlap)
 
+    def audit(self, window: Window) -> None:
+        """Audits a window at once, whatever is due."""
+        self._tell(self._auditor.audit(window, self._source.now()))
+
     def _audit(self, read_to: int) -> None:
         if not self._policy.ages:
             return
@@ -107,18 +111,21 @@ class LookBack:
             requests = max(1, int(AUDIT_SHARE * self._requests))
         self._auditor.work(known_from, read_to, self._source.now(), requests)
         for result in self._auditor.take_results():
-            self._observe(
-                Audited(
-                    self._source.name,
-                    result.age / 1000,
-                    result.start,
-                    result.before,
-                    result.api,
-                    result.settled,
-                    result.recovered,
-                    result.missing,
-                )
+            self._tell(result)
+
+    def _tell(self, result: AuditResult) -> None:
+        self._observe(
+            Audited(
+                self._source.name,
+                result.age / 1000,
+                result.start,
+                result.before,
+                result.api,
+                result.settled,
+                result.recovered,
+                result.missing,
             )
+        )
 
     def _recover(self, window: Window, records: Sequence[Record], bad: Sequence[BadRecord]) -> None:
         """Delivers what only the audit found."""

@@ -111,6 +111,15 @@ class Poller:
                 break
         return done
 
+    def count(self, window: Window) -> int | None:
+        """How many records of a window Alloy counts; None where it cannot tell."""
+        return self._source.count(window)
+
+    def audit(self, window: Window) -> None:
+        """Holds a window that was read long ago against Alloy's own count, and delivers what is
+        missing of it."""
+        self._back.audit(window)
+
     def cycle(self, once: bool = False) -> int:
         """Reads one window to its end and settles all of it; the window's upper bound. `once`: an
         end that nothing confirms is looked at twice. Raises Unreachable where a part of the window
