@@ -333,6 +333,12 @@ class SqliteStore:
         """See `Store.audited_to`."""
         return dict(self.read("SELECT age, before FROM audited WHERE source=?", [source]))
 
+    def removes(self, source: str) -> bool:
+        """See `Store.removes`."""
+        return bool(
+            self.read("SELECT 1 FROM audit_result WHERE source=? AND api<settled LIMIT 1", [source])
+        )
+
     def write_audit(self, source: str, result: AuditResult) -> None:
         """See `Store.write_audit`."""
         with self.transaction() as db:

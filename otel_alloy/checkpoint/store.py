@@ -196,6 +196,8 @@ class SourceStore(Protocol):
 
     def audited_to(self, source: str) -> dict[int, int]: ...
 
+    def removes(self, source: str) -> bool: ...
+
     def write_audit(self, source: str, result: AuditResult) -> None: ...
 
 
@@ -227,6 +229,10 @@ class Store(Protocol):
 
     def audited_to(self, source: str) -> dict[int, int]:
         """By age (ms), up to which createdAt (Unix ms) every stretch was audited."""
+        ...
+
+    def removes(self, source: str) -> bool:
+        """Whether an audit of the last days found records settled that Alloy counts no more."""
         ...
 
     def write_audit(self, source: str, result: AuditResult) -> None:

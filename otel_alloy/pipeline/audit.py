@@ -42,6 +42,8 @@ class AuditStore(Protocol):
 
     def audited_to(self, source: str) -> dict[int, int]: ...
 
+    def removes(self, source: str) -> bool: ...
+
     def write_audit(self, source: str, result: AuditResult) -> None: ...
 
 
@@ -52,7 +54,8 @@ Recover = Callable[[Window, Sequence[Record], Sequence[BadRecord]], None]
 @dataclass(frozen=True, slots=True)
 class AuditPolicy:
     """When and how: the ages (ms) at which a stretch is looked at, the length of one (ms), how many
-    records are read rather than halved once more, and whether to read where nothing counts."""
+    records are read rather than halved once more, and whether to read where nothing counts, and
+    at the last age."""
 
     ages: tuple[int, ...]
     bucket: int
@@ -141,9 +144,12 @@ class Auditor:
         settled = self._known(window).count(window.start, window.before)
         yield
         result = AuditResult(age, window.start, window.before, now, count, settled)
-        if count is None and self._policy.by_reading:
+        if self._has_to_read(age, count):
             recovered = yield from self._read(window)
-            result = replace(result, recovered=recovered)
+            if count is not None:
+                count = self._source.count(window)
+                yield
+            result = replace(result, api=count, recovered=recovered)
         elif count is not None and count != settled:
             recovered = yield from self._search(window, count)
             count = self._source.count(window)
@@ -154,6 +160,15 @@ class Auditor:
         self._store.write_audit(self._name, result)
         self._audited[age] = window.before
         self._results.append(result)
+
+    def _has_to_read(self, age: int, count: int | None) -> bool:
+        """Whether the count is not enough. Behind one number, a record that was deleted hides one
+        that came late, so the last look reads where that is wanted, or where deletions were
+        seen."""
+        if count is None:
+            return self._policy.by_reading
+        last = age in (self._policy.ages[-1:] or (BY_HAND,))
+        return last and (self._policy.by_reading or self._store.removes(self._name))
 
     def _search(self, window: Window, count: int) -> Generator[None, None, int]:
         """Halves what differs until it can be read; how many records were recovered."""

@@ -33,6 +33,7 @@ class SourceLog:
         self.cycle = ""
         self._source = source
         self._throttle = throttle
+        self._uncounted = False
 
     def __call__(self, event: object) -> None:
         """Takes an event."""
@@ -129,11 +130,12 @@ class SourceLog:
                 f"{event.missing} are missing; see `otel-alloy audit`",
                 logging.ERROR,
             )
-        if event.api is None and not event.recovered:
-            self.complain(
-                "no count",
-                "this API does not count what matches a filter, so nothing is audited; "
-                "audit_by_reading reads it again instead",
+        if event.api is None and not self._uncounted:
+            self._uncounted = True
+            self.say(
+                logging.INFO,
+                "this API does not count what matches a filter, so nothing can be audited by its "
+                "count; audit_by_reading reads it again instead",
             )
 
     def _works_again(self, topic: str, words: str) -> None:

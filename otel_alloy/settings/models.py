@@ -115,7 +115,7 @@ class SourceSettings(_Model):
     )
     audit_bucket: Seconds = Field(600.0, ge=1, le=86400, description="what is audited together")
     audit_by_reading: bool = Field(
-        False, description="read again for the audit where Alloy does not count"
+        False, description="the audit's last look reads again, also where Alloy does not count"
     )
     page_size: int = Field(100, ge=1, le=10000, description="records asked for per request")
     max_response_bytes: int = Field(

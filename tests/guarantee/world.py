@@ -252,6 +252,9 @@ class _Store:
     def audited_to(self, source: str) -> dict[int, int]:
         return self._inner.audited_to(source)
 
+    def removes(self, source: str) -> bool:
+        return self._inner.removes(source)
+
     def write_audit(self, source: str, result: AuditResult) -> None:
         self._world.step()
         if self._world.disk_full:
@@ -306,6 +309,7 @@ class World:
         self.asked_for: set[Key] = set()
         self.dies_in: int | None = None
         self.dead = False
+        self.later_than_assumed = False  # whether records may come later than the overlap
         self.crashes = self.refused = self.requests = self.cycles = 0
         self.bytes: dict[Key, set[bytes]] = {}
         self.taken: dict[Key, int] = {}
@@ -372,6 +376,8 @@ class World:
         if progress.window is not None:
             bound = progress.window[0] if progress.position is None else progress.position
         if bound is None:
+            return
+        if self.later_than_assumed:
             return
         passed = bound - OVERLAP * 1000
         aside = self._set_aside()
