@@ -87,7 +87,7 @@ class SqliteSlices:
                 (source, plan.fingerprint, plan.asked, plan.start, plan.before),
             )
             db.executemany(
-                "INSERT INTO slice (source, warm, start, before) VALUES (?,?,?,?)",
+                "INSERT INTO slice (source, warm, start, before, records) VALUES (?,?,?,?,0)",
                 [(source, s.warm, s.start, s.before) for s in plan.slices],
             )
 
@@ -126,6 +126,7 @@ class SqliteSlices:
         """See `Slices.settle`."""
         progress, name = settlement.progress, _name(piece.source, piece.number)
         with self._store.transaction() as db:
+            _count_records(db, piece, name, settlement)
             new = write_settlement(db, name, settlement)
             if progress.window is None:
                 forget_memory(db, name)
@@ -138,6 +139,12 @@ class SqliteSlices:
                 )
         return new
 
+    def settled(self, source: str) -> int | None:
+        """See `Slices.settled`."""
+        rows = self._store.read("SELECT records FROM slice WHERE source=?", (source,))
+        counts = [records for (records,) in rows]
+        return None if None in counts else sum(counts)
+
     def cut(self, piece: Slice, at: int, warm: int) -> bool:
         """See `Slices.cut`."""
         with self._store.transaction() as db:
@@ -145,7 +152,7 @@ class SqliteSlices:
                 return False
             db.execute("UPDATE slice SET before=? WHERE number=?", (at, piece.number))
             db.execute(
-                "INSERT INTO slice (source, warm, start, before) VALUES (?,?,?,?)",
+                "INSERT INTO slice (source, warm, start, before, records) VALUES (?,?,?,?,0)",
                 (piece.source, warm, at, piece.before),
             )
             return True
@@ -162,6 +169,21 @@ def _count(db: sqlite3.Connection, source: str, state: str) -> int:
         "SELECT count(*) FROM slice WHERE source=? AND state=?", (source, state)
     ).fetchone()
     return int(row[0])
+
+
+def _count_records(
+    db: sqlite3.Connection, piece: Slice, name: str, settlement: Settlement
+) -> None:
+    """Adds the records that a settlement brings to those of the slice; not what lies before it and
+    was only read, nor one that was settled already and changed in place since."""
+    start, before, high = db.execute(
+        "SELECT start, before, high FROM slice WHERE number=?", (piece.number,)
+    ).fetchone()
+    new = {i: c for (i, _), c in settlement.known.items() if start <= c < before}
+    for record_id in [i for i, c in new.items() if high is not None and c <= high]:
+        if db.execute("SELECT 1 FROM seen WHERE source=? AND id=?", (name, record_id)).fetchone():
+            del new[record_id]
+    db.execute("UPDATE slice SET records=records+? WHERE number=?", (len(new), piece.number))
 
 
 def _name(source: str, number: int) -> str:

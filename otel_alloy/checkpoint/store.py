@@ -318,6 +318,11 @@ class Slices(Protocol):
         Raises CheckpointUnwritable where the same call may succeed later."""
         ...
 
+    def settled(self, source: str) -> int | None:
+        """How many records of the source's latest backfill are settled: each once, of those that
+        have a createdAt; None where an older version counted none."""
+        ...
+
     def cut(self, piece: Slice, at: int, warm: int) -> bool:
         """Ends a claimed slice at `at`; the rest becomes a slice of its own. Not where there is a
         slice that nobody works at: False then."""

@@ -177,5 +177,13 @@ def backfill(
         with _errors_logged(settings):
             finished = work.run()
     click.echo(view.sentence())
+    for words in view.counted():
+        click.echo(words)
     if not finished:
         raise click.ClickException("stopped before the end; the same command goes on from here")
+    if view.missing:
+        raise click.ClickException(
+            f"{view.missing:,} records that Alloy counts in the range did not come, or became "
+            "visible only after their part of it was read; the same command with --restart reads "
+            "all of it again, and delivers what came already with the same bytes"
+        )

@@ -36,15 +36,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from otel_alloy.alloy.cursor import Window
+from otel_alloy.alloy.cursor import Filter, Window
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text
-from otel_alloy.errors import AlloyReceiverError, ConfigurationError, ShutdownRequested
-from otel_alloy.pipeline.events import Observe, Planned
+from otel_alloy.errors import (
+    AlloyReceiverError,
+    ConfigurationError,
+    RequestRefused,
+    ShutdownRequested,
+)
+from otel_alloy.pipeline.events import BackfillCounted, Observe, Planned
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.receiver import wait_for_end
 from otel_alloy.pipeline.slice_worker import (
@@ -343,6 +349,7 @@ class Backfill:
             if goes_on and not plan.slices:
                 shared.say(logging.INFO, f"{words} is done; --restart delivers it again")
                 first.close()
+                self._count(factory, shared, plan, first.source.filter)
                 return
             if goes_on:
                 shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
@@ -396,6 +403,20 @@ class Backfill:
             )
         if failures:
             raise failures[0]
+        if not runtime.stopping():
+            self._count(factory, shared, plan, first.source.filter)
+
+    def _count(self, factory: Factory, shared: Shared, plan: Plan, verdict: Filter) -> None:
+        """Tells how many records are settled beside Alloy's own count (up to three requests)."""
+        api: int | None = None
+        with closing(factory.source(shared.source, self._observe, shared.budget)) as source:
+            source.learn(verdict)
+            try:
+                api = source.count(Window(plan.start, plan.before))
+            except RequestRefused:
+                pass  # it gives records, and does not count them
+        settled = shared.slices.settled(shared.source.name)
+        self._observe(BackfillCounted(shared.source.name, settled, api))
 
     def _elsewhere(
         self, runtime: Runtime, part: Part, failures: list[BaseException]

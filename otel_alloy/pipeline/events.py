@@ -22,6 +22,7 @@ from otel_alloy.otlp.delivery import Report
 __all__ = [
     "Advanced",
     "Audited",
+    "BackfillCounted",
     "CheckpointWriteFailed",
     "Counts",
     "CycleBegan",
@@ -233,6 +234,16 @@ class Advanced:
 
     source: str
     ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillCounted:
+    """A backfill of a source is done: so many records of its range are `settled` (None where that
+    was not counted), and so many Alloy counts there (`api`, None where it does not)."""
+
+    source: str
+    settled: int | None
+    api: int | None
 
 
 def tell_all(*watchers: Observe) -> Observe:

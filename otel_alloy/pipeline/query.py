@@ -14,7 +14,7 @@ from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.checkpoint.private import PrivateStore
-from otel_alloy.errors import ConfigurationError, Unreachable
+from otel_alloy.errors import ConfigurationError, RequestRefused, Unreachable
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
@@ -80,6 +80,8 @@ class ExecutionQuery:
         self.settings = source
         self.unreadable = 0
         """Records that are no notification, or have neither identity nor time."""
+        self.records = 0
+        """Records that have a createdAt and were read for the first time."""
         self.unreachable: int | None = 0
         """Records that Alloy counted and did not give, when it was last read; None where some are
         missing and cannot be counted."""
@@ -134,6 +136,14 @@ class ExecutionQuery:
         start = since if isinstance(since, int) else self._source.earliest() - since * 1000
         start = max(1, int(start))
         return Window(start, max(self._source.now(), start + 1))
+
+    def count(self, window: Window) -> int | None:
+        """How many records of a window Alloy counts (one request, up to three the first time);
+        None where it cannot be relied on for that."""
+        try:
+            return self._source.count(window)
+        except RequestRefused:
+            return None
 
     def read(self, window: Window) -> Iterator[Part]:
         """What ended in the window, page by page. An end that is repeated when the window has to be
@@ -201,6 +211,7 @@ class ExecutionQuery:
     def _part(self, batch: Batch, position: int | None) -> Part:
         self._store.settle(self.settings.name, batch.settlement)
         self._tracker.settled(batch)
+        self.records += len({record_id for record_id, _ in batch.settlement.known})
         part = Part([], [], position)
         self.unreadable += len(batch.settlement.rejected)
         for execution in batch.executions:

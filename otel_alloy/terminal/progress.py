@@ -16,7 +16,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.durations import duration_text
-from otel_alloy.pipeline.events import Advanced, Counts, CycleEnded, Planned, Position, Settled
+from otel_alloy.pipeline.events import (
+    Advanced,
+    BackfillCounted,
+    Counts,
+    CycleEnded,
+    Planned,
+    Position,
+    Settled,
+)
+from otel_alloy.terminal.render import of_counted
 
 _LINE_SECONDS = 30.0
 
@@ -164,11 +173,14 @@ class BackfillView(_View):
         self._ms = 0
         self._begun = self._said
         self._task: TaskID | None = None
+        self._counted: list[BackfillCounted] = []
 
     def __call__(self, event: object) -> None:
         """Takes the workers' events; shows `Planned`, `Settled` and `Advanced`."""
         with self._lock:
-            if isinstance(event, Planned):
+            if isinstance(event, BackfillCounted):
+                self._counted.append(event)
+            elif isinstance(event, Planned):
                 self._plan, self._done, self._ms = event, Totals(), 0
                 self._begun = self._said = self._monotonic()
                 if self._bar is not None:
@@ -191,6 +203,23 @@ class BackfillView(_View):
             f"from {t.received} records in {t.requests} requests; {t.rejected} set aside"
         )
         return words + (" (otel-alloy rejected list)" if t.rejected else "") + _refused(t)
+
+    def counted(self) -> list[str]:
+        """Of each source that is done: how many of the records that Alloy counts are settled."""
+        several = len(self._counted) > 1
+        return [
+            (f"source {c.source}: " if several else "") + of_counted(c.settled, c.api, "settled")
+            for c in self._counted
+        ]
+
+    @property
+    def missing(self) -> int:
+        """Records that Alloy counts and that are not settled."""
+        return sum(
+            max(0, c.api - c.settled)
+            for c in self._counted
+            if c.api is not None and c.settled is not None
+        )
 
     def _show(self) -> None:
         plan, done = self._plan, self._done.counts

@@ -122,6 +122,24 @@ def span_of_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def of_counted(had: int | None, counted: int | None, done: str) -> str:
+    """How many records were had of those that Alloy counts, in words. `done`: what was done with
+    them; None: where that cannot be told."""
+    if had is None:
+        return "an earlier version began this and counted nothing, so completeness is not shown"
+    if counted is None:
+        return (
+            f"{had:,} records were {done}; this API does not count what matches a filter, so "
+            "completeness cannot be shown"
+        )
+    words = f"{min(had, counted):,} of {counted:,} records that Alloy counts were {done}"
+    if had > counted:
+        words += f", and {had - counted:,} that it does not count any more"
+    if had < counted:
+        words += f"; {counted - had:,} are missing"
+    return words
+
+
 def bar(share: float, width: int) -> str:
     """A bar of at most `width` cells, in steps of an eighth, and never quite nothing."""
     eighths = max(1, min(round(share * width * 8), width * 8))

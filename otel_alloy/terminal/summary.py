@@ -49,6 +49,9 @@ class Summary:
         self.requests = 0
         self.unreadable = 0
         self.unreachable: int | None = 0
+        self.read = 0
+        self.counted: int | None = 0
+        """Records that Alloy counts; None where it cannot count them."""
 
     def add(self, one: ExecutionFacts) -> None:
         """Adds one execution."""
@@ -92,6 +95,7 @@ class Summary:
             "running": self.running,
             "unreadable": self.unreadable,
             "unreachable": self.unreachable,
+            "records": {"read": self.read, "counted": self.counted},
             "requests": self.requests,
             **lists,
         }
@@ -135,6 +139,7 @@ def run_summary(
             say(report_words(event))
 
     queries: list[ExecutionQuery] = []
+    counted: list[int | None] = []
     budgets = Budgets(settings, runtime)
     with ExitStack() as stack:
         try:
@@ -153,6 +158,8 @@ def run_summary(
                 )
                 queries.append(query)
                 window = query.window(since)
+                # Before it is read, so that what appears meanwhile is not missed in the reading.
+                counted.append(query.count(window))
                 if len(queries) == 1:
                     summary.start, summary.before = window.start, window.before
                 for part in query.read(window):
@@ -164,12 +171,16 @@ def run_summary(
                     progress.update(
                         task, executions=summary.all.executions, requests=query.requests
                     )
+                if counted[-1] is not None and query.records < counted[-1]:
+                    counted[-1] = query.count(window)  # some may have been deleted meanwhile
             summary.complete = True
         except KeyboardInterrupt:
             pass
     summary.running = sum(query.running for query in queries)
     summary.requests = sum(query.requests for query in queries)
     summary.unreadable = sum(query.unreadable for query in queries)
+    summary.read = sum(query.records for query in queries)
+    summary.counted = None if None in counted else sum(number or 0 for number in counted)
     missing = [query.unreachable for query in queries]
     summary.unreachable = None if None in missing else sum(number or 0 for number in missing)
     if as_json:
@@ -201,10 +212,17 @@ def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int
         some = "Some" if summary.unreachable is None else f"{summary.unreachable:,}"
         note = f"{some} records that Alloy has were not given by it and are not counted."
         parts.append(Text("\n" + note, "yellow"))
+    parts.append(Text("\n" + of_records(summary), "dim"))
     if not summary.complete:
         note = "Interrupted: only what had been read until then is counted."
         parts.append(Text("\n" + note, "yellow"))
     return Group(*parts)
+
+
+def of_records(summary: Summary) -> str:
+    """How many of the records that Alloy counts were read, as a sentence."""
+    words = render.of_counted(summary.read, summary.counted, "read")
+    return words[0].upper() + words[1:] + "."
 
 
 def _body(

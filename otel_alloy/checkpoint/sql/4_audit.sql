@@ -36,8 +36,9 @@ CREATE TABLE audit_result (
     PRIMARY KEY (source, start, age)
 ) WITHOUT ROWID;
 
--- How many records a slice of a backfill has settled.
-ALTER TABLE slice ADD COLUMN records INTEGER NOT NULL DEFAULT 0;
+-- How many records a slice of a backfill has settled; NULL where an older program began it.
+ALTER TABLE slice ADD COLUMN records INTEGER;
+UPDATE slice SET records=0 WHERE position IS NULL AND state!='done';
 
 -- What earlier programs of version 3 kept beside it: the resource of a record that was set aside,
 -- and what tells it apart; and the order in which open executions fall due.
