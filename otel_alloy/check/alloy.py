@@ -16,6 +16,7 @@ from otel_alloy.alloy.source import AlloySource, Client
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
 from otel_alloy.check.records import fields_finding, life_finding
+from otel_alloy.check.times import times_finding
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused
 from otel_alloy.pipeline.factory import open_source
 from otel_alloy.runtime import Runtime
@@ -31,7 +32,7 @@ def alloy_findings(
     opened = open_source(settings, runtime, lambda event: None, budget, client, retry=False)
     with closing(opened) as source:
         try:
-            yield from _Examination(source, settings.endpoint).findings()
+            yield from _Examination(source, settings).findings()
         except AlloyReceiverError as error:
             refused = isinstance(error, AccessRefused)
             yield Finding(
@@ -47,9 +48,9 @@ def alloy_findings(
 class _Examination:
     """Asks one source. Every record that comes is kept for what else it can tell."""
 
-    def __init__(self, source: AlloySource, endpoint: str) -> None:
+    def __init__(self, source: AlloySource, settings: SourceSettings) -> None:
         self._source = source
-        self._endpoint = endpoint
+        self._settings = settings
         self._sample: dict[tuple[str, str], Record] = {}
         self._bad: set[tuple[str, str]] = set()
 
@@ -57,7 +58,7 @@ class _Examination:
         """Everything, in the order in which it is found out. Raises what a request raises."""
         newest = self._keep(self._source.probe())
         yield Finding.of(
-            "API key", "GET /logs, newest first", True, f"accepted by {self._endpoint}"
+            "API key", "GET /logs, newest first", True, f"accepted by {self._settings.endpoint}"
         )
         yield self._clock_finding()
         yield self._newest_finding(newest)
@@ -72,7 +73,15 @@ class _Examination:
         yield self._total_finding(newest)
         yield self._tie_finding()
         sample = list(self._sample.values())
-        yield life_finding(sample)
+        life, settings = life_finding(sample), self._settings
+        yield life
+        yield times_finding(
+            sample,
+            self._source.now(),
+            int(settings.overlap * 1000),
+            int(settings.overlap_max * 1000),
+            separate=life.facts["lifecycle"] == "separate",
+        )
         yield fields_finding(sample, len(self._bad))
         sent = self._source.requests
         yield Finding.of("cost", "", True, f"{sent} requests were sent", requests=sent)

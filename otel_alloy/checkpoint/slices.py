@@ -171,9 +171,7 @@ def _count(db: sqlite3.Connection, source: str, state: str) -> int:
     return int(row[0])
 
 
-def _count_records(
-    db: sqlite3.Connection, piece: Slice, name: str, settlement: Settlement
-) -> None:
+def _count_records(db: sqlite3.Connection, piece: Slice, name: str, settlement: Settlement) -> None:
     """Adds the records that a settlement brings to those of the slice; not what lies before it and
     was only read, nor one that was settled already and changed in place since."""
     start, before, high = db.execute(

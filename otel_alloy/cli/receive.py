@@ -183,7 +183,7 @@ def backfill(
         raise click.ClickException("stopped before the end; the same command goes on from here")
     if view.missing:
         raise click.ClickException(
-            f"{view.missing:,} records that Alloy counts in the range did not come, or became "
-            "visible only after their part of it was read; the same command with --restart reads "
-            "all of it again, and delivers what came already with the same bytes"
+            f"Alloy counts {view.missing:,} more in the range than it gave: they became visible "
+            "only after their part of it was read, or cannot be had; the same command with "
+            "--restart reads all of it again, and delivers what came already with the same bytes"
         )

@@ -136,7 +136,8 @@ def of_counted(had: int | None, counted: int | None, done: str) -> str:
     if had > counted:
         words += f", and {had - counted:,} that it does not count any more"
     if had < counted:
-        words += f"; {counted - had:,} are missing"
+        missing = counted - had
+        words += f"; {missing:,} {'is' if missing == 1 else 'are'} missing"
     return words
 
 

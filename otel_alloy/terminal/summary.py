@@ -221,7 +221,10 @@ def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int
 
 def of_records(summary: Summary) -> str:
     """How many of the records that Alloy counts were read, as a sentence."""
-    words = render.of_counted(summary.read, summary.counted, "read")
+    counted = summary.counted
+    if not summary.complete and counted is not None:
+        return f"{summary.read:,} of {counted:,} records that Alloy counts were read."
+    words = render.of_counted(summary.read, counted, "read")
     return words[0].upper() + words[1:] + "."
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -34,6 +35,7 @@ from otel_alloy.mapping import semconv
 from otel_alloy.pipeline.backfill import Backfill, Range, age_warnings
 from otel_alloy.pipeline.events import (
     Advanced,
+    BackfillCounted,
     Counts,
     Planned,
     Position,
@@ -213,6 +215,7 @@ def test_killed(place: Place) -> None:
     place.now += HOUR
     place.alloy.store.add(record(place, "later", "executionFinished", 600))
     done = place.command(*words)
+    assert done.out.endswith("2,000 of 2,000 records that Alloy counts were settled\n")
     assert done.code == 0, done.err
     assert "going on with" in done.err
     assert_no_more_than_a_batch_twice(place, records, 2)
@@ -442,6 +445,131 @@ def test_records_that_alloy_does_not_give(place: Place) -> None:
     place.alloy.configure(hidden=None)
     assert place.command(*words).code == 0
     place.assert_exactly_once(place.ended(records))
+
+
+def test_the_count_in_the_end(place: Place) -> None:
+    """A backfill ends with how many of the records that Alloy counts in the range are settled, also
+    when it was done before; where Alloy deleted some since, it says so."""
+    records = place.fill(1000)
+    words = ("backfill", "--from", "60d", "--to", "5m")
+    for _ in range(2):
+        done = place.command(*words)
+        assert done.code == 0, done.err
+        last = done.out.splitlines()[-1]
+        assert last == "2,000 of 2,000 records that Alloy counts were settled"
+    for each in records[:3]:
+        place.alloy.store.remove(each["_id"])
+    done = place.command(*words)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == (
+        "1,997 of 1,997 records that Alloy counts were settled, and 3 that it does not count any "
+        "more"
+    )
+
+
+def test_what_is_missing_in_the_end(place: Place) -> None:
+    """A record that becomes visible only after its slice was read is missing: a backfill says how
+    many there are and what to do, and exits with 1; --restart has them."""
+    records = place.fill(300)
+    missed = record(place, "missed", "executionFinished", 59 * DAY)
+
+    def at_the_first(received: Received) -> Answer | None:
+        if not any(r["_id"] == missed["_id"] for r in place.alloy.store.records()):
+            place.alloy.store.add(missed)
+        return None
+
+    place.judge = at_the_first
+    words = ("backfill", "--from", "60d", "--to", "5m", "--workers", "1")
+    done = place.command(*words)
+    assert done.code == 1
+    assert done.out.splitlines()[-1].startswith("600 of 601 records that Alloy counts were settled")
+    assert done.out.endswith("; 1 is missing\n")
+    assert "--restart" in done.err
+    assert "missed" not in place.sent("traces")
+    done = place.command(*words, "--restart")
+    assert done.code == 0, done.err
+    assert done.out.endswith("601 of 601 records that Alloy counts were settled\n")
+    assert set(place.sent("traces")) == {*place.ended(records), "missed"}
+
+
+@pytest.mark.parametrize("knobs", [{"total_items": "all"}, {"ignore_filters": True}])
+def test_where_alloy_does_not_count(place: Place, knobs: dict[str, Any]) -> None:
+    """Where Alloy counts something else, a backfill says that nothing can be held against it, and
+    how many records it settled; that is no failure."""
+    place.fill(100)
+    place.alloy.configure(**knobs)
+    done = place.command("backfill", "--from", "60d", "--to", "5m")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].startswith("200 records were settled; this API does not count")
+
+
+@pytest.mark.parametrize("fails_at", [0, 2, 7])
+@pytest.mark.parametrize("written", [True, False])
+def test_each_record_counts_once(place: Place, fails_at: int, written: bool) -> None:
+    """Whatever a record goes through, it counts once: slices that are halved, warm-ups, records
+    set aside, those without a readable end, batches that are sent again after a crash before or
+    after their settlement, records that change in place while they are read."""
+    records = place.fill(600, tied=40)
+    place.alloy.store.add(record(place, "aside", "executionFinished", 600) | {"message": None})
+    place.alloy.store.add(record(place, "outside", "executionFinished", 40))
+    place.alloy.configure(max_limit=PAGE)
+    last = records[-1]
+    calls = 0
+
+    class Failing(SqliteSlices):
+        def settle(self, piece: Slice, settlement: Settlement) -> int:
+            nonlocal calls
+            calls += 1
+            if (last["_id"], last["message"]) in settlement.known:
+                place.alloy.store.change(last["_id"], message="executionError")
+            if calls == fails_at and not written:
+                raise CheckpointError("torn out")
+            new = super().settle(piece, settlement)
+            if calls == fails_at:
+                raise CheckpointError("torn out")
+            return new
+
+    counted: list[object] = []
+
+    def once() -> None:
+        backfill(
+            place,
+            "2025-08-11T00:00:00Z",
+            iso(round((place.now - 300) * 1000)),
+            workers=3,
+            dense_pages=2,
+            settings={"batch_size": 50},
+            slices=lambda url: Failing(open_store(url, exclusive=False)),
+            observe=lambda event: (
+                counted.append(event) if isinstance(event, BackfillCounted) else None
+            ),
+        )
+
+    if fails_at:
+        with pytest.raises(CheckpointError, match="torn out"):
+            once()
+        assert not counted
+    once()
+    start = iso(to_ms("2025-08-11T00:00:00Z") or 0)
+    inside = [r for r in records if r["createdAt"] >= start]
+    assert 0 < len(inside)
+    assert counted == [BackfillCounted("default", len(inside) + 1, len(inside) + 1)]
+
+
+def test_the_count_of_an_earlier_version(place: Place) -> None:
+    """Where an earlier version began the backfill, and counted nothing, nothing is called
+    missing."""
+    place.fill(100)
+    assert backfill(place)
+    with contextlib.closing(sqlite3.connect(place.storage)) as db, db:
+        db.execute("UPDATE slice SET records=NULL")
+    counted: list[object] = []
+    assert backfill(place, observe=counted.append)
+    assert counted[-1] == BackfillCounted("default", None, 200)
+    view = BackfillView(Console(file=io.StringIO()), time.monotonic)
+    view(counted[-1])
+    assert view.missing == 0
+    assert "an earlier version" in view.counted()[0]
 
 
 def test_the_same_and_another_range(place: Place) -> None:

@@ -226,6 +226,9 @@ def test_summary_adds_up(place: Place, knobs: dict[str, Any]) -> None:
 
     assert told["all"] == measures(ends)
     assert (told["from"], told["complete"], told["unreadable"]) == (since, True, 0)
+    read = sum(r["createdAt"] >= since for r in place.alloy.store.records())
+    counts = not knobs.keys() & {"ignore_filters", "created_at_filter"}
+    assert told["records"] == {"read": read, "counted": read if counts else None}
     for key, field in (("workflows", "forgeWorkflowId"), ("customers", "userId")):
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in ends:
@@ -252,6 +255,9 @@ def test_records_that_alloy_does_not_give_are_told(place: Place, command: str) -
         done = place.command("summary", "--since", "3h", "--json")
         told = json.loads(done.out)
         assert told["unreachable"] >= 10 and told["all"]["executions"] > 0
+        assert told["records"]["counted"] - told["records"]["read"] >= 10
+        shown = place.command("summary", "--since", "3h").out
+        assert re.search(r"\d+ of 60 records that Alloy counts were read; \d+ are missing", shown)
     else:
         process = place.start("tail", "--since", "3h", "--json", "--interval", "1s")
         assert process.stderr is not None
@@ -276,6 +282,7 @@ def test_summary_plain(place: Place) -> None:
     assert (done.code, done.err) == (0, "")
     assert "\x1b" not in done.out
     lines = done.out.splitlines()
+    assert lines[-1] == "400 of 400 records that Alloy counts were read."
     assert lines[1].startswith(f"executions {len(ends)}, errors ")
     counts = Counter(r["forgeWorkflow"]["name"] for r in ends)
     rows = [text for text in lines if any(text.startswith(name) for name in counts)]
