@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -312,6 +312,8 @@ class SqliteStore:
                 " read_to=?, visibility=coalesce(?, visibility) WHERE name=?",
                 (p.begin, p.high, start, before, p.position, p.read_to, s.visibility, source),
             )
+            if s.counted:
+                _add_counts(db, source, s.counted)
             write_known(db, source, s)
             return write_settlement(db, source, s)
 
@@ -328,6 +330,11 @@ class SqliteStore:
         """See `Store.visibility`."""
         rows = self.read("SELECT visibility FROM source WHERE name=?", [source])
         return rows[0][0] if rows else None
+
+    def counted(self, source: str) -> dict[str, int]:
+        """See `Store.counted`."""
+        rows = self.read("SELECT facts FROM source WHERE name=?", [source])
+        return _counts(rows[0][0]) if rows else {}
 
     def audited_to(self, source: str) -> dict[int, int]:
         """See `Store.audited_to`."""
@@ -436,6 +443,26 @@ def write_settlement(db: sqlite3.Connection, owner: str, settlement: Settlement)
     rejected records had not been set aside before."""
     write_memory(db, owner, settlement)
     return sum(_set_aside(db, rejected) for rejected in settlement.rejected)
+
+
+def _add_counts(db: sqlite3.Connection, source: str, counted: Mapping[str, int]) -> None:
+    row = db.execute("SELECT facts FROM source WHERE name=?", (source,)).fetchone()
+    if row is not None:
+        counts = _counts(row[0])
+        for name, times in counted.items():
+            counts[name] = counts.get(name, 0) + times
+        db.execute("UPDATE source SET facts=? WHERE name=?", (json.dumps(counts), source))
+
+
+def _counts(text: str | None) -> dict[str, int]:
+    """From what was kept; of anything else, nothing."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: times for name, times in found.items() if type(times) is int}
 
 
 def _set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:

@@ -109,7 +109,8 @@ class Settlement:
     """What one settled batch changes; written as a whole or not at all. `asked`: open executions,
     with their `next_check`. `known`: records that audits have to know as settled, with their
     createdAt; `spans`: executions that got their span. `visibility`: what `VisibilityLag.text`
-    gives, where it changed."""
+    gives, where it changed. `counted`: what was seen of the API, and how often (see
+    `Store.counted`)."""
 
     progress: Progress
     seen: dict[Identity, Seen] = field(default_factory=dict)
@@ -121,6 +122,7 @@ class Settlement:
     known: dict[Identity, int] = field(default_factory=dict)
     spans: list[str] = field(default_factory=list)
     visibility: str | None = None
+    counted: dict[str, int] = field(default_factory=dict)
     forget_before: int = 0
     forget_ended_before: int = 0
     forget_open_before: int = 0
@@ -237,6 +239,13 @@ class Store(Protocol):
 
     def write_audit(self, source: str, result: AuditResult) -> None:
         """Keeps a result, and moves its age on. Raises CheckpointUnwritable as `settle`."""
+        ...
+
+    def counted(self, source: str) -> dict[str, int]:
+        """What only time tells of the API, and how often it was seen: `separate`, an end that was a
+        record of its own (noted once a start of the program); `in_place`, a start that became its
+        end under the same `_id`, and `in_place_moved`, with another createdAt; `ended_again`, a
+        second end; `incomplete`, a start without an end."""
         ...
 
     def audits(self, source: str, start: int, before: int) -> list[AuditResult]:

@@ -153,10 +153,12 @@ class ExecutionTracker:
         batch.add(Execution(n, Role.ENDED, self._joined(batch, record, execution)), record)
 
     def _ended_again(self, batch: Batch, record: Record, execution: str) -> None:
+        _count(batch, "ended_again")
         start = self._joined(batch, record, execution)
         batch.add(Execution(record.notification, Role.ENDED_AGAIN, start), record)
 
     def _incomplete(self, batch: Batch, execution: str, start: Open, now: int) -> None:
+        _count(batch, "incomplete")
         batch.add(Execution(read_notification(start.text()), Role.INCOMPLETE), start)
         self.state.closed(batch.settlement, execution)
         self.state.remember_end(batch.settlement, execution, now + _INCOMPLETE_MEMORY_MS)
@@ -174,6 +176,9 @@ class ExecutionTracker:
             return None
         if not self.separate:
             self.separate = read_notification(start.text()).id != record.notification.id
+            _count(batch, "separate" if self.separate else "in_place")
+            if not self.separate and record.created != start.created:
+                _count(batch, "in_place_moved")
         self.state.closed(batch.settlement, execution)
         return start.started_at
 
@@ -247,6 +252,12 @@ class ExecutionTracker:
     def settled(self, batch: Batch) -> None:
         """The batch is settled, and the store has what it changed."""
         self.state.settled(batch.settlement)
+
+
+def _count(batch: Batch, what: str) -> None:
+    """Notes what was seen of the API once more; see `Store.counted`."""
+    counted = batch.settlement.counted
+    counted[what] = counted.get(what, 0) + 1
 
 
 def _known(records: list[Record], bad: list[BadRecord]) -> Iterator[tuple[Identity, str | None]]:

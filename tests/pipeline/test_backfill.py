@@ -451,7 +451,7 @@ def test_the_count_in_the_end(place: Place) -> None:
     """A backfill ends with how many of the records that Alloy counts in the range are settled, also
     when it was done before; where Alloy deleted some since, it says so."""
     records = place.fill(1000)
-    words = ("backfill", "--from", "60d", "--to", "5m")
+    words = ("backfill", "--from", "2025-08-01T00:00:00Z", "--to", "2025-10-09T08:50:00Z")
     for _ in range(2):
         done = place.command(*words)
         assert done.code == 0, done.err
@@ -473,8 +473,10 @@ def test_what_is_missing_in_the_end(place: Place) -> None:
     records = place.fill(300)
     missed = record(place, "missed", "executionFinished", 59 * DAY)
 
+    lock = threading.Lock()
+
     def at_the_first(received: Received) -> Answer | None:
-        if not any(r["_id"] == missed["_id"] for r in place.alloy.store.records()):
+        if lock.acquire(blocking=False):  # and never released
             place.alloy.store.add(missed)
         return None
 
@@ -519,13 +521,13 @@ def test_each_record_counts_once(place: Place, fails_at: int, written: bool) -> 
     class Failing(SqliteSlices):
         def settle(self, piece: Slice, settlement: Settlement) -> int:
             nonlocal calls
-            calls += 1
+            number = calls = calls + 1
             if (last["_id"], last["message"]) in settlement.known:
                 place.alloy.store.change(last["_id"], message="executionError")
-            if calls == fails_at and not written:
+            if number == fails_at and not written:
                 raise CheckpointError("torn out")
             new = super().settle(piece, settlement)
-            if calls == fails_at:
+            if number == fails_at:
                 raise CheckpointError("torn out")
             return new
 
@@ -552,7 +554,6 @@ def test_each_record_counts_once(place: Place, fails_at: int, written: bool) -> 
     once()
     start = iso(to_ms("2025-08-11T00:00:00Z") or 0)
     inside = [r for r in records if r["createdAt"] >= start]
-    assert 0 < len(inside)
     assert counted == [BackfillCounted("default", len(inside) + 1, len(inside) + 1)]
 
 

@@ -4,6 +4,9 @@
 -- holds everything that was settled; NULL where it does from the source's beginning.
 ALTER TABLE source ADD COLUMN visibility TEXT;
 ALTER TABLE source ADD COLUMN known_from INTEGER;
+
+-- What only time tells of the API, as JSON: how often each was seen (Settlement.counted).
+ALTER TABLE source ADD COLUMN facts TEXT;
 UPDATE source SET known_from=high+1;
 
 -- Settled records in 8 bytes each, and the executions that got their span, one row for what was
