@@ -15,13 +15,21 @@ from otel_alloy.check.alloy import alloy_findings
 from otel_alloy.check.connection import connection_findings
 from otel_alloy.check.endpoint import endpoint_findings
 from otel_alloy.check.finding import Finding
+from otel_alloy.check.report import Report
+from otel_alloy.check.unknowns import Observed
 from otel_alloy.pipeline.factory import Budgets, open_client
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 
 
-def check(settings: Settings, runtime: Runtime, *, send_test: bool = False) -> Iterator[Finding]:
-    """Findings in the order in which they are made."""
+def check(
+    settings: Settings,
+    runtime: Runtime,
+    *,
+    send_test: bool = False,
+    report: Report | None = None,
+) -> Iterator[Finding]:
+    """Findings in the order in which they are made. `report`: is told of each source."""
     names = ", ".join(s.name for s in settings.sources)
     privacy = settings.privacy
     yield Finding(
@@ -35,6 +43,9 @@ def check(settings: Settings, runtime: Runtime, *, send_test: bool = False) -> I
     budgets = Budgets(settings, runtime)
     for source in settings.sources:
         client = open_client(source, runtime, settings.network)
-        for finding in alloy_findings(source, runtime, budgets.of(source), client):
+        seen = None if report is None else Observed()
+        for finding in alloy_findings(source, runtime, budgets.of(source), client, seen):
             yield replace(finding, part=f"Alloy ({source.name}): {finding.part}")
+        if report is not None and seen is not None:
+            report.add(settings, source, seen)
     yield from endpoint_findings(settings, runtime, send_test)

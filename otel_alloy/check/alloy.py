@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from otel_alloy.alloy.cursor import Filter
-from otel_alloy.alloy.models import Page, Record
+from otel_alloy.alloy.models import BadRecord, Entry, Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
@@ -17,23 +17,37 @@ from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
 from otel_alloy.check.records import fields_finding, life_finding
 from otel_alloy.check.times import times_finding
-from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused
+from otel_alloy.check.unknowns import Observed
+from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Retry
 from otel_alloy.pipeline.factory import open_source
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import SourceSettings
 
 _LARGE = 1000
+_FAR = 1_000_000
 
 
 def alloy_findings(
-    settings: SourceSettings, runtime: Runtime, budget: RequestBudget, client: Client
+    settings: SourceSettings,
+    runtime: Runtime,
+    budget: RequestBudget,
+    client: Client,
+    seen: Observed | None = None,
 ) -> Iterator[Finding]:
-    """All findings about this source; they end with the first request that fails."""
+    """All findings about this source; they end with the first request that fails. `seen`: is filled
+    with what a report needs, which takes two requests more."""
     opened = open_source(settings, runtime, lambda event: None, budget, client, retry=False)
     with closing(opened) as source:
+        examination = _Examination(source, settings, seen)
         try:
-            yield from _Examination(source, settings).findings()
+            for finding in examination.findings():
+                if seen is not None:
+                    seen.facts[finding.part] = finding.facts
+                yield finding
         except AlloyReceiverError as error:
+            if seen is not None:
+                seen.error = type(error).__name__
+                seen.retry_after = isinstance(error, Retry) and error.after is not None
             refused = isinstance(error, AccessRefused)
             yield Finding(
                 "API key" if refused else "request",
@@ -43,16 +57,26 @@ def alloy_findings(
                 error.remedy or "try again; if it goes on, check ALLOY_ENDPOINT and the network",
                 exit_code=3 if refused else 1,
             )
+        if seen is not None:
+            seen.requests = source.requests
+            seen.entries = examination.entries()
 
 
 class _Examination:
     """Asks one source. Every record that comes is kept for what else it can tell."""
 
-    def __init__(self, source: AlloySource, settings: SourceSettings) -> None:
+    def __init__(
+        self, source: AlloySource, settings: SourceSettings, seen: Observed | None = None
+    ) -> None:
         self._source = source
         self._settings = settings
+        self._seen = seen
         self._sample: dict[tuple[str, str], Record] = {}
-        self._bad: set[tuple[str, str]] = set()
+        self._bad: dict[tuple[str, str], BadRecord] = {}
+
+    def entries(self) -> list[Entry]:
+        """All that came, each once."""
+        return [*self._sample.values(), *self._bad.values()]
 
     def findings(self) -> Iterator[Finding]:
         """Everything, in the order in which it is found out. Raises what a request raises."""
@@ -83,6 +107,8 @@ class _Examination:
             separate=life.facts["lifecycle"] == "separate",
         )
         yield fields_finding(sample, len(self._bad))
+        if self._seen is not None:
+            self._look_for_report(self._seen, newest.total)
         sent = self._source.requests
         yield Finding.of("cost", "", True, f"{sent} requests were sent", requests=sent)
 
@@ -90,9 +116,30 @@ class _Examination:
         return self._keep(self._source.look(query))
 
     def _keep(self, page: Page) -> Page:
-        self._bad.update(entry.identity for entry in page.bad)
+        self._bad.update((entry.identity, entry) for entry in page.bad)
         self._sample.update((record.identity, record) for record in page.records)
         return page
+
+    def _look_for_report(self, seen: Observed, total: int | None) -> None:
+        """What is not worth a finding: odd ways of paging, which nothing here relies on."""
+        base = replace(self._source.base_query, limit=2)
+        beyond = _FAR if total is None else max(total, 0) + 10
+        try:
+            seen.past_end = (
+                "records come"
+                if self._look(replace(base, skip=beyond)).received
+                else "an empty page"
+            )
+        except RequestRefused:
+            seen.past_end = "refused"
+        try:
+            page = self._look(replace(base, skip=3))
+        except RequestRefused:
+            return
+        if page.received:
+            at = page.pagination.currentPage if page.pagination else None
+            words = {None: "not told as a whole number", 1: "always 1", 2: "rounded down"}
+            seen.current_page = words.get(at, "another number")
 
     def _clock_finding(self) -> Finding:
         skew = self._source.clock.skew / 1000
@@ -145,7 +192,9 @@ class _Examination:
         except RequestRefused as refusal:
             largest = newest.received
             advice = f"keep OTEL_ALLOY_PAGE_SIZE={used}, which is answered with {largest}"
-            return Finding.of(part, tried, None, refusal.problem, advice, largest=largest)
+            return Finding.of(
+                part, tried, None, refusal.problem, advice, largest=largest, refused=True
+            )
         came, total = page.received, page.total
         words = f"{came:,} came back"
         if came >= _LARGE:

@@ -1,5 +1,7 @@
-"""The shapes of records: which fields are there, of what type and form, and how often. Never a value:
-what cannot be told without one is not told. Pure."""
+"""The shapes of records: which fields are there, of what type and form, and how often.
+
+Never a value: what cannot be told without one is not told. Pure.
+"""
 
 from __future__ import annotations
 

@@ -111,8 +111,8 @@ def times_finding(
         apart = int(median(times.after_end))
         side = "after" if apart >= 0 else "before"
         words = (
-            f"createdAt is the time of the end ({_text(abs(apart))} {side} it, median): the overlap "
-            "need only cover how late records become visible"
+            f"createdAt is the time of the end ({_text(abs(apart))} {side} it, median): the "
+            "overlap need only cover how late records become visible"
         )
     elif times.ended:
         words = "no execution took long enough to tell the times of its start and its end apart"

@@ -23,9 +23,18 @@ from otel_alloy.runtime import system_runtime
 
 @click.command(epilog=SETTINGS_NOTE)
 @click.option("--send-test", is_flag=True, help="also send one marked span and log record")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    default=None,
+    help="also write which way the API's unknowns fell, without any value; - for standard output",
+)
 @json_option("one JSON document")
 @setting_options
-def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> None:
+def check(
+    config: str | None, send_test: bool, report: str | None, as_json: bool, **flags: Any
+) -> None:
     """Try configuration, API and collector.
 
     Each line is what was tried, what came back and what to do. Nothing is stored.
@@ -34,11 +43,18 @@ def check(config: str | None, send_test: bool, as_json: bool, **flags: Any) -> N
     Examples:
       otel-alloy check
       otel-alloy check --send-test --config settings.yaml
+      otel-alloy check --report report.json
     """
     from otel_alloy.terminal.check import run_check
 
+    if as_json and report == "-":
+        raise click.UsageError("--report - and --json both want standard output; give a file")
     settings = load(config, flags)
-    raise SystemExit(run_check(settings, system_runtime(), send_test=send_test, as_json=as_json))
+    raise SystemExit(
+        run_check(
+            settings, system_runtime(), send_test=send_test, as_json=as_json, report_to=report
+        )
+    )
 
 
 def _look_options(since: str) -> Callable[[F], F]:

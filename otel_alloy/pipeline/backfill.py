@@ -36,7 +36,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -411,10 +411,8 @@ class Backfill:
         api: int | None = None
         with closing(factory.source(shared.source, self._observe, shared.budget)) as source:
             source.learn(verdict)
-            try:
+            with suppress(RequestRefused):  # it gives records, and does not count them
                 api = source.count(Window(plan.start, plan.before))
-            except RequestRefused:
-                pass  # it gives records, and does not count them
         settled = shared.slices.settled(shared.source.name)
         self._observe(BackfillCounted(shared.source.name, settled, api))
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -14,20 +15,34 @@ from rich.text import Text
 
 from otel_alloy.check import check
 from otel_alloy.check.finding import Finding
+from otel_alloy.check.report import Report, write_report
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal.render import tolerant
 
 
-def run_check(settings: Settings, runtime: Runtime, *, send_test: bool, as_json: bool) -> int:
-    """Shows the findings on standard output, each as soon as it is made; the exit code."""
-    console = tolerant(Console(highlight=False))
+def run_check(
+    settings: Settings,
+    runtime: Runtime,
+    *,
+    send_test: bool,
+    as_json: bool,
+    report_to: str | None = None,
+) -> int:
+    """Shows the findings on standard output, each as soon as it is made; the exit code.
+
+    `report_to`: a file for the report; `-` is standard output, and the findings are shown on
+    standard error then. Raises AlloyReceiverError where the report cannot be written."""
+    alone = report_to == "-"
+    out = sys.stderr if alone else sys.stdout
+    console = tolerant(Console(file=out, highlight=False))
     findings: list[Finding] = []
-    for finding in check(settings, runtime, send_test=send_test):
+    report = None if report_to is None else Report()
+    for finding in check(settings, runtime, send_test=send_test, report=report):
         if console.is_terminal and not as_json:
             console.print(*_rows(finding, findings[-1] if findings else None), sep="\n")
         elif not as_json:
-            print(finding.line(), flush=True)
+            print(finding.line(), file=out, flush=True)
         findings.append(finding)
     worst = max((f.exit_code for f in findings if f.ok is False), default=0)
     if as_json:
@@ -39,6 +54,11 @@ def run_check(settings: Settings, runtime: Runtime, *, send_test: bool, as_json:
         counts = Counter(f.mark for f in findings)
         words = f"\n{counts['ok']} ok, {counts['note']} to know, {counts['FAIL']} to correct"
         console.print(Text(words, "bold red" if worst else "bold green"))
+    if report is not None and report_to is not None:
+        if alone:
+            print(report.text(), end="")
+        else:
+            write_report(report.text(), Path(report_to))
     sys.stdout.flush()
     return worst
 
