@@ -15,8 +15,8 @@ from otel_alloy.check.alloy import alloy_findings
 from otel_alloy.check.connection import connection_findings
 from otel_alloy.check.endpoint import endpoint_findings
 from otel_alloy.check.finding import Finding
+from otel_alloy.check.observed import Observed
 from otel_alloy.check.report import Report
-from otel_alloy.check.unknowns import Observed
 from otel_alloy.pipeline.factory import Budgets, open_client
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings

@@ -15,9 +15,9 @@ from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
+from otel_alloy.check.observed import Observed
 from otel_alloy.check.records import fields_finding, life_finding
 from otel_alloy.check.times import times_finding
-from otel_alloy.check.unknowns import Observed
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Retry
 from otel_alloy.pipeline.factory import open_source
 from otel_alloy.runtime import Runtime

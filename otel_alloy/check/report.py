@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from otel_alloy.check.unknowns import Observed, Remembered, unknowns
+from otel_alloy.check.observed import Observed, Remembered
+from otel_alloy.check.unknowns import unknowns
 from otel_alloy.checkpoint.store import open_store, store_exists
 from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.pipeline.visibility import VisibilityLag
@@ -61,11 +62,11 @@ class Report:
 def write_report(text: str, path: Path) -> None:
     """Writes a file that only its owner may read, as a whole or not at all. Raises
     AlloyReceiverError."""
-    path = path.resolve()
     try:
         if path.exists() and not path.is_file():  # a pipe or a terminal
             path.write_text(text)
             return
+        path = path.resolve()
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(handle, "w") as file:

@@ -6,63 +6,16 @@ so that it can be shown to anybody. What cannot be told yet says what would tell
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from otel_alloy.alloy.models import Entry
+from otel_alloy.check.observed import Observed, Remembered, Unknown, step, up_to
 from otel_alloy.check.shapes import shapes
 from otel_alloy.checkpoint.store import AuditResult
-from otel_alloy.pipeline.visibility import BOUNDS_SECONDS, VisibilityLag
+from otel_alloy.pipeline.visibility import BOUNDS_SECONDS
 
-NOT_KNOWN = "not known yet"
 _AGAIN = "check it again when there are more records"
 _RUN = "a `run` of some days with this checkpoint"
-
-
-@dataclass(slots=True)
-class Observed:
-    """What was seen of one source by asking. `facts`: of each finding, by its part; `entries`: the
-    records that came; `past_end`: what a `skip` past the end gets; `current_page`: what is told
-    where `skip` is no multiple of `limit`; `error`, `retry_after`: the kind of error that ended it,
-    and whether that said how long to wait."""
-
-    facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
-    requests: int = 0
-    past_end: str | None = None
-    current_page: str | None = None
-    error: str | None = None
-    retry_after: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What a checkpoint has of the source."""
-
-    lag: VisibilityLag
-    counted: Mapping[str, int]
-    audits: Sequence[AuditResult]
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """One question; `number` is its place in the list. `answer` is None where it is not known yet,
-    and `would_tell` says then what would tell."""
-
-    number: str
-    question: str
-    answer: str | None
-    evidence: Mapping[str, Any]
-    would_tell: str
-
-    def as_object(self) -> dict[str, Any]:
-        """As JSON."""
-        told = {"unknown": self.number, "question": self.question}
-        told["answer"] = NOT_KNOWN if self.answer is None else self.answer
-        if self.answer is None:
-            told["would_tell"] = self.would_tell
-        return {**told, "evidence": dict(self.evidence)}
 
 
 def unknowns(seen: Observed, kept: Remembered | None) -> list[dict[str, Any]]:
@@ -78,21 +31,6 @@ def unknowns(seen: Observed, kept: Remembered | None) -> list[dict[str, Any]]:
         _fact("8", "whether answers are wrapped in `data`", seen, "envelope", "envelope", _yes_no),
     ]
     return [one.as_object() for one in sorted(found, key=lambda one: one.number)]
-
-
-def step(seconds: float) -> str:
-    """A length of time in steps, in words."""
-    for bound in BOUNDS_SECONDS:
-        if seconds <= bound:
-            return _up_to(bound)
-    return "more than 24 h"
-
-
-def _up_to(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"up to {seconds / length:g} {unit}"
-    return f"up to {seconds:g} s" if seconds else "none"
 
 
 def _yes_no(value: object) -> str | None:
@@ -237,7 +175,7 @@ def _late(seen: Observed, kept: Remembered | None) -> Unknown:
     if kept is None or not sum(kept.lag.counts):
         answer = "perhaps: ends are created before their end" if late else None
         return Unknown("5e", question, answer, evidence, _RUN)
-    names = [*(_up_to(bound) for bound in BOUNDS_SECONDS), "more than 24 h"]
+    names = [*(up_to(bound) for bound in BOUNDS_SECONDS), "more than 24 h"]
     pairs = zip(names, kept.lag.counts, strict=True)
     evidence["records, by how late"] = {name: count for name, count in pairs if count}
     evidence["largest lately"] = step(kept.lag.recent / 1000)

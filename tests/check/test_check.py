@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.alloy.timestamps import to_ms, to_text
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.testing.otlp_endpoint import Answer, Received, attributes
 
@@ -77,6 +77,23 @@ def test_unknowns_of_the_api(
     place.fill(400, days=10)
     place.alloy.configure(**knobs)
     assert checked(place)[part]["facts"][fact] == verdict
+
+
+def test_what_created_at_is_the_time_of(place: Place) -> None:
+    """Whether createdAt is the time of the start or of the end, and what the overlap has to be."""
+    place.fill(100, lifecycle="terminal")
+    assert checked(place)["createdAt"]["facts"]["created_at"] == "end"
+    place.alloy.requests.clear()
+    late = 0
+    for record in list(place.alloy.store.records()):
+        times = [to_ms(record[name]) or 0 for name in ("startedAt", "completedAt")]
+        late = max(late, times[1] - times[0])
+        place.alloy.store.change(record["_id"], createdAt=record["startedAt"])
+    found = checked(place, OTEL_ALLOY_OVERLAP="2s")["createdAt"]
+    assert found["facts"]["created_at"] == "start"
+    assert found["facts"]["late_seconds"] == late / 1000 > 2
+    assert found["ok"] is None
+    assert f"set overlap to at least {-(-int(late * 1.5 + 30_000) // 1000)}s" in found["remedy"]
 
 
 @pytest.mark.parametrize(

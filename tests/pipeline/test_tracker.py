@@ -204,6 +204,38 @@ def test_changed_in_place(between: Between) -> None:
     assert source.page(notification("a", END, 0)) == []
 
 
+def test_what_only_time_tells_is_counted(between: Between) -> None:
+    """A change in place, with or without another createdAt, a second end, an end of its own and a
+    start without an end are noted, once each and with the batch that shows them; nothing is noted
+    of what tells nothing."""
+    source = Source()
+    counted: list[dict[str, int]] = []
+
+    def page(*entries: Any) -> None:
+        batch = source.take(*entries)
+        counted.append(batch.settlement.counted)
+        source.settle(batch)
+        between(source)
+
+    page(*(notification(e, START, 0, e) for e in "abc"))
+    page(notification("a", END, 0, "a"), notification("b", FAIL, 9, "b"))
+    page(notification("x", END, MINUTE, "b"))
+    page(notification("y", END, MINUTE, "c"))
+    page(notification("y", END, MINUTE, "c"))
+    page(notification("z", START, MINUTE, "d"))
+    assert counted == [
+        {},
+        {"in_place": 2, "in_place_moved": 1},
+        {"ended_again": 1},
+        {"separate": 1},
+        {},
+        {},
+    ]
+    batch = source.tracker.batch()
+    source.tracker.give_up(batch, T0 + 2 * DAY, 100)
+    assert batch.settlement.counted == {"incomplete": 1}
+
+
 def test_incomplete_after_the_limit_and_its_end_later(between: Between) -> None:
     """An execution without an end becomes incomplete once, at the limit and not before; an end
     that comes later still is a log record, as its span is out."""
