@@ -24,7 +24,7 @@ from otel_alloy.cli import commands
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import METRICS, metrics_table
 from otel_alloy.otlp.answers import answers_table
-from otel_alloy.settings.models import Ages, Settings, SourceSettings
+from otel_alloy.settings.models import Settings, SourceSettings
 
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
@@ -102,10 +102,9 @@ def _type(field: FieldInfo) -> str:
         return "duration or timestamp"
     if get_origin(annotation) is dict:
         return "names and values"
-    if annotation == Ages.__origin__:
-        return "durations, or `off`"
     if get_origin(annotation) is tuple:
-        return "list of sources"
+        one_source = SourceSettings in get_args(annotation)
+        return "list of sources" if one_source else "durations, or `off`"
     return {bool: "`true` or `false`", SecretStr: "secret text"}.get(annotation, "text")  # type: ignore[arg-type]
 
 
