@@ -103,7 +103,8 @@ def _type(field: FieldInfo) -> str:
     if get_origin(annotation) is dict:
         return "names and values"
     if get_origin(annotation) is tuple:
-        return "list of sources"
+        one_source = SourceSettings in get_args(annotation)
+        return "list of sources" if one_source else "durations, or `off`"
     return {bool: "`true` or `false`", SecretStr: "secret text"}.get(annotation, "text")  # type: ignore[arg-type]
 
 
@@ -132,6 +133,8 @@ def _default(name: str, field: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(_duration(one) for one in value)
     return _duration(value) if isinstance(value, float) else str(value)
 
 

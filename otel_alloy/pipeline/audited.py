@@ -83,9 +83,9 @@ def audit(
     observe: Observe,
     say: Callable[[str], None],
 ) -> Completeness:
-    """Audits createdAt from `begin` to `end` (Unix ms, or seconds ago; the last day, as far as it
-    was read). Raises Stop where the API or the store cannot be used."""
-    now = factory.runtime.now_ms()
+    """Audits createdAt from `begin` to `end`: Unix ms, or seconds before the moment up to which
+    everything was read; the last day of it. Raises Stop where the API or the store cannot be
+    used."""
     stretches: list[Stretch] = []
     since: dict[str, int | None] = {}
     store, delivers = open_store_to_audit(factory.settings.storage, say)
@@ -94,19 +94,20 @@ def audit(
             since[source.name] = known_from = store.known_from(source.name)
             if known_from is None:
                 continue
-            start = max(known_from, _moment(begin, now, now - _DEFAULT_MS))
             progress = store.sources()[source.name]
             read_to = (progress.high or 0) - int(source.overlap * 1000)
-            before = min(_moment(end, now, now), max(read_to, progress.read_to or 0) + 1)
+            read_to = max(read_to, progress.read_to or 0)
+            start = max(known_from, _moment(begin, read_to, read_to - _DEFAULT_MS))
+            before = min(_moment(end, read_to, read_to), read_to)
             if start < before:
                 stretches += _stretches(factory, source, store, start, before, observe, delivers)
     return Completeness(stretches, since, delivers)
 
 
-def _moment(given: int | float | None, now: int, default: int) -> int:
+def _moment(given: int | float | None, read_to: int, default: int) -> int:
     if given is None:
         return default
-    return given if isinstance(given, int) else now - int(given * 1000)
+    return given if isinstance(given, int) else read_to - int(given * 1000)
 
 
 def _stretches(

@@ -48,6 +48,7 @@ class ExecutionTracker:
     ) -> None:
         self.state = state
         self._source = source
+        self._least = overlap_ms
         self.overlap = overlap_ms
         """How far before the newest createdAt records are remembered, ms; it may grow."""
         self._incomplete_after = incomplete_after_ms
@@ -69,7 +70,7 @@ class ExecutionTracker:
         batch.received += len(records) + len(bad)
         state, settlement = self.state, batch.settlement
         high = -1 if state.progress.high is None else state.progress.high
-        late = high - self.overlap  # what is created before is remembered only for audits
+        late = high - self._least  # what is created before may be remembered only for audits
         state.recall(settlement, _known(records, bad))
         for record in records:
             if state.knows(record.identity):

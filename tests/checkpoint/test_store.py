@@ -19,6 +19,7 @@ import pytest
 
 from otel_alloy.checkpoint.store import (
     SCHEMA_VERSION,
+    AuditResult,
     Open,
     Progress,
     RejectedRecord,
@@ -363,21 +364,94 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         open_store(url_of(path), exclusive=False)
 
 
-def test_an_older_schema_is_taken_forward(tmp_path: Path) -> None:
-    """A file of schema version 1 keeps what it knows and learns what a backfill and the search for
-    a gap need."""
-    path = tmp_path / "c.db"
-    old = files("otel_alloy.checkpoint").joinpath("sql/1_checkpoint.sql").read_text()
+BESIDE_3 = """
+CREATE TABLE rejected_detail (number INTEGER PRIMARY KEY, resource TEXT, identity TEXT NOT NULL
+    UNIQUE);
+CREATE INDEX open_due ON open_execution (source, created + next_check);
+INSERT INTO rejected_detail VALUES (1, '{"a": 1}', 'digest');
+"""
+"""What programs of version 3 came to keep beside it."""
+
+
+def old_file(path: Path, version: int, more: str = "") -> None:
+    """A checkpoint as a program of that schema version left it, with something in each table."""
+    sql = files("otel_alloy.checkpoint").joinpath("sql")
+    parts = sorted(p.name for p in sql.iterdir() if int(p.name[0]) <= version)
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(old + "PRAGMA user_version=1; PRAGMA application_id=0x6F616C79;")
-        db.execute("INSERT INTO source (name, fingerprint, high) VALUES ('default', 'f', 7)")
-        db.commit()
-    store = open_store(url_of(path))
-    assert store.load("default", "f").progress == Progress(high=7)
-    slices = open_slices(url_of(path))
-    assert slices.plan("default") is None
-    slices.close()
-    store.close()
+        for name in parts:
+            db.executescript(sql.joinpath(name).read_text())
+        db.executescript(
+            f"PRAGMA user_version={version}; PRAGMA application_id=0x6F616C79;"
+            "INSERT INTO source (name, fingerprint, begin_at, high) VALUES ('default','f',1,7);"
+            "INSERT INTO seen VALUES ('default','id','executionFinished',7,'e');"
+            "INSERT INTO open_execution VALUES ('default','o','{}',6,100,NULL);"
+            "INSERT INTO ended_execution VALUES ('default','g',9);"
+            "INSERT INTO rejected (source, signals, reason, role, original, at)"
+            " VALUES ('default','logs','no','other','{}',5);"
+        )
+        if version >= 2:
+            db.executescript(
+                "INSERT INTO backfill VALUES ('default','f','--from 1h',0,5);"
+                "INSERT INTO slice (source, warm, start, before) VALUES ('default',0,0,5);"
+            )
+        db.executescript(more)
+
+
+@pytest.mark.parametrize(("version", "more"), [(1, ""), (2, ""), (3, ""), (3, BESIDE_3)])
+def test_an_older_schema_is_taken_forward(tmp_path: Path, version: int, more: str) -> None:
+    """A file of each older schema version keeps all that it knows and learns what is new; what is
+    settled is known from there on. It is then as a new one is, and refused by older programs."""
+    path = tmp_path / "c.db"
+    old_file(path, version, more)
+    with closing(open_store(url_of(path))) as store:
+        remembered = store.load("default", "f")
+        assert remembered.progress == Progress(high=7, begin=1)
+        state = remembered.whole()
+        assert state.seen == {("id", "executionFinished"): Seen(7, "e")}
+        assert state.open == {"o": Open("{}", 6, 100)} and state.ended == {"g": 9}
+        (rejected,) = store.rejected()
+        assert rejected.resource == ({"a": 1} if more else None)
+        assert store.known_from("default") == 8 and store.audited_to("default") == {}
+        known = Settlement(Progress(high=9), known={("new", ""): 9}, visibility="[]")
+        store.settle("default", known)
+        assert store.known("default", 0, 10).count(0, 10) == 1
+        assert store.visibility("default") == "[]"
+        with closing(open_slices(url_of(path))) as slices:
+            plan = slices.plan("default")
+            assert (plan is None) is (version == 1)
+    new = tmp_path / "new.db"
+    open_store(url_of(new)).close()
+    assert schema_of(path) == schema_of(new)
+
+
+def schema_of(path: Path) -> set[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        return set(db.execute("SELECT type, name FROM sqlite_schema"))
+
+
+def test_what_audits_remember(tmp_path: Path) -> None:
+    """Records are known until they are forgotten, results are kept for eight days, by source; a
+    checkpoint that is moved by hand knows nothing of before."""
+    day = 86_400_000
+    with closing(open_store(url_of(tmp_path / "c.db"))) as store:
+        for name in ("one", "other"):
+            store.load(name, "print")
+            store.settle(name, Settlement(Progress(high=5), known={("a", name): 5, ("b", ""): 6}))
+        first = AuditResult(60, 0, 10, 20, 3, 2, 1)
+        store.write_audit("one", first)
+        assert store.audited_to("one") == {60: 10} and store.audits("one", 5, 6) == [first]
+        assert (first.missing, first.removed) == (1, 0) and not store.removes("one")
+        later = AuditResult(60, 9 * day, 9 * day + 10, 20, 1, 2)
+        store.write_audit("one", later)
+        assert store.audits("one", 0, 10 * day) == [later] and store.removes("one")
+        store.settle("one", Settlement(Progress(high=9), forget_known_before=6))
+        assert store.known("one", 0, 10).count(0, 10) == 2, "one block is forgotten as a whole"
+        store.settle("one", Settlement(Progress(high=9), forget_known_before=7))
+        assert store.known("one", 0, 10).count(0, 10) == 0
+        store.set_high("other", 3)
+        assert store.known("other", 0, 10).count(0, 10) == 0 and store.known_from("other") == 3
+        assert store.reset("one") and store.audits("one", 0, 10 * day) == []
 
 
 def test_a_refused_file_is_not_left_locked(tmp_path: Path) -> None:

@@ -116,6 +116,8 @@ def everything(measured: Measured) -> None:
     tell(events.CheckpointWriteFailed("one", "the disk is full", 2.0))
     tell(settled(fact(), fact("error")))
     tell(events.GapFound("one", NOW - 9000, NOW - 8000))
+    tell(events.SeenLate("one", 2, (70.0,), 70.0, 135.0))
+    tell(events.Audited("one", 600.0, NOW - 9000, NOW - 8000, 5, 4, 2, 1))
     tell(events.CycleEnded("one", "c", NOW, NOW, 30.0))
 
 
@@ -133,7 +135,7 @@ def test_every_metric_is_defined_and_every_definition_is_a_metric(measured: Meas
         if metric.buckets:
             (bounds,) = {tuple(p.explicit_bounds) for p in found.data.data_points}
             assert bounds == metric.buckets == tuple(sorted(metric.buckets))
-        assert re.fullmatch(r"runalloy(\.[a-z]+)+", metric.name)
+        assert re.fullmatch(r"runalloy(\.[a-z_]+)+", metric.name)
         assert not metric.description.endswith(".")
 
 

@@ -87,6 +87,10 @@ def test_every_setting_has_its_variable() -> None:
         "collection_interval": "1m",
         "initial_lookback": "60d",
         "overlap": "0",
+        "overlap_max": "1h",
+        "audit": "10m, 1h",
+        "audit_bucket": "1m",
+        "audit_by_reading": "true",
         "page_size": "30",
         "requests_per_minute": "0",
         "incomplete_after": "1h",
@@ -108,6 +112,8 @@ def test_every_setting_has_its_variable() -> None:
     assert (source.timeout, source.initial_lookback, source.api_version) == (5, 5_184_000, "")
     assert (source.endpoint, settings.started_logs) == ("http://127.0.0.1:1", True)
     assert settings.since == 1_745_948_650_000
+    assert (source.audit, source.audit_by_reading) == ((600, 3600), True)
+    assert load(KEY | {"OTEL_ALLOY_AUDIT": "off"}).sources[0].audit == ()
     structured = {
         "api_key",
         "api_key_file",
