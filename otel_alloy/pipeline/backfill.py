@@ -40,7 +40,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from otel_alloy.alloy.cursor import Filter, Window
+from otel_alloy.alloy.cursor import Window
+from otel_alloy.alloy.source import AlloySource
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text
@@ -349,7 +350,7 @@ class Backfill:
             if goes_on and not plan.slices:
                 shared.say(logging.INFO, f"{words} is done; --restart delivers it again")
                 first.close()
-                self._count(factory, shared, plan, first.source.filter)
+                self._count(factory, shared, plan, first.source)
                 return
             if goes_on:
                 shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
@@ -404,15 +405,18 @@ class Backfill:
         if failures:
             raise failures[0]
         if not runtime.stopping():
-            self._count(factory, shared, plan, first.source.filter)
+            self._count(factory, shared, plan, first.source)
 
-    def _count(self, factory: Factory, shared: Shared, plan: Plan, verdict: Filter) -> None:
-        """Tells how many records are settled beside Alloy's own count (up to three requests)."""
+    def _count(self, factory: Factory, shared: Shared, plan: Plan, used: AlloySource) -> None:
+        """Tells how many records are settled beside Alloy's own count (up to three requests). `used`:
+        what was found out about the API before."""
         api: int | None = None
         with closing(factory.source(shared.source, self._observe, shared.budget)) as source:
-            source.learn(verdict)
-            with suppress(RequestRefused):  # it gives records, and does not count them
-                api = source.count(Window(plan.start, plan.before))
+            source.learn(used.filter)
+            # What has to be read newest first may be read, and settled, more than once.
+            if not used.newest_first:
+                with suppress(RequestRefused):  # it gives records, and does not count them
+                    api = source.count(Window(plan.start, plan.before))
         settled = shared.slices.settled(shared.source.name)
         self._observe(BackfillCounted(shared.source.name, settled, api))
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from otel_alloy.alloy.models import Page, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
-from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.alloy.timestamps import to_ms, to_text
 from otel_alloy.check import check
 from otel_alloy.check.alloy import alloy_findings
 from otel_alloy.check.observed import Observed, Remembered, step
@@ -153,7 +153,7 @@ def test_records_of_another_shape(place: Place) -> None:
     place.fill(300, lifecycle="terminal", created_at="start", error_rate=0.3, second_terminal=0.1)
     first, second, third = list(place.alloy.store.records())[:3]
     place.alloy.store.change(first["_id"], message="executionPaused", user=None)
-    place.alloy.store.change(second["_id"], completedAt=1_759_000_000_000)
+    place.alloy.store.change(second["_id"], completedAt=to_ms(second["completedAt"]))
     place.alloy.store.change(third["_id"], data={"executionId": third["data"]["executionId"]})
     found = reported(place)
     assert found["1c"]["answer"] == "its start"
