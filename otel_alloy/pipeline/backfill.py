@@ -408,8 +408,8 @@ class Backfill:
             self._count(factory, shared, plan, first.source)
 
     def _count(self, factory: Factory, shared: Shared, plan: Plan, used: AlloySource) -> None:
-        """Tells how many records are settled beside Alloy's own count (up to three requests). `used`:
-        what was found out about the API before."""
+        """Tells how many records are settled beside Alloy's own count (up to three requests).
+        `used`: what was found out about the API before."""
         api: int | None = None
         with closing(factory.source(shared.source, self._observe, shared.budget)) as source:
             source.learn(used.filter)
