@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_alloy.alloy.models import STARTED, TERMINAL, Notification, Record
 from otel_alloy.alloy.timestamps import to_ms
-from otel_alloy.check.finding import NOTHING_TO_DO, Finding
+from otel_alloy.check.finding import Finding
 
 _SOON_MS = 1000
 
@@ -53,9 +53,10 @@ def life_finding(sample: Sequence[Record]) -> Finding:
             part,
             tried,
             None,
-            f"one record, changed in place: {in_place} ends carry the createdAt of their start"
-            + twice,
-            f"{NOTHING_TO_DO}, `run` asks for long executions by their id, a request each",
+            f"{in_place} ends carry the createdAt of their start: one record that changes in place, "
+            f"or that becomes visible only at the end{twice}",
+            "`run` asks for open executions by their id, a request each; for what becomes visible "
+            "late see createdAt",
             lifecycle="in place",
             **facts,
         )
