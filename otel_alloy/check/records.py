@@ -53,8 +53,8 @@ def life_finding(sample: Sequence[Record]) -> Finding:
             part,
             tried,
             None,
-            f"{in_place} ends carry the createdAt of their start: one record that changes in place, "
-            f"or that becomes visible only at the end{twice}",
+            f"{in_place} ends carry the createdAt of their start: one record that changes in "
+            f"place, or that becomes visible only at the end{twice}",
             "`run` asks for open executions by their id, a request each; for what becomes visible "
             "late see createdAt",
             lifecycle="in place",
