@@ -565,11 +565,12 @@ def test_the_count_of_an_earlier_version(place: Place) -> None:
     """Where an earlier version began the backfill, and counted nothing, nothing is called
     missing."""
     place.fill(100)
-    assert backfill(place)
+    bounds = ("2025-08-01T00:00:00Z", "2025-10-09T08:50:00Z")
+    assert backfill(place, *bounds)
     with contextlib.closing(sqlite3.connect(place.storage)) as db, db:
         db.execute("UPDATE slice SET records=NULL")
     counted: list[object] = []
-    assert backfill(place, observe=counted.append)
+    assert backfill(place, *bounds, observe=counted.append)
     assert counted[-1] == BackfillCounted("default", None, 200)
     view = BackfillView(Console(file=io.StringIO()), time.monotonic)
     view(counted[-1])
