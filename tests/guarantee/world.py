@@ -27,7 +27,13 @@ from otel_alloy.alloy.query import Query
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import Settlement
-from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
+from otel_alloy.errors import (
+    CheckpointUnwritable,
+    RequestRefused,
+    Throttled,
+    Unavailable,
+    Unreachable,
+)
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.pipeline.factory import Factory
@@ -192,6 +198,12 @@ class Api:
         fault = world.faults.popleft() if world.faults else None
         if world.clock.now < world.api_away_until:
             fault = "unavailable"
+        world.clock.wait(world.request_seconds)
+        if query.execution_id is not None:
+            world.questions.append(query.execution_id)
+            error = world.refuse(query.execution_id)
+            if error is not None:
+                raise error
         if fault == "throttled":
             raise Throttled("429", after=2.0)
         if fault == "refused":
@@ -279,6 +291,9 @@ class World:
         self.pauses: deque[bool] = deque()
         self.spoil: dict[bytes, bytes] = {}
         self.ahead = 2
+        self.request_seconds = 0.0
+        self.questions: list[str] = []
+        self.refuse: Callable[[str], Exception | None] = lambda execution: None
         self.api_away_until = self.end_away_until = 0.0
         self.disk_full = 0
         self.poison: set[Key] = set()
@@ -385,6 +400,11 @@ class World:
         finally:
             self.dies_in = None
         return True
+
+    def unreachable_cycle(self) -> None:
+        """A cycle in which Alloy has records that it does not give."""
+        with suppress(Unreachable):
+            self.cycle()
 
     def restart(self) -> None:
         """The process ends without another word; the next cycle starts a new one."""
