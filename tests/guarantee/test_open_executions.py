@@ -68,7 +68,7 @@ def ended(world: World, model: Model) -> bool:
 def cycles_with_something_new(world: World, until: Callable[[], bool], most: int) -> list[int]:
     """Cycles, in each of which an execution ends that has to be delivered by then, until that is
     so; how many questions each one asked."""
-    asked = []
+    asked: list[int] = []
     while not until():
         assert len(asked) < most, "too many cycles"
         begun, known = world.clock.now, len(world.questions)
@@ -143,7 +143,7 @@ def test_those_that_stay_open_are_asked_for_in_turn(tmp_path: Path) -> None:
     world.close()
 
 
-REFUSALS = {
+REFUSALS: dict[str, Callable[[], Exception]] = {
     "unavailable": lambda: Unavailable("500"),
     "throttled": lambda: Throttled("429", after=20.0),
     "refused": lambda: RequestRefused("400"),
@@ -257,6 +257,7 @@ class Ears:
         self._first: dict[tuple[str, bytes], int] = {}
         self.process = 0
         self.repeats: Counter[tuple[int, str]] = Counter()
+        self.distinct: Counter[str] = Counter()
         self.largest = 0
 
     def __call__(self, request: Received) -> None:
@@ -264,11 +265,12 @@ class Ears:
             items = [item.record.SerializeToString() for item in request.items()]
             self.largest = max(self.largest, len(items))
             for item in items:
-                if self._first.setdefault((request.signal, item), self.process) != self.process:
+                key = (request.signal, item)
+                if key not in self._first:
+                    self._first[key] = self.process
+                    self.distinct[request.signal] += 1
+                elif self._first[key] != self.process:
                     self.repeats[self.process, request.signal] += 1
-
-    def distinct(self, which: str) -> int:
-        return sum(1 for name, _ in self._first if name == which)
 
 
 def fill(folder: Path, variables: dict[str, str], count: int) -> None:
@@ -323,7 +325,7 @@ def test_killed_while_executions_are_given_up(tmp_path: Path, kind: str) -> None
         process = subprocess.Popen([COMMAND, "run"], env=variables, stderr=subprocess.DEVNULL)
         try:
             assert otlp.wait_for(
-                lambda end: all(ears.distinct(s) >= count + 2 for s in ("traces", "logs")), 120
+                lambda end: all(ears.distinct[s] >= count + 2 for s in ("traces", "logs")), 120
             )
         finally:
             process.terminate()
@@ -333,4 +335,4 @@ def test_killed_while_executions_are_given_up(tmp_path: Path, kind: str) -> None
     print(f"{kind}: {kills} kills, {count} given up: at most {worst} repeats of a signal by one "
           f"process, {sum(ears.repeats.values())} in all; batches of {BATCH}")  # fmt: skip
     assert ears.largest <= BATCH and worst <= BATCH
-    assert ears.distinct("traces") == ears.distinct("logs") == count + 2
+    assert ears.distinct["traces"] == ears.distinct["logs"] == count + 2
