@@ -7,9 +7,10 @@ import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,8 +163,13 @@ def test_reading_is_tried_again_where_that_may_succeed_later(store: SqliteStore)
     store._db.close()
     with pytest.raises(CheckpointError, match=r"c\.db"):
         memory.due(1, 1)
-    asked = []
-    memory.patience = lambda act: asked.append(act) or []  # type: ignore[func-returns-value]
+    asked: list[object] = []
+
+    def patience(act: Callable[[], list[Any]]) -> list[Any]:
+        asked.append(act)
+        return []
+
+    memory.patience = patience
     assert memory.due(1, 1) == [] and len(asked) == 1
 
 
