@@ -29,6 +29,8 @@ from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Se
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
 
+_LEAST_MS = 1_000
+"""An execution is not asked for again sooner than that, also where there is no overlap."""
 _INCOMPLETE_MEMORY_MS = 60 * 86_400_000
 
 
@@ -156,7 +158,7 @@ class ExecutionTracker:
         if age >= self._incomplete_after:
             self._incomplete(batch, execution, start, now)
         else:
-            next_check = min(max(age, start.next_check) * 2, self._incomplete_after)
+            next_check = min(max(age, start.next_check, _LEAST_MS) * 2, self._incomplete_after)
             self.state.asked(batch.settlement, execution, next_check)
 
     def unanswered(self, batch: Batch, execution: str, now: int) -> None:
@@ -170,7 +172,7 @@ class ExecutionTracker:
         if age >= 2 * self._incomplete_after and start.next_check > self._incomplete_after:
             self._incomplete(batch, execution, start, now)
         else:
-            next_check = age + max(self._overlap, age // 8, 1)
+            next_check = age + max(self._overlap, age // 8, _LEAST_MS)
             self.state.asked(batch.settlement, execution, next_check)
 
     def give_up(self, batch: Batch, now: int, most: int) -> bool:
