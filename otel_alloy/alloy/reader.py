@@ -219,7 +219,6 @@ class Reader:
         """Whether the API counts at all: it says 0 where nothing can match. One request or two, the
         first time, and only where its count contradicts what it gives."""
         if not self._counts_tried:
-            self._counts_tried = True
             nothing = [
                 replace(self._base, limit=1, after=_NEVER_MS - 1, before=_NEVER_MS + 1),
                 replace(self._base, limit=1, workflow_id=_NOBODY),
@@ -232,13 +231,21 @@ class Reader:
             self.api.counts = not answer.received and answer.total == 0
             if not self.api.counts:
                 self.api.counts_matches = False
+            self._counts_tried = True
         return self.api.counts
 
     def execution(self, execution_id: str) -> list[Record]:
-        """All notifications of one execution that the API still has (one request). Where the
-        answer has others', the API does not filter by executionId (`api.finds_executions`)."""
-        page = self._get(replace(self._base, execution_id=execution_id))
-        records = [r for r in page.records if r.notification.execution == execution_id]
+        """All notifications of one execution that the API still has (one request, as a rule).
+        Where the answers have others', the API does not filter by executionId
+        (`api.finds_executions`); one such answer shows nothing."""
+        query = replace(self._base, execution_id=execution_id)
+        page = self._once(query)
+        if not page.received and self.api.remaining(query, page) and self._believed():
+            page = self._get(query)
+        records = _of(execution_id, page)
+        if len(records) < page.received and self.api.finds_executions:
+            page = self._once(query)
+            records = _of(execution_id, page)
         self.api.finds_executions = len(records) == page.received
         return records
 
@@ -278,3 +285,7 @@ class Reader:
         if page.total is not None and page.total > query.skip + page.received:
             self.api.exceeds = True
         return page
+
+
+def _of(execution_id: str, page: Page) -> list[Record]:
+    return [r for r in page.records if r.notification.execution == execution_id]

@@ -58,7 +58,7 @@ def find_gap(
     """The gap before which a source stands; None where there is none or none can be told.
 
     `oldest_beyond`: `AlloySource.oldest_beyond`, whose errors come through. `read_up_to`:
-    `State.read_up_to`. `now`: Alloy's clock, Unix ms.
+    `Remembered.read_up_to`. `now`: Alloy's clock, Unix ms.
     """
     if read_up_to is None or now - read_up_to <= QUIET_MS:
         return None

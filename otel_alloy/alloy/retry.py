@@ -5,7 +5,8 @@ Nothing here knows what a page holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from otel_alloy.alloy.events import RequestRetried
@@ -111,11 +112,23 @@ class RetryingFetch:
                 self._observe(RequestRetried(self._source, refusal, 1, 0.0, smaller=True))
             except Retry as error:
                 if not self._retry:
+                    if error.after is not None:
+                        self._budget.hold(min(error.after, RETRY_AFTER_CAP))
                     raise
                 attempt += 1
                 wait = self._backoff(error, attempt)
                 self._observe(RequestRetried(self._source, error, attempt, wait))
                 self._pause(wait)
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Raises the first error meanwhile, for a question that can be put off. Others wait as long
+        as Alloy wants it."""
+        before, self._retry = self._retry, False
+        try:
+            yield
+        finally:
+            self._retry = before
 
     def _backoff(self, error: Retry, attempt: int) -> float:
         if error.after is not None:

@@ -125,8 +125,11 @@ class AlloySource:
         return self._reader.read(window, sure=sure)
 
     def execution(self, execution_id: str) -> list[Record]:
-        """All notifications of one execution that the API still has (one request)."""
-        return self._reader.execution(execution_id)
+        """All notifications of one execution that the API still has (one request, as a rule).
+        Raises the first error, as there are others to ask for: Retry, RequestRefused or
+        AccessRefused."""
+        with self._fetch.impatient():
+            return self._reader.execution(execution_id)
 
     def look(self, query: Query) -> Page:
         """The answer to any query (one request)."""

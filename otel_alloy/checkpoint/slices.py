@@ -12,8 +12,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from otel_alloy.checkpoint.sqlite import SqliteStore, forget_memory, read_memory, write_memory
-from otel_alloy.checkpoint.store import Plan, Progress, Settlement, Slice, State, Store
+from otel_alloy.checkpoint.remembered import Remembered, forget_memory
+from otel_alloy.checkpoint.sqlite import SqliteStore, write_settlement
+from otel_alloy.checkpoint.store import Plan, Progress, Settlement, Slice, Store
 from otel_alloy.errors import CheckpointError
 
 _COLUMNS = "number, source, warm, start, before, position, high"
@@ -115,19 +116,17 @@ class SqliteSlices:
         with self._store.transaction() as db:
             return _count(db, source, "claimed")
 
-    def load(self, piece: Slice) -> State:
+    def load(self, piece: Slice) -> Remembered:
         """See `Slices.load`."""
         window = (piece.start, piece.before)
-        state = State(Progress(piece.high, window, piece.position, piece.start))
-        with self._store.transaction() as db:
-            read_memory(db, _name(piece.source, piece.number), state)
-        return state
+        progress = Progress(piece.high, window, piece.position, piece.start)
+        return self._store.remembered(_name(piece.source, piece.number), progress)
 
     def settle(self, piece: Slice, settlement: Settlement) -> int:
         """See `Slices.settle`."""
         progress, name = settlement.progress, _name(piece.source, piece.number)
         with self._store.transaction() as db:
-            new = write_memory(db, name, settlement)
+            new = write_settlement(db, name, settlement)
             if progress.window is None:
                 forget_memory(db, name)
                 db.execute("UPDATE slice SET state='done' WHERE number=?", (piece.number,))

@@ -11,23 +11,23 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
-from otel_alloy.checkpoint.store import (
-    SCHEMA_VERSION,
-    Open,
-    Progress,
-    RejectedRecord,
-    Seen,
-    Settlement,
-    State,
+from otel_alloy.checkpoint.remembered import (
+    IN_MEMORY,
+    INDEXES,
+    Remembered,
+    forget_memory,
+    write_memory,
 )
+from otel_alloy.checkpoint.store import SCHEMA_VERSION, Progress, RejectedRecord, Settlement
 from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 
 _APPLICATION_ID = 0x6F616C79  # "oaly"
@@ -49,10 +49,12 @@ _DELETED = (
 
 
 class SqliteStore:
-    """`path`: the file, made with mode 0600 where it does not exist (its folder too)."""
+    """`path`: the file, made with mode 0600 where it does not exist (its folder too). `in_memory`:
+    see `Remembered`."""
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = True, in_memory: int = IN_MEMORY) -> None:
         self._path = path
+        self._in_memory = in_memory
         self._mutex = RLock()
         self._owner: sqlite3.Connection | None = None
         try:
@@ -207,11 +209,12 @@ class SqliteStore:
                     "use the otel-alloy that wrote it",
                 )
             if version < SCHEMA_VERSION:
-                for statement in _statements(version):
+                for statement in statements(version):
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            db.execute(_DETAILS)
+            for statement in (_DETAILS, *INDEXES):
+                db.execute(statement)
 
     def _error(self, error: Exception) -> CheckpointError:
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
@@ -248,13 +251,16 @@ class SqliteStore:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    told = self._error(error)
-                    if _base_name(error) in _PASSING:
-                        raise CheckpointUnwritable(told.problem, told.remedy) from None
-                    raise told from None
+                    raise self._told(error) from None
                 raise
 
-    def load(self, source: str, fingerprint: str) -> State:
+    def _told(self, error: sqlite3.Error) -> CheckpointError | CheckpointUnwritable:
+        told = self._error(error)
+        if _base_name(error) in _PASSING:
+            return CheckpointUnwritable(told.problem, told.remedy)
+        return told
+
+    def load(self, source: str, fingerprint: str) -> Remembered:
         """See `Store.load`."""
         with self.transaction() as db:
             row = db.execute(
@@ -266,7 +272,7 @@ class SqliteStore:
                 db.execute(
                     "INSERT INTO source (name, fingerprint) VALUES (?,?)", (source, fingerprint)
                 )
-                return State()
+                return self.remembered(source, Progress())
             if row[0] == "":  # placed by hand before the first run
                 db.execute("UPDATE source SET fingerprint=? WHERE name=?", (fingerprint, source))
             elif row[0] != fingerprint:
@@ -276,9 +282,20 @@ class SqliteStore:
                     "give the new query another source name, or forget the old one with "
                     f"`otel-alloy checkpoint reset {source}`",
                 )
-            state = State(_progress(row[1:]))
-            read_memory(db, source, state)
-            return state
+            return self.remembered(source, _progress(row[1:]))
+
+    def remembered(self, owner: str, progress: Progress) -> Remembered:
+        """What is remembered under a name."""
+        return Remembered(self.read, owner, progress, in_memory=self._in_memory)
+
+    def read(self, select: str, values: Sequence[object] = ()) -> list[Any]:
+        """The rows of a SELECT. Raises CheckpointUnwritable where the same call may succeed
+        later, else CheckpointError."""
+        with self._mutex:
+            try:
+                return self._db.execute(select, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._told(error) from None
 
     def settle(self, source: str, settlement: Settlement) -> int:
         """See `Store.settle`."""
@@ -290,7 +307,7 @@ class SqliteStore:
                 " read_to=? WHERE name=?",
                 (p.begin, p.high, start, before, p.position, p.read_to, source),
             )
-            return write_memory(db, source, settlement)
+            return write_settlement(db, source, settlement)
 
     def sources(self) -> dict[str, Progress]:
         """See `Store.sources`."""
@@ -363,7 +380,7 @@ class SqliteStore:
             self._owner = None
 
 
-def _statements(version: int) -> Iterator[str]:
+def statements(version: int) -> Iterator[str]:
     """The SQL that leads from a schema version to this one; 0 is an empty file. The files of
     `sql/` begin with the version they lead to, and each statement ends its line."""
     folder = files("otel_alloy.checkpoint").joinpath("sql")
@@ -372,54 +389,11 @@ def _statements(version: int) -> Iterator[str]:
             yield from path.read_text().split(";\n")[:-1]
 
 
-def read_memory(db: sqlite3.Connection, owner: str, state: State) -> None:
-    """Fills `state` with the records and executions that `owner`, a source, remembers."""
-    for i, message, created, ended in db.execute(
-        "SELECT id, message, created, ended FROM seen WHERE source=? ORDER BY created", (owner,)
-    ):
-        state.seen[i, message] = Seen(created, ended)
-    for execution, *start in db.execute(
-        "SELECT execution, original, created, next_check, started_at FROM open_execution"
-        " WHERE source=? ORDER BY created",
-        (owner,),
-    ):
-        state.open[execution] = Open(*start)
-    state.ended.update(
-        db.execute(
-            "SELECT execution, until FROM ended_execution WHERE source=? ORDER BY until", (owner,)
-        ).fetchall()
-    )
-
-
-def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> int:
+def write_settlement(db: sqlite3.Connection, owner: str, settlement: Settlement) -> int:
     """Writes all of a settlement but its progress, in the transaction that is open. How many of its
     rejected records had not been set aside before."""
-    db.executemany(
-        "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
-        [(owner, i, m, s.created, s.ended) for (i, m), s in settlement.seen.items()],
-    )
-    db.executemany(
-        "INSERT OR REPLACE INTO open_execution VALUES (?,?,?,?,?,?)",
-        [
-            (owner, e, o.text(), o.created, o.next_check, o.started_at)
-            for e, o in settlement.opened.items()
-        ],
-    )
-    db.executemany(
-        "DELETE FROM open_execution WHERE source=? AND execution=?",
-        [(owner, e) for e in settlement.closed],
-    )
-    db.executemany(
-        "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
-        [(owner, e, until) for e, until in settlement.ended.items()],
-    )
-    new = sum(_set_aside(db, rejected) for rejected in settlement.rejected)
-    db.execute("DELETE FROM seen WHERE source=? AND created<?", (owner, settlement.forget_before))
-    db.execute(
-        "DELETE FROM ended_execution WHERE source=? AND until<?",
-        (owner, settlement.forget_ended_before),
-    )
-    return new
+    write_memory(db, owner, settlement)
+    return sum(_set_aside(db, rejected) for rejected in settlement.rejected)
 
 
 def _set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
@@ -450,12 +424,6 @@ def _set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
     resource = None if record.resource is None else json.dumps(record.resource)
     db.execute("INSERT INTO rejected_detail VALUES (?,?,?)", (row.lastrowid, resource, identity))
     return True
-
-
-def forget_memory(db: sqlite3.Connection, owner: str) -> None:
-    """Forgets all that `owner` remembers."""
-    for table in ("seen", "ended_execution", "open_execution"):
-        db.execute(f"DELETE FROM {table} WHERE source=?", (owner,))
 
 
 def _base_name(error: Exception) -> str:

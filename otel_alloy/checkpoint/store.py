@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from otel_alloy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from otel_alloy.checkpoint.remembered import Remembered
 
 SCHEMA_VERSION = 3
 
@@ -73,23 +76,14 @@ class Progress:
 
 @dataclass(slots=True)
 class State:
-    """All that is remembered of one source. `ended`: executions whose span is settled and whose
-    later records must not make another, with the createdAt (ms) until which to remember them."""
+    """All that is remembered of one source, as a value; what is at work is `Remembered`. `ended`:
+    executions whose span is settled and whose later records must not make another, with the
+    createdAt (ms) until which to remember them."""
 
     progress: Progress = field(default_factory=Progress)
     seen: dict[Identity, Seen] = field(default_factory=dict)
     open: dict[str, Open] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def read_up_to(self) -> int | None:
-        """Up to where everything was read and settled, Unix ms; None where no record ever was, or
-        where an older version wrote the checkpoint, which did not note it."""
-        progress = self.progress
-        noted = progress.read_to is not None or progress.window is not None
-        if progress.high is None or not self.seen or not noted:
-            return None
-        return max(progress.high, progress.read_to or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +105,19 @@ class RejectedRecord:
 
 @dataclass(slots=True)
 class Settlement:
-    """What one settled batch changes; written as a whole or not at all."""
+    """What one settled batch changes; written as a whole or not at all. `asked`: open executions,
+    with their `next_check`."""
 
     progress: Progress
     seen: dict[Identity, Seen] = field(default_factory=dict)
     opened: dict[str, Open] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+    asked: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRecord] = field(default_factory=list)
     forget_before: int = 0
     forget_ended_before: int = 0
+    forget_open_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class Plan:
 class SourceStore(Protocol):
     """What reading a source needs of a store; see `Store`."""
 
-    def load(self, source: str, fingerprint: str) -> State: ...
+    def load(self, source: str, fingerprint: str) -> Remembered: ...
 
     def settle(self, source: str, settlement: Settlement) -> int: ...
 
@@ -163,8 +160,9 @@ class SourceStore(Protocol):
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
 
-    def load(self, source: str, fingerprint: str) -> State:
-        """The source's state; a new one where none is. Refused when the fingerprint differs."""
+    def load(self, source: str, fingerprint: str) -> Remembered:
+        """What is remembered of the source, which is nothing where it is new. Refused when the
+        fingerprint differs."""
         ...
 
     def settle(self, source: str, settlement: Settlement) -> int:
@@ -239,7 +237,7 @@ class Slices(Protocol):
         """How many slices somebody works at."""
         ...
 
-    def load(self, piece: Slice) -> State:
+    def load(self, piece: Slice) -> Remembered:
         """What a slice remembers, with its progress."""
         ...
 

@@ -16,7 +16,8 @@ from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
-from otel_alloy.checkpoint.store import Settlement, State
+from otel_alloy.checkpoint.remembered import Remembered
+from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
 from otel_alloy.mapping.encode import Envelope
@@ -151,7 +152,7 @@ class Factory:
         budget = budget or self.budgets.of(source)
         return open_source(source, self.runtime, observe, budget, client)
 
-    def tracker(self, source: SourceSettings, state: State) -> ExecutionTracker:
+    def tracker(self, source: SourceSettings, state: Remembered) -> ExecutionTracker:
         """A tracker that goes on from `state`."""
         return ExecutionTracker(
             source.name,

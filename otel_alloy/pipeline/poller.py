@@ -1,7 +1,8 @@
 """DRIVE: when a source is read. Windows, overlap, cycles, rests.
 
 One thread per source goes from window to window; another one fetches the next page meanwhile. What
-becomes of the records is the business of the tracker and the `BatchProcessor` that this holds.
+becomes of the records is the business of the tracker and the `BatchProcessor` that this holds;
+between two windows, `OpenExecutions` has its share.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import logging
 from collections.abc import Iterator
 
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
-from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.retention import find_gap
 from otel_alloy.checkpoint.store import SourceStore
 from otel_alloy.errors import Unreachable
 from otel_alloy.log_throttle import LogThrottle
-from otel_alloy.pipeline.batch import Batch, FullBatch, batches
+from otel_alloy.pipeline.batch import FullBatch, batches
 from otel_alloy.pipeline.events import (
     CycleBegan,
     CycleEnded,
@@ -26,10 +26,10 @@ from otel_alloy.pipeline.events import (
     tell_all,
 )
 from otel_alloy.pipeline.factory import Factory
+from otel_alloy.pipeline.open_executions import OpenExecutions
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.settings.models import SourceSettings
 
-_CHECKS_AT_ONCE = 10
 _NOTED_MS = 3_600_000
 
 
@@ -54,7 +54,19 @@ class Poller:
             self._observe,
             self._log,
         )
-        self.tracker = factory.tracker(source, store.load(source.name, source.fingerprint))
+        state = store.load(source.name, source.fingerprint)
+        state.patience = self._processor.patiently
+        self.tracker = factory.tracker(source, state)
+        self._open = OpenExecutions(
+            self._source,
+            source,
+            self.tracker,
+            factory.policy,
+            self._settle,
+            self._on_received,
+            self._runtime,
+            self._log,
+        )
         self._grew_at = self._runtime.monotonic()
         self._final = False
         self._log.exporters(factory.settings.otlp)
@@ -110,13 +122,17 @@ class Poller:
         final = begun - self._grew_at > self._settings.overlap
         sure = once or (final and not self._final)
         try:
-            self._read(window, sure)
-        except UnorderedApi as error:
-            self._log.fallback(error.why)
-            self._read(window, sure)
+            try:
+                self._read(window, sure)
+            except UnorderedApi as error:
+                self._log.fallback(error.why)
+                self._read(window, sure)
+        except Unreachable:
+            self._open.look_after()
+            raise
         # What this window brought may be newer than an overlap: then records before it may follow.
         self._final = final and self.tracker.state.progress.high == high
-        self._ask_for_open()
+        self._open.look_after()
         self._note_read(window.before)
         return window.before
 
@@ -166,37 +182,6 @@ class Poller:
         if gap is not None:
             self._log.say(logging.ERROR, gap.sentence())
             self._observe(GapFound(self._source.name, gap.after, gap.oldest))
-
-    def _ask_for_open(self) -> None:
-        """Asks for executions that are open longer than the overlap (their record may have
-        changed in place), then gives up those that never ended."""
-        now = self._source.now()
-        batch = self.tracker.batch()
-        asked: set[str] = set()
-        found = True
-        while found and self._source.finds_executions:
-            found = False
-            for execution in self.tracker.due(now)[:_CHECKS_AT_ONCE]:
-                self._ask_for(execution, batch)
-                asked.add(execution)
-                if execution in self.tracker.state.open:
-                    self.tracker.asked(batch, execution)
-                else:
-                    found = True
-        asks = self._source.finds_executions
-        unasked = frozenset(self.tracker.due(now)) - asked if asks else frozenset()
-        self.tracker.give_up(batch, now, unasked)
-        if batch.executions or batch.settlement.opened or batch.settlement.closed:
-            high = self.tracker.state.progress.high
-            self._settle(FullBatch(batch, Window(high or 0, now), high, last=True))
-
-    def _ask_for(self, execution: str, batch: Batch) -> None:
-        """Takes the end of an execution, if there is one. Anything else of it was settled long ago,
-        and may be forgotten."""
-        records = self._source.execution(execution)
-        ends = [r for r in records if r.notification.message in TERMINAL]
-        self.tracker.take(batch, ends, [], self._runtime.now_ms())
-        self._on_received(len(ends))
 
     def _note_read(self, before: int) -> None:
         """Remembers that all before `before` was read, once an hour: a silent source writes

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.store import RejectedRecord, Settlement
@@ -24,6 +25,8 @@ from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
 
 _UNWRITABLE_SECONDS = 2.0
+
+T = TypeVar("T")
 
 
 class BatchProcessor:
@@ -67,10 +70,11 @@ class BatchProcessor:
         before = tracker.state.progress
         tracker.advance(batch, full.high)
         s = batch.settlement
-        changed = s.seen or s.opened or s.closed or s.ended or s.rejected
+        changed = s.seen or s.opened or s.closed or s.asked or s.ended or s.rejected
         new = 0
         if changed or tracker.state.progress != before:
             new = self.write(s)
+        tracker.settled(batch)
         for rejected in s.rejected if new else ():
             self._log.complain(
                 "set aside",
@@ -82,9 +86,14 @@ class BatchProcessor:
     def write(self, settlement: Settlement) -> int:
         """Writes the settlement; a full disk is waited for, the delivery not repeated. How many of
         its rejected records had not been set aside before."""
+        return self.patiently(lambda: self._write(settlement))
+
+    def patiently(self, act: Callable[[], T]) -> T:
+        """Does something with the store, again and again where that may succeed later. Raises
+        ShutdownRequested where the end is asked for meanwhile."""
         while True:
             try:
-                return self._write(settlement)
+                return act()
             except CheckpointUnwritable as error:
                 name, wait = self._source.name, _UNWRITABLE_SECONDS
                 self._observe(CheckpointWriteFailed(name, str(error), wait))
@@ -149,7 +158,7 @@ class BatchProcessor:
             before=full.window.before,
             last=full.last,
             now=self._source.now(),
-            open=len(tracker.state.open),
+            open=tracker.state.open_count,
         )
         self._observe(
             Settled(

@@ -1,8 +1,8 @@
 """A query of executions, straight from the API: reads, joins and converts as `run` does.
 
 What `tail` and `summary` share. What it gives are the facts that `run` exports, so names, times,
-outcomes and the privacy settings are the same. All that is remembered is in memory: no checkpoint
-is opened, nothing is sent, and nothing printed here.
+outcomes and the privacy settings are the same. All that is remembered goes with the process: no
+checkpoint is opened, nothing is sent, and nothing printed here.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from dataclasses import dataclass, replace
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
-from otel_alloy.checkpoint.store import State
+from otel_alloy.checkpoint.private import PrivateStore
 from otel_alloy.errors import ConfigurationError, Unreachable
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
 from otel_alloy.pipeline.events import Unreached
 from otel_alloy.pipeline.factory import Budgets, open_client, open_converter, open_source
+from otel_alloy.pipeline.open_executions import UNANSWERED
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 _ASKED_AT_ONCE = 2
+_GIVEN_UP_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,10 @@ class ExecutionQuery:
         client = open_client(source, runtime, settings.network)
         self._source = open_source(source, runtime, observe, budgets.of(source), client)
         self._converter = open_converter(settings, runtime)
+        self._store = PrivateStore()
         self._tracker = ExecutionTracker(
             source.name,
-            State(),
+            self._store.load(source.name),
             overlap_ms=self._overlap,
             incomplete_after_ms=int(source.incomplete_after * 1000),
         )
@@ -107,6 +110,7 @@ class ExecutionQuery:
 
     def __exit__(self, *error: object) -> None:
         self._source.close()
+        self._store.close()
 
     @property
     def requests(self) -> int:
@@ -116,7 +120,7 @@ class ExecutionQuery:
     @property
     def running(self) -> int:
         """How many executions have started and not ended, as far as was read."""
-        return len(self._tracker.state.open)
+        return self._tracker.state.open_count
 
     @property
     def newest_first(self) -> bool:
@@ -152,17 +156,24 @@ class ExecutionQuery:
         """What ended in the window; then what has ended of that which was running for long, found
         by its id, as its record may have changed in place."""
         yield from self.read(window)
-        tracker = self._tracker
+        tracker, now = self._tracker, self._source.now()
         batch = tracker.batch()
         tracker.advance(batch, self._high)
-        now = self._source.now()
-        for execution in [] if self.newest_first else tracker.due(now)[:_ASKED_AT_ONCE]:
-            records = self._source.execution(execution)
+        yield self._part(batch, None)
+        batch = tracker.batch()
+        idle = self.newest_first or tracker.separate
+        for execution in [] if idle else tracker.due(now, _ASKED_AT_ONCE):
+            try:
+                records = self._source.execution(execution)
+            except UNANSWERED:
+                tracker.unanswered(batch, execution, now)
+                break
             ends = [r for r in records if r.notification.message in TERMINAL]
             tracker.take(batch, ends, [], self._runtime.now_ms())
-            if execution in tracker.state.open:
-                tracker.asked(batch, execution)
-        tracker.give_up(batch, now)
+            tracker.asked(batch, execution, now)
+        yield self._part(batch, None)
+        batch = tracker.batch()
+        tracker.give_up(batch, now, _GIVEN_UP_AT_ONCE)
         yield self._part(batch, None)
 
     def next_window(self, before: Window) -> Window:
@@ -188,6 +199,8 @@ class ExecutionQuery:
             yield self._part(batch, reading.position)
 
     def _part(self, batch: Batch, position: int | None) -> Part:
+        self._store.settle(self.settings.name, batch.settlement)
+        self._tracker.settled(batch)
         part = Part([], [], position)
         self.unreadable += len(batch.settlement.rejected)
         for execution in batch.executions:

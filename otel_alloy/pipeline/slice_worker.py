@@ -164,7 +164,9 @@ class SliceWorker:
     def read_slice(self, piece: Slice) -> None:
         """Delivers and settles a slice to its end. Raises what a poller raises."""
         self._piece = piece
-        tracker = self._factory.tracker(self._settings, self._shared.slices.load(piece))
+        state = self._processor.patiently(lambda: self._shared.slices.load(piece))
+        state.patience = self._processor.patiently
+        tracker = self._factory.tracker(self._settings, state)
         self._asked, self._uncut = self.source.requests, piece.position or piece.start
         self._log.cycle = str(piece.number)
         if piece.position is None and piece.warm < piece.start:
@@ -227,6 +229,7 @@ class SliceWorker:
                 continue  # in the other way, as it has to be from here on
         batch.settlement.rejected.clear()
         self._processor.write(batch.settlement)
+        tracker.settled(batch)
 
     def _write(self, settlement: Settlement) -> int:
         return self._shared.slices.settle(self._piece, settlement)
@@ -235,7 +238,7 @@ class SliceWorker:
     def _is_ahead(tracker: ExecutionTracker, position: int) -> bool:
         """Whether records after `position` are settled, as where a page cannot be paged: whoever
         got the other half would not know of them."""
-        return any(seen.created > position for seen in tracker.state.seen.values())
+        return (tracker.state.newest_seen() or 0) > position
 
     def _cut_if_dense(self, position: int) -> bool:
         """Halves the rest of the slice where it is dense and no other is left to claim."""

@@ -13,30 +13,34 @@ The same `_id` with a new message is news. Executions that ended well are rememb
 overlap, failed ones for as long as open ones (a retry may still finish them), incomplete ones for
 60 days (how long Alloy keeps its logs).
 
-The tracker changes its state as it takes records; the store learns of it when the batch is settled.
-A process that dies in between begins again from the store, and makes the same of it.
+The tracker changes what is remembered as it takes records; the store learns of it when the batch
+is settled. A process that dies in between begins again from the store, and makes the same of it.
+Which open executions are to be asked for, and when, is the business of `open_executions.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator
 from dataclasses import replace
 
 from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
-from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement, State
+from otel_alloy.checkpoint.remembered import Remembered
+from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
 
+_LEAST_MS = 1_000
+"""An execution is not asked for again sooner than that, also where there is no overlap."""
 _INCOMPLETE_MEMORY_MS = 60 * 86_400_000
 
 
 class ExecutionTracker:
-    """`state`: what the store remembers of the source, kept up to date here. Times are Unix ms."""
+    """`state`: what is remembered of the source, kept up to date here. Times are Unix ms."""
 
     def __init__(
         self,
         source: str,
-        state: State,
+        state: Remembered,
         *,
         overlap_ms: int,
         incomplete_after_ms: int,
@@ -47,9 +51,9 @@ class ExecutionTracker:
         self._overlap = overlap_ms
         self._incomplete_after = incomplete_after_ms
         self._started_logs = started_logs
-        self._separate = False
-        self._has_span = set(state.ended)
-        self._has_span.update(s.ended for s in state.seen.values() if s.ended)
+        self.separate = False
+        """Whether the API is seen to write an end as a record of its own, so that no open execution
+        has to be asked for by its id."""
 
     def batch(self) -> Batch:
         """An empty batch that changes nothing yet."""
@@ -60,9 +64,10 @@ class ExecutionTracker:
     def take(self, batch: Batch, records: list[Record], bad: list[BadRecord], now: int) -> None:
         """Adds a page's records to `batch`. `now`: noted on what is set aside."""
         batch.received += len(records) + len(bad)
-        seen = self.state.seen
+        state, settlement = self.state, batch.settlement
+        state.recall(settlement, _known(records, bad))
         for record in records:
-            if record.identity in seen:
+            if state.knows(record.identity):
                 batch.repeated += 1
                 continue
             created = record.created if record.created is not None else batch.newest or now
@@ -71,7 +76,7 @@ class ExecutionTracker:
             execution = n.execution or n.id
             ended = None
             if n.message in TERMINAL and execution:
-                if execution in self._has_span:
+                if state.has_span(execution):
                     self._ended_again(batch, record, execution)
                 else:
                     self._ended(batch, record, execution, created)
@@ -82,43 +87,42 @@ class ExecutionTracker:
                 batch.add(Execution(n, Role.OTHER), record)
             else:
                 self._unreadable(batch, record.text(), "the record has no `message`", now)
-            self._remember(batch, record.identity, Seen(created, ended))
+            state.remember(settlement, record.identity, Seen(created, ended))
         for entry in bad:
-            if entry.identity in seen:
+            if state.knows(entry.identity):
                 batch.repeated += 1
                 continue
             reason = f"the record cannot be read: {entry.reason}"
             self._unreadable(batch, entry.text(), reason, now)
-            created = batch.newest or self.state.progress.high or 0
-            self._remember(batch, entry.identity, Seen(created))
+            created = batch.newest or state.progress.high or 0
+            state.remember(settlement, entry.identity, Seen(created))
 
     # Transitions ----------------------------------------------------------------------------------
 
     def _started(self, batch: Batch, record: Record, execution: str, created: int) -> None:
         n = record.notification
-        if execution not in self._has_span and execution not in self.state.open:
+        if not self.state.has_span(execution) and self.state.started(execution) is None:
             began = None if n.startedAt is None else str(n.startedAt)
-            self._open(batch, execution, Open(record, created, self._overlap, began))
+            opened = Open(record, created, self._overlap, began)
+            self.state.opened(batch.settlement, execution, opened)
         if self._started_logs:
             batch.add(Execution(n, Role.STARTED), record)
 
     def _ended(self, batch: Batch, record: Record, execution: str, created: int) -> None:
         n = record.notification
-        self._has_span.add(execution)
         if n.message == ERROR:
-            self._remember_end(batch, execution, created + self._incomplete_after)
+            until = created + self._incomplete_after
+            self.state.remember_end(batch.settlement, execution, until)
         batch.add(Execution(n, Role.ENDED, self._joined(batch, record, execution)), record)
 
     def _ended_again(self, batch: Batch, record: Record, execution: str) -> None:
         start = self._joined(batch, record, execution)
         batch.add(Execution(record.notification, Role.ENDED_AGAIN, start), record)
 
-    def _incomplete(self, batch: Batch, execution: str, now: int) -> None:
-        start = self.state.open[execution]
-        self._close(batch, execution)
-        self._has_span.add(execution)
-        self._remember_end(batch, execution, now + _INCOMPLETE_MEMORY_MS)
+    def _incomplete(self, batch: Batch, execution: str, start: Open, now: int) -> None:
         batch.add(Execution(read_notification(start.text()), Role.INCOMPLETE), start)
+        self.state.closed(batch.settlement, execution)
+        self.state.remember_end(batch.settlement, execution, now + _INCOMPLETE_MEMORY_MS)
 
     def _unreadable(self, batch: Batch, original: str, reason: str, now: int) -> None:
         rejected = RejectedRecord(
@@ -128,71 +132,63 @@ class ExecutionTracker:
 
     def _joined(self, batch: Batch, record: Record, execution: str) -> str | None:
         """The `startedAt` of the start that this end belongs to, which is open no more."""
-        start = self.state.open.get(execution)
+        start = self.state.started(execution)
         if start is None:
             return None
-        if not self._separate:
-            self._separate = read_notification(start.text()).id != record.notification.id
-        self._close(batch, execution)
+        if not self.separate:
+            self.separate = read_notification(start.text()).id != record.notification.id
+        self.state.closed(batch.settlement, execution)
         return start.started_at
-
-    # What settling the batch changes, in the state at once and in the store with the batch --------
-
-    def _remember(self, batch: Batch, identity: Identity, seen: Seen) -> None:
-        batch.settlement.seen[identity] = self.state.seen[identity] = seen
-
-    def _remember_end(self, batch: Batch, execution: str, until: int) -> None:
-        batch.settlement.ended[execution] = self.state.ended[execution] = until
-
-    def _open(self, batch: Batch, execution: str, opened: Open) -> None:
-        batch.settlement.opened[execution] = self.state.open[execution] = opened
-        batch.settlement.closed.discard(execution)
-
-    def _close(self, batch: Batch, execution: str) -> None:
-        del self.state.open[execution]
-        batch.settlement.opened.pop(execution, None)
-        batch.settlement.closed.add(execution)
 
     # Open executions ------------------------------------------------------------------------------
 
-    def due(self, now: int) -> list[str]:
+    def due(self, now: int, most: int) -> list[str]:
         """Open executions whose end should be asked for by their id, as a record that changed in
-        place is not found by its createdAt. None where the API is seen to write the end as a
-        record of its own. `now`: Alloy's clock."""
-        if self._separate:
-            return []
-        return [e for e, o in self.state.open.items() if now - o.created >= o.next_check]
+        place is not found by its createdAt; longest due first. `now`: Alloy's clock. Nothing may
+        be unsettled."""
+        return self.state.due(now, most)
 
-    def asked(self, batch: Batch, execution: str) -> None:
-        """Notes that a due execution was asked for and is still open: the next time at twice the
-        age, and once more before it is given up."""
-        found = self.state.open[execution]
-        if found.next_check < self._incomplete_after:
-            found.next_check = min(found.next_check * 2, self._incomplete_after)
+    def asked(self, batch: Batch, execution: str, now: int) -> None:
+        """Notes that a due execution was asked for: if it is still open, the next time at twice its
+        age, and once more before it is given up, which is now if it is as old as that."""
+        start = self.state.started(execution)
+        if start is None:
+            return
+        age = now - start.created
+        if age >= self._incomplete_after:
+            self._incomplete(batch, execution, start, now)
         else:
-            found.next_check *= 2
-        batch.settlement.opened[execution] = found
+            next_check = min(max(age, start.next_check, _LEAST_MS) * 2, self._incomplete_after)
+            self.state.asked(batch.settlement, execution, next_check)
 
-    def give_up(self, batch: Batch, now: int, unasked: Set[str] = frozenset()) -> None:
-        """Makes incomplete what is open for `incomplete_after`, but for `unasked`: those are to be
-        asked for first. `now`: Alloy's clock."""
-        late = [
-            e
-            for e, o in self.state.open.items()
-            if now - o.created >= self._incomplete_after and e not in unasked
-        ]
+    def unanswered(self, batch: Batch, execution: str, now: int) -> None:
+        """Notes that asking for a due execution failed: others come first, then it is asked for
+        again. It is given up at twice `incomplete_after` where asking had failed after that
+        already."""
+        start = self.state.started(execution)
+        if start is None:
+            return
+        age = now - start.created
+        if age >= 2 * self._incomplete_after and start.next_check > self._incomplete_after:
+            self._incomplete(batch, execution, start, now)
+        else:
+            next_check = age + max(self._overlap, age // 8, _LEAST_MS)
+            self.state.asked(batch.settlement, execution, next_check)
+
+    def give_up(self, batch: Batch, now: int, most: int) -> bool:
+        """Makes incomplete what is open for `incomplete_after`, longest first, and no more than
+        `most`; whether there was any. `now`: Alloy's clock. Nothing may be unsettled."""
+        late = self.state.late(now - self._incomplete_after, most)
         for execution in late:
-            self._incomplete(batch, execution, now)
+            start = self.state.started(execution)
+            assert start is not None
+            self._incomplete(batch, execution, start, now)
+        return bool(late)
 
     def forget_starts(self, batch: Batch, horizon: int) -> None:
-        """Forgets starts from before `horizon`, oldest first: for a backfill, in which what never
-        ended must not pile up."""
-        started = self.state.open
-        while started:
-            execution, oldest = next(iter(started.items()))
-            if oldest.created >= horizon:
-                return
-            self._close(batch, execution)
+        """Forgets starts from before `horizon`: for a backfill, in which what never ended must not
+        pile up."""
+        self.state.forget_starts(batch.settlement, horizon)
 
     # Settled --------------------------------------------------------------------------------------
 
@@ -208,16 +204,17 @@ class ExecutionTracker:
         if progress.high is None:
             return
         horizon = progress.high - self._overlap
-        if not grew and all(s.created >= horizon for s in settlement.seen.values()):
-            return
-        settlement.forget_before = horizon
-        settlement.forget_ended_before = horizon
-        # Not worth writing what the same transaction would delete.
-        settlement.seen = {i: s for i, s in settlement.seen.items() if s.created >= horizon}
-        for identity in [i for i, s in state.seen.items() if s.created < horizon]:
-            ended = state.seen.pop(identity).ended
-            if ended is not None and ended not in state.ended:
-                self._has_span.discard(ended)
-        for execution in [e for e, until in state.ended.items() if until < horizon]:
-            del state.ended[execution]
-            self._has_span.discard(execution)
+        if grew or any(s.created < horizon for s in settlement.seen.values()):
+            state.forget(settlement, horizon)
+
+    def settled(self, batch: Batch) -> None:
+        """The batch is settled, and the store has what it changed."""
+        self.state.settled(batch.settlement)
+
+
+def _known(records: list[Record], bad: list[BadRecord]) -> Iterator[tuple[Identity, str | None]]:
+    """Which records and executions a page is about."""
+    for record in records:
+        yield record.identity, record.notification.execution or record.notification.id
+    for entry in bad:
+        yield entry.identity, None

@@ -168,3 +168,29 @@ def test_without_patience_the_first_error_is_raised(error: AlloyReceiverError) -
     with pytest.raises(type(error)):
         fetch(Query(100))
     assert fetch.requests == 1 and told == []
+
+
+@pytest.mark.parametrize(
+    "error", [Throttled("429", after=900), Unavailable("x"), RequestRefused("400")]
+)
+def test_an_impatient_question_is_not_sent_again(error: AlloyReceiverError) -> None:
+    """A question that can be put off raises its first error and halves no page; where Alloy wants
+    everybody to wait, whoever asks next does, up to the cap."""
+    time = VirtualTime()
+    fetch, told = patient(failing(error), time)
+    with pytest.raises(type(error)), fetch.impatient():
+        fetch(Query(100))
+    assert fetch.requests == 1 and told == [] and time.now == 100.0
+    page = fetch(Query(100))
+    assert page.limit == 100
+    assert time.now == 100.0 + (RETRY_AFTER_CAP if isinstance(error, Throttled) else 0)
+
+
+def test_impatience_ends_with_its_question() -> None:
+    """What is asked after it is asked with patience again."""
+    time = VirtualTime()
+    fetch, told = patient(failing(Unavailable("x"), Unavailable("y")), time)
+    with pytest.raises(Unavailable), fetch.impatient():
+        fetch(Query(100))
+    fetch(Query(100))
+    assert fetch.requests == 3 and len(told) == 1

@@ -83,9 +83,9 @@ def test_a_new_source_begins_empty(again: OpenStore) -> None:
     """Loading an unknown source makes it known, with nothing behind it."""
     store = again()
     assert store.sources() == {}
-    assert store.load("s", "print") == State()
+    assert store.load("s", "print").whole() == State()
     assert store.sources() == {"s": Progress()}
-    assert again().load("s", "print") == State()
+    assert again().load("s", "print").whole() == State()
 
 
 def test_what_was_settled_is_there_after_a_restart(again: OpenStore) -> None:
@@ -94,7 +94,7 @@ def test_what_was_settled_is_there_after_a_restart(again: OpenStore) -> None:
     store = again()
     store.load("s", "print")
     store.settle("s", FULL)
-    assert again().load("s", "print") == state_of(FULL)
+    assert again().load("s", "print").whole() == state_of(FULL)
     assert again().sources() == {"s": FULL.progress}
     kept = again().rejected()
     assert [k.number > 0 for k in kept] == [True, True]
@@ -123,7 +123,7 @@ def test_settling_changes_only_what_it_says(again: OpenStore) -> None:
             forget_ended_before=5001,
         ),
     )
-    assert again().load("s", "print") == State(
+    assert again().load("s", "print").whole() == State(
         Progress(begin=500, high=6000),
         {
             ("a", "executionFinished"): Seen(990, "e1"),
@@ -142,7 +142,7 @@ def test_memory_comes_back_in_order_of_age(again: OpenStore) -> None:
     store.load("s", "print")
     opened = {str(n): Open("{}", created, 1) for n, created in enumerate((5, 1, 9, 3))}
     store.settle("s", Settlement(Progress(), opened=opened))
-    assert [o.created for o in again().load("s", "print").open.values()] == [1, 3, 5, 9]
+    assert [o.created for o in again().load("s", "print").whole().open.values()] == [1, 3, 5, 9]
 
 
 def test_sources_do_not_see_each_other(again: OpenStore) -> None:
@@ -153,7 +153,7 @@ def test_sources_do_not_see_each_other(again: OpenStore) -> None:
         store.settle(name, FULL)
     store.settle("one", Settlement(Progress(high=1), forget_before=10**12, closed={"open 1"}))
     assert store.reset("one")
-    assert again().load("two", "print of two") == state_of(FULL)
+    assert again().load("two", "print of two").whole() == state_of(FULL)
 
 
 def test_another_query_is_refused(again: OpenStore) -> None:
@@ -165,7 +165,7 @@ def test_another_query_is_refused(again: OpenStore) -> None:
     with pytest.raises(CheckpointError, match="otel-alloy checkpoint reset s") as caught:
         again().load("s", "other print")
     assert isinstance(caught.value, Stop)
-    assert again().load("s", "print") == state_of(FULL)
+    assert again().load("s", "print").whole() == state_of(FULL)
 
 
 def test_set_by_hand(again: OpenStore) -> None:
@@ -176,8 +176,8 @@ def test_set_by_hand(again: OpenStore) -> None:
     store.settle("s", FULL)
     store.set_high("s", 77)
     store.set_high("new", 88)
-    assert again().load("s", "print") == State(Progress(begin=77, high=77))
-    assert again().load("new", "any") == State(Progress(begin=88, high=88))
+    assert again().load("s", "print").whole() == State(Progress(begin=77, high=77))
+    assert again().load("new", "any").whole() == State(Progress(begin=88, high=88))
     with pytest.raises(CheckpointError):
         again().load("new", "other")
     assert len(again().rejected()) == 2
@@ -190,7 +190,7 @@ def test_reset(again: OpenStore) -> None:
     store.settle("s", FULL)
     assert store.reset("s") and not store.reset("s") and not store.reset("unknown")
     assert again().sources() == {}
-    assert again().load("s", "other print") == State()
+    assert again().load("s", "other print").whole() == State()
     assert len(again().rejected()) == 2
 
 
@@ -221,8 +221,8 @@ def test_a_settlement_is_written_whole_or_not_at_all(again: OpenStore) -> None:
     )
     with pytest.raises((CheckpointError, CheckpointUnwritable)):
         store.settle("s", broken)
-    assert store.load("s", "print") == state_of(FULL)
-    assert again().load("s", "print") == state_of(FULL) and len(again().rejected()) == 2
+    assert store.load("s", "print").whole() == state_of(FULL)
+    assert again().load("s", "print").whole() == state_of(FULL) and len(again().rejected()) == 2
 
 
 # The SQLite file ---------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
     finally:
         end(first)
     with closing(open_store(url)) as store:
-        assert store.load("s", "print") == State()
+        assert store.load("s", "print").whole() == State()
 
 
 KILLED = """
@@ -309,7 +309,7 @@ def test_killed_in_the_middle_of_a_transaction(tmp_path: Path, code: str) -> Non
     _, error = killed.communicate(timeout=30)
     assert killed.returncode == -signal.SIGKILL, error
     with closing(open_store(url)) as store:
-        assert store.load("s", "print") == state_of(FULL)
+        assert store.load("s", "print").whole() == state_of(FULL)
         assert len(store.rejected()) == 2
 
 
@@ -423,10 +423,10 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
         with pytest.raises(CheckpointUnwritable, match="make room") as caught:
             store.settle("s", big)
         assert isinstance(caught.value, Retry)
-        assert store.load("s", "print") == state_of(FULL)
+        assert store.load("s", "print").whole() == state_of(FULL)
         db.execute("PRAGMA max_page_count=100000")
         store.settle("s", big)
-        assert store.load("s", "print").open["big"].created == 1
+        assert store.load("s", "print").whole().open["big"].created == 1
 
 
 def test_a_writer_elsewhere_is_waited_out(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_a_copied_file_goes_on(tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere.db"
     shutil.copy(path, moved)
     with closing(open_store(url_of(moved))) as store:
-        assert store.load("s", "print") == state_of(FULL)
+        assert store.load("s", "print").whole() == state_of(FULL)
 
 
 def test_an_emptied_file_is_not_taken_for_a_new_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from otel_alloy.alloy.models import Unreadable, read_page
-from otel_alloy.checkpoint.store import State
+from otel_alloy.checkpoint.private import PrivateStore
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.pipeline.tracker import ExecutionTracker
 
@@ -66,12 +66,18 @@ ANSWER = st.fixed_dictionaries(
 def convert_all(body: bytes) -> None:
     """Through models, tracker and converter, as the receiver does it."""
     page = read_page(body)
+    store = PrivateStore()
     tracker = ExecutionTracker(
-        "s", State(), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True
+        "s", store.load("s"), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True
     )
     batch = tracker.batch()
     tracker.take(batch, page.records, page.bad, 1_750_000_000_000)
-    tracker.give_up(batch, 4 * 10**12)
+    store.settle("s", batch.settlement)
+    tracker.settled(batch)
+    given_up = tracker.batch()
+    tracker.give_up(given_up, 4 * 10**12, 100)
+    for index, execution in enumerate(given_up.executions):
+        batch.add(execution, given_up.originals[index])
     for opened in batch.settlement.opened.values():
         json.loads(opened.text())
     for aside in batch.settlement.rejected:

@@ -49,6 +49,7 @@ class Guarantee(RuleBasedStateMachine):
         in_place=st.booleans(),
         total=st.sampled_from(["filtered", "all"]),
         told=st.sampled_from(["asked", "given"]),
+        in_memory=st.sampled_from([10_000, 0, 3]),
     )
     def begin(
         self,
@@ -60,6 +61,7 @@ class Guarantee(RuleBasedStateMachine):
         in_place: bool,
         total: Literal["filtered", "all"],
         told: Literal["asked", "given"],
+        in_memory: int,
     ) -> None:
         self.in_place = in_place
         self.world.close()
@@ -68,6 +70,7 @@ class Guarantee(RuleBasedStateMachine):
             replace(
                 self.config, envelope=envelope, max_limit=clamp, total_items=total, page_size=told
             ),
+            in_memory=in_memory,
             page_size=page_size,
             batch_size=batch_size,
             started_logs=started_logs,

@@ -24,9 +24,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.models import Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
+from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import Settlement, State
-from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
+from otel_alloy.checkpoint.store import Settlement
+from otel_alloy.errors import (
+    CheckpointUnwritable,
+    RequestRefused,
+    Throttled,
+    Unavailable,
+    Unreachable,
+)
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.pipeline.factory import Factory
@@ -191,6 +198,12 @@ class Api:
         fault = world.faults.popleft() if world.faults else None
         if world.clock.now < world.api_away_until:
             fault = "unavailable"
+        world.clock.wait(world.request_seconds)
+        if query.execution_id is not None:
+            world.questions.append(query.execution_id)
+            error = world.refuse(query.execution_id)
+            if error is not None:
+                raise error
         if fault == "throttled":
             raise Throttled("429", after=2.0)
         if fault == "refused":
@@ -235,7 +248,7 @@ class _Store:
         world.step()
         return new
 
-    def load(self, source: str, fingerprint: str) -> State:
+    def load(self, source: str, fingerprint: str) -> Remembered:
         return self._inner.load(source, fingerprint)
 
 
@@ -252,10 +265,17 @@ class Model:
 class World:
     """Everything around one source, and what it did."""
 
-    def __init__(self, folder: Path, config: Config | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config | None = None,
+        in_memory: int = IN_MEMORY,
+        **settings: Any,
+    ) -> None:
         self.clock = Clock()
         self.log = LogStore(config or Config(), clock=self.clock.time)
         self.path = folder / "state.db"
+        self.in_memory = in_memory
         values: dict[str, Any] = {
             "api_key": "secret",
             "overlap": OVERLAP,
@@ -271,6 +291,9 @@ class World:
         self.pauses: deque[bool] = deque()
         self.spoil: dict[bytes, bytes] = {}
         self.ahead = 2
+        self.request_seconds = 0.0
+        self.questions: list[str] = []
+        self.refuse: Callable[[str], Exception | None] = lambda execution: None
         self.api_away_until = self.end_away_until = 0.0
         self.disk_full = 0
         self.poison: set[Key] = set()
@@ -361,7 +384,7 @@ class World:
         self.cycles += 1
         try:
             if self.poller is None:
-                self._store = self._store or SqliteStore(self.path)
+                self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
                 store = _Store(self, self._store)
                 source = self.settings.sources[0]
                 self.poller = Poller(self.factory(), source, store, lambda event: None)
@@ -377,6 +400,11 @@ class World:
         finally:
             self.dies_in = None
         return True
+
+    def unreachable_cycle(self) -> None:
+        """A cycle in which Alloy has records that it does not give."""
+        with suppress(Unreachable):
+            self.cycle()
 
     def restart(self) -> None:
         """The process ends without another word; the next cycle starts a new one."""
@@ -476,10 +504,22 @@ class World:
         """After a whole cycle no more is remembered than the overlap holds."""
         assert self.poller is not None
         state = self.poller.tracker.state
+        held, kept = state.held(), state.whole()
+        assert len(kept.open) == state.open_count
+        remembered = len(kept.seen) + len(kept.open) + len(kept.ended)
+        assert len(held.seen) + len(held.open) + len(held.ended) in (0, remembered)
+        assert remembered <= self.in_memory or not (held.seen or held.open or held.ended)
+        if held.seen or held.open or held.ended:  # then it is all that the file has
+            assert held.seen == kept.seen and held.ended == kept.ended
+            assert set(held.open) == set(kept.open)
+            for execution, opened in kept.open.items():
+                memory = held.open[execution]
+                assert (memory.created, memory.next_check) == (opened.created, opened.next_check)
+                assert memory.text() == opened.text()
         if state.progress.high is None or state.progress.window is not None:
             return
         horizon = state.progress.high - OVERLAP * 1000
-        old = [s.created for s in state.seen.values() if s.created < horizon]
+        old = [s.created for s in kept.seen.values() if s.created < horizon]
         assert not old, f"{len(old)} records are remembered from before the overlap"
 
     def quiesce(self) -> None:
@@ -492,8 +532,8 @@ class World:
             self.cycle()
             self.clock.wait(pause)
         self.cycle()
-        for _ in self.executions:  # a cycle asks for ten that are open; then they are incomplete
-            if self.poller is not None and self.poller.tracker.state.open:
+        for _ in self.executions:  # those that are open are asked for; then they are incomplete
+            if self.poller is not None and self.poller.tracker.state.open_count:
                 self.cycle()
 
     def check_all_delivered(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from otel_alloy.alloy.cursor import Reading, UnorderedApi, Window
 from otel_alloy.alloy.models import Record, read_page
-from otel_alloy.checkpoint.store import State
+from otel_alloy.checkpoint.private import PrivateStore
 from otel_alloy.pipeline.batch import BatchPolicy, FullBatch, batches
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import system_runtime
@@ -67,7 +67,9 @@ class Pages:
 
 def run(pages: Pages, found: list[FullBatch] | None = None) -> tuple[list[FullBatch], list[int]]:
     found = [] if found is None else found
-    tracker = ExecutionTracker("s", State(), overlap_ms=60_000, incomplete_after_ms=10**9)
+    tracker = ExecutionTracker(
+        "s", PrivateStore().load("s"), overlap_ms=60_000, incomplete_after_ms=10**9
+    )
     received: list[int] = []
     runtime = replace(system_runtime(), monotonic=lambda: 0.0)
     policy = BatchPolicy(2)

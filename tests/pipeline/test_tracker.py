@@ -4,7 +4,6 @@ A `Source` here stands for one source over several batches and processes: its `r
 was settled, as a crash does.
 """
 
-import copy
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_alloy.alloy.models import read_page
-from otel_alloy.checkpoint.store import Progress, RejectedRecord, Settlement, State
+from otel_alloy.checkpoint.private import PrivateStore
+from otel_alloy.checkpoint.remembered import IN_MEMORY
+from otel_alloy.checkpoint.store import Open, Progress, RejectedRecord, State
 from otel_alloy.mapping.convert import Role
 from otel_alloy.pipeline.batch import Batch
 from otel_alloy.pipeline.tracker import ExecutionTracker
@@ -40,38 +41,21 @@ def notification(identity: str, message: str | None, at: int, execution: str = "
     return found
 
 
-class Kept:
-    """What a store keeps, as `tests/checkpoint` holds every store to it, without a file."""
-
-    def __init__(self) -> None:
-        self._state = State()
-
-    def load(self) -> State:
-        return copy.deepcopy(self._state)
-
-    def settle(self, s: Settlement) -> None:
-        state, text = self._state, {e: replace(o, original=o.text()) for e, o in s.opened.items()}
-        state.progress = replace(s.progress)
-        state.seen = {
-            i: x for i, x in (state.seen | s.seen).items() if x.created >= s.forget_before
-        }
-        state.open = {e: o for e, o in (state.open | text).items() if e not in s.closed}
-        ended = (state.ended | s.ended).items()
-        state.ended = {e: until for e, until in ended if until >= s.forget_ended_before}
-
-
 class Source:
     """A tracker with a store behind it. `made` are (role, `_id`) of everything settled."""
 
     def __init__(self, **options: Any) -> None:
+        self.in_memory = options.pop("in_memory", IN_MEMORY)
         self.options = {"overlap_ms": OVERLAP, "incomplete_after_ms": DAY} | options
-        self.store = Kept()
+        self.store = PrivateStore()
+        self.progress = Progress()
         self.made: list[tuple[Role, str | None]] = []
         self.rejected: list[RejectedRecord] = []
         self.restart()
 
     def restart(self) -> None:
-        self.state = self.store.load()
+        self.state = self.store.load("s", in_memory=self.in_memory)
+        self.state.progress = replace(self.progress)
         self.tracker = ExecutionTracker("s", self.state, **self.options)
 
     def take(self, *entries: Any, batch: Batch | None = None) -> Batch:
@@ -84,7 +68,9 @@ class Source:
         """Delivers and settles; what was made."""
         made = [(x.role, x.notification.id) for x in batch.executions]
         self.tracker.advance(batch, None if high is None else T0 + high)
-        self.store.settle(batch.settlement)
+        self.store.settle("s", batch.settlement)
+        self.progress = replace(batch.settlement.progress)
+        self.tracker.settled(batch)
         self.made += made
         self.rejected += batch.settlement.rejected
         return made
@@ -92,17 +78,34 @@ class Source:
     def page(self, *entries: Any, high: int | None = None) -> list[tuple[Role, str | None]]:
         return self.settle(self.take(*entries), high)
 
+    @property
+    def open(self) -> dict[str, Open]:
+        return self.state.whole().open
+
     def give_up(self, now: int) -> list[tuple[Role, str | None]]:
         batch = self.tracker.batch()
-        self.tracker.give_up(batch, T0 + now)
+        self.tracker.give_up(batch, T0 + now, 100)
         return self.settle(batch)
 
 
-@pytest.fixture(params=["same process", "after a restart"])
+def forget_all(source: Source) -> None:
+    """From here on nothing is held in memory from one batch to the next."""
+    source.in_memory = 0
+    source.restart()
+
+
+BETWEEN = {
+    "same process": lambda source: None,
+    "after a restart": Source.restart,
+    "in the file alone": forget_all,
+}
+
+
+@pytest.fixture(params=BETWEEN)
 def between(request: pytest.FixtureRequest) -> Callable[[Source], None]:
-    """What happens between two pages: nothing, or a restart from the store. What is promised must
-    not depend on it."""
-    return (lambda source: None) if request.param == "same process" else Source.restart
+    """What happens between two pages: nothing, a restart from the store, or more is remembered than
+    memory may hold. What is promised must not depend on it."""
+    return BETWEEN[request.param]
 
 
 Between = Callable[[Source], None]
@@ -113,12 +116,12 @@ def test_start_then_end_is_one_span(between: Between) -> None:
     source = Source()
     assert source.page(notification("a", START, 0)) == []
     between(source)
-    assert list(source.state.open) == ["e"]
+    assert list(source.open) == ["e"]
     batch = source.take(notification("b", END, 500))
     assert [x.started_at for x in batch.executions] == [iso(T0)]
     assert source.settle(batch) == [(Role.ENDED, "b")]
     between(source)
-    assert source.state.open == {}
+    assert source.open == {}
 
 
 def test_start_and_end_in_one_page() -> None:
@@ -176,7 +179,7 @@ def test_a_failed_execution_is_remembered_longer(between: Between) -> None:
     ]
     source.page(notification("y", END, 26 * HOUR, "y"), high=26 * HOUR)
     between(source)
-    assert source.state.ended == {}
+    assert source.state.whole().ended == {}
 
 
 def test_an_end_before_its_late_start(between: Between) -> None:
@@ -185,7 +188,7 @@ def test_an_end_before_its_late_start(between: Between) -> None:
     assert source.page(notification("b", END, 500), high=500) == [(Role.ENDED, "b")]
     between(source)
     assert source.page(notification("a", START, 0)) == []
-    assert source.state.open == {}
+    assert source.open == {}
     between(source)
     assert source.give_up(30 * HOUR) == []
 
@@ -196,7 +199,7 @@ def test_changed_in_place(between: Between) -> None:
     source.page(notification("a", START, 0), high=0)
     between(source)
     assert source.page(notification("a", END, 0)) == [(Role.ENDED, "a")]
-    assert source.state.open == {}
+    assert source.open == {}
     between(source)
     assert source.page(notification("a", END, 0)) == []
 
@@ -210,7 +213,7 @@ def test_incomplete_after_the_limit_and_its_end_later(between: Between) -> None:
     assert source.give_up(DAY - 1) == []
     assert source.give_up(DAY) == [(Role.INCOMPLETE, "a")]
     between(source)
-    assert source.give_up(2 * DAY) == [] and source.state.open == {}
+    assert source.give_up(2 * DAY) == [] and source.open == {}
     late = 30 * DAY
     source.page(notification("x", END, late - 1, "x"), high=late - 1)
     between(source)
@@ -226,22 +229,105 @@ def test_open_executions_are_asked_for_ever_more_rarely(between: Between) -> Non
     for now in range(0, DAY + HOUR, MINUTE):
         if now % (7 * MINUTE) == 0:
             between(source)
-        for execution in source.tracker.due(T0 + now):
+        for execution in source.tracker.due(T0 + now, 10):
             batch = source.tracker.batch()
-            source.tracker.asked(batch, execution)
+            source.tracker.asked(batch, execution, T0 + now)
             source.settle(batch)
             asked.append(now)
     assert asked[0] == OVERLAP and asked[-1] == DAY and len(asked) == 11
     assert all(later >= 2 * earlier for earlier, later in pairwise(asked[:-1]))
 
 
-def test_where_ends_are_records_of_their_own_nothing_is_asked_for() -> None:
+def test_after_a_pause_nothing_is_asked_for_twice(between: Between) -> None:
+    """One that is asked for late is asked for again at twice the age that it has by then; nobody
+    else has to wait meanwhile."""
+    source = Source()
+    source.page(*[notification(f"{n}", START, n, f"e{n}") for n in range(5)], high=0)
+    between(source)
+    asked = []
+    while due := source.tracker.due(T0 + HOUR, 2):
+        batch = source.tracker.batch()
+        for execution in due:
+            source.tracker.asked(batch, execution, T0 + HOUR)
+        source.settle(batch)
+        asked += due
+    assert asked == [f"e{n}" for n in range(5)]
+    assert source.tracker.due(T0 + 2 * HOUR - 10, 9) == []
+    assert source.tracker.due(T0 + 2 * HOUR, 9) == ["e4", "e3", "e2", "e1", "e0"]
+
+
+def test_without_an_overlap_nobody_is_asked_for_again_at_once() -> None:
+    """The ages double from a second on, where they would begin at 0."""
+    source = Source(overlap_ms=0)
+    source.page(notification("a", START, 0))
+    for now, next_one in ((0, 2_000), (2_000, 4_000)):
+        assert source.tracker.due(T0 + now, 9) == ["e"]
+        batch = source.tracker.batch()
+        source.tracker.asked(batch, "e", T0 + now)
+        source.settle(batch)
+        assert source.tracker.due(T0 + next_one - 1, 9) == []
+
+
+def test_what_cannot_be_asked_for_comes_after_the_others(between: Between) -> None:
+    """A question that fails is put off, so that one execution does not keep the others waiting; it
+    is given up at twice the limit, when asking had failed after the limit already."""
+    source = Source()
+    source.page(notification("a", START, 0, "bad"), notification("b", START, 1, "good"), high=1)
+    between(source)
+    moments, now = [], OVERLAP
+    while source.open.get("bad"):
+        for execution in source.tracker.due(T0 + now, 1):
+            batch = source.tracker.batch()
+            if execution == "bad":
+                source.tracker.unanswered(batch, execution, T0 + now)
+                moments.append(now)
+            else:
+                source.tracker.asked(batch, execution, T0 + now)
+            source.settle(batch)
+        now += MINUTE
+    assert source.made == [(Role.INCOMPLETE, "b"), (Role.INCOMPLETE, "a")]
+    assert 2 * DAY <= moments[-1] < 2.5 * DAY and len(moments) < 80
+
+
+def test_one_failure_after_a_long_pause_gives_nothing_up(between: Between) -> None:
+    """An execution that is older than twice the limit when it is asked for the first time is given
+    up only where it cannot be asked for hours later either."""
+    source = Source()
+    source.page(notification("a", START, 0), high=0)
+    between(source)
+    assert source.tracker.due(T0 + 8 * DAY, 9) == ["e"]
+    batch = source.tracker.batch()
+    source.tracker.unanswered(batch, "e", T0 + 8 * DAY)
+    assert source.settle(batch) == [] and source.tracker.due(T0 + 9 * DAY - 1, 9) == []
+    assert source.tracker.due(T0 + 9 * DAY, 9) == ["e"]
+    batch = source.tracker.batch()
+    source.tracker.unanswered(batch, "e", T0 + 9 * DAY)
+    assert source.settle(batch) == [(Role.INCOMPLETE, "a")]
+
+
+def test_an_end_under_another_id_shows_that_nothing_has_to_be_asked_for(between: Between) -> None:
     """Once an end came under another `_id` than its start, asking by id is known to be idle."""
     source = Source()
     source.page(notification("a", START, 0, "e1"), notification("b", START, 0, "e2"))
-    assert source.tracker.due(T0 + HOUR) == ["e1", "e2"]
+    between(source)
+    assert source.tracker.due(T0 + HOUR, 9) == ["e1", "e2"] and not source.tracker.separate
     source.page(notification("c", END, 5, "e1"))
-    assert source.tracker.due(T0 + HOUR) == []
+    assert source.tracker.separate
+
+
+def test_as_many_are_given_up_as_a_batch_may_hold(between: Between) -> None:
+    """Those that never ended are given up in portions, longest open first."""
+    source = Source()
+    source.page(*[notification(f"{n}", START, n, f"e{n}") for n in range(5)], high=0)
+    between(source)
+    made = []
+    while True:
+        batch = source.tracker.batch()
+        if not source.tracker.give_up(batch, T0 + 2 * DAY, 2):
+            break
+        made.append([identity for _, identity in source.settle(batch)])
+    assert made == [["0", "1"], ["2", "3"], ["4"]]
+    assert source.state.open_count == 0 and source.open == {}
 
 
 def test_without_message_a_record_is_set_aside(between: Between) -> None:
@@ -273,7 +359,7 @@ def test_a_message_of_tomorrow() -> None:
     source = Source()
     source.page(notification("a", START, 0))
     assert source.page(notification("b", "executionPaused", 5)) == [(Role.OTHER, "b")]
-    assert list(source.state.open) == ["e"]
+    assert list(source.open) == ["e"]
 
 
 def test_terminal_without_any_identity() -> None:
@@ -300,7 +386,7 @@ def test_every_execution_has_its_json() -> None:
     source.settle(batch)
     source.restart()
     given_up = source.tracker.batch()
-    source.tracker.give_up(given_up, T0 + DAY)
+    source.tracker.give_up(given_up, T0 + DAY, 9)
     assert json.loads(given_up.original(0)) == notification("a", START, 0)
 
 
@@ -331,13 +417,15 @@ def test_memory_is_bounded(between: Between) -> None:
         if minute % 100 == 0:
             between(source)
     kept = 2 * per_minute * (OVERLAP // MINUTE + 1)
-    assert len(source.state.seen) <= kept
-    assert len(source.state.ended) <= (DAY + OVERLAP) // MINUTE + 1
-    assert source.state.open == {}
-    assert len(source.tracker._has_span) <= len(source.state.ended) + kept
-    memory = State(source.state.progress, dict(source.state.seen), {}, dict(source.state.ended))
+    whole = source.state.whole()
+    assert len(whole.seen) <= kept
+    assert len(whole.ended) <= (DAY + OVERLAP) // MINUTE + 1
+    assert whole.open == {} and source.state.open_count == 0
+    held = source.state.held()
+    assert held == (whole if source.in_memory else State(whole.progress))
+    assert len(source.state._spans) <= len(held.ended) + kept
     source.restart()
-    assert source.state == memory
+    assert source.state.whole() == whole
 
 
 lives = st.lists(
@@ -351,15 +439,20 @@ lives = st.lists(
 )
 
 
-@given(lives, st.lists(st.booleans(), min_size=30, max_size=30), st.booleans())
+@given(
+    lives,
+    st.lists(st.booleans(), min_size=30, max_size=30),
+    st.booleans(),
+    st.sampled_from([0, 3, 10_000]),
+)
 @settings(max_examples=200, deadline=None)
 def test_one_span_and_one_log_record_each(
-    life: list[tuple[int, str, int, int]], restarts: list[bool], crash: bool
+    life: list[tuple[int, str, int, int]], restarts: list[bool], crash: bool, in_memory: int
 ) -> None:
     """Whatever arrives in whatever order, with each page read twice and restarts in between:
     exactly one span for each execution that ended, one log record for each terminal record, and
     what a process makes that died before settling is made again the same."""
-    source = Source()
+    source = Source(in_memory=in_memory)
     for entry, restart in zip(life, restarts, strict=False):
         execution, message, at, which = entry
         one = notification(f"{message}{execution}.{which}", message, at, f"e{execution}")
