@@ -249,9 +249,7 @@ class _Stream(httpcore.NetworkStream):
         """What httpcore wants to know of the socket."""
         return self._inner.get_extra_info(info)
 
-    def _left(
-        self, timeout: float | None, late: type[httpcore.TimeoutException]
-    ) -> float | None:
+    def _left(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
         return _left(self._first if timeout is None else timeout, self._monotonic, late)
 
 

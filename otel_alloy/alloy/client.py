@@ -120,9 +120,7 @@ class AlloyClient:
         except httpx.HTTPError as error:
             raise self._network_error(error) from None
         except TooMuch as error:
-            raise TooLarge(
-                f"{self._host} answered {error}", "lower OTEL_ALLOY_PAGE_SIZE"
-            ) from None
+            raise TooLarge(f"{self._host} answered {error}", "lower OTEL_ALLOY_PAGE_SIZE") from None
         except httpx.InvalidURL as error:
             raise Stop(
                 f"{self._url} is no usable URL ({error})", "correct ALLOY_ENDPOINT"

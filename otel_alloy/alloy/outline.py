@@ -1,5 +1,5 @@
-"""A cheap look at an answer's JSON before it is expanded into objects, which take up to some hundred
-times its bytes: a page of 3 MB may hold a million `{}`.
+"""A cheap look at an answer's JSON before it is expanded into objects, which take up to some
+hundred times its bytes: a page of 3 MB may hold a million `{}`.
 
 What is small needs no look. For the rest, upper bounds are taken from the bytes by what C does fast
 (a usual page of 1,000 records costs about a microsecond per record); only where one is exceeded is
@@ -77,7 +77,7 @@ def _at_most(most: int, byte: bytes, body: bytes) -> bool:
 
 
 def _masked(body: bytes) -> bytes:
-    """`body` with other bytes for what stands behind a backslash: each `"` begins or ends a text."""
+    """`body` without escaped quotes, in as many bytes: each `"` left begins or ends a text."""
     if b"\\" not in body:
         return body
     return body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
@@ -125,7 +125,8 @@ def _read(masked: bytes) -> list[tuple[int, int]]:
 
 
 def _cut(body: bytes, long: list[tuple[int, int]]) -> bytes:
-    pieces, done = [], 0
+    pieces: list[bytes] = []
+    done = 0
     for begin, end in long:
         kept = body[begin : begin + _KEPT].partition(b"\\")[0].decode("utf-8", "ignore")
         pieces += body[done:begin], kept.encode(), CUT.format(end - begin).encode()

@@ -70,8 +70,8 @@ class RetryingFetch:
 
     Retry-After is honoured up to RETRY_AFTER_CAP; else exponential backoff with full jitter. A
     refused request is sent again with half the page size, as the limit may be what is refused;
-    at a page size of 1 the refusal is raised, but for an answer that is too large. The page tells which size it was. Where `retry` is
-    False, the first error is raised.
+    at a page size of 1 the refusal is raised, but an answer that is too large is waited for. The
+    page tells which size it was. Where `retry` is False, the first error is raised.
     """
 
     def __init__(
