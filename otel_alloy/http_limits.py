@@ -95,7 +95,7 @@ def read_body(response: httpx.Response, most: int) -> bytes:
         chunks.append(chunk)
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     del chunks
-    for encoding in _encodings(response):
+    for encoding in _encodings(response) if body else ():
         body = _decoded(body, encoding, most)
     return body
 

@@ -137,6 +137,11 @@ class _Body:
         self._bytes = body
         self._parsed: list[Any] | None = None
 
+    @property
+    def size(self) -> int:
+        """Its bytes, which stay in memory as long as one of its records does."""
+        return len(self._bytes)
+
     def entry(self, index: int) -> Any:
         if self._parsed is None:
             self._parsed = _entries(_loads(self._bytes))[0]
@@ -379,7 +384,11 @@ def _read_leniently(body: bytes, *, cut: bool = False) -> Page:
 
 def read_notification(text: str) -> Notification:
     """The notification whose JSON is `text`, as leniently as in a page. Raises Unreadable."""
-    return _notification(_loads(text.encode("utf-8", "replace")))
+    try:
+        body, _ = outline.bounded(text.encode("utf-8", "replace"))
+    except outline.Oversized as error:
+        raise Unreadable(str(error)) from None
+    return _notification(_loads(body))
 
 
 def _notification(entry: Any) -> Notification:

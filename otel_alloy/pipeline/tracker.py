@@ -20,9 +20,18 @@ A process that dies in between begins again from the store, and makes the same o
 from __future__ import annotations
 
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import replace
 
-from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
+from otel_alloy.alloy.models import (
+    ERROR,
+    STARTED,
+    TERMINAL,
+    BadRecord,
+    Record,
+    Unreadable,
+    read_notification,
+)
 from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement, State
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
@@ -118,7 +127,12 @@ class ExecutionTracker:
         self._close(batch, execution)
         self._has_span.add(execution)
         self._remember_end(batch, execution, now + _INCOMPLETE_MEMORY_MS)
-        batch.add(Execution(read_notification(start.text()), Role.INCOMPLETE), start)
+        try:
+            notification = read_notification(start.text())
+        except Unreadable as error:  # the state file holds something else by now
+            self._unreadable(batch, start.text(), str(error), now)
+            return
+        batch.add(Execution(notification, Role.INCOMPLETE), start)
 
     def _unreadable(self, batch: Batch, original: str, reason: str, now: int) -> None:
         rejected = RejectedRecord(
@@ -132,7 +146,8 @@ class ExecutionTracker:
         if start is None:
             return None
         if not self._separate:
-            self._separate = read_notification(start.text()).id != record.notification.id
+            with suppress(Unreadable):
+                self._separate = read_notification(start.text()).id != record.notification.id
         self._close(batch, execution)
         return start.started_at
 
