@@ -11,14 +11,15 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 6
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|m|h|d|w)")
 _DELAY = re.compile(r"[0-9]+(\.[0-9]*)?")
-_LONGEST = 1e9
-"""Seconds, some 30 years: more is no duration, and no sum with it leaves the range of dates."""
+_LONGEST_DELAY = 1e9
+_LONGEST = 2e12
+"""Seconds of a duration, some 60,000 years."""
 _LONGEST_HEADER = 1000
 _LONGEST_TEXT = 100
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds, at most 1e9. Raises
+    """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds, at most 2e12. Raises
     ValueError."""
     seconds = _seconds(value)
     if not abs(seconds) <= _LONGEST:
@@ -63,12 +64,12 @@ def retry_after(value: str | None, *, date: str | None = None, now: float) -> fl
     """
     text = (value or "").strip()
     if len(text) <= _LONGEST_HEADER and _DELAY.fullmatch(text):
-        return min(float(text), _LONGEST)
+        return min(float(text), _LONGEST_DELAY)
     until = http_date(text)
     if until is None:
         return None
     sent = http_date(date)
-    return min(max(until - (now if sent is None else sent), 0.0), _LONGEST)
+    return min(max(until - (now if sent is None else sent), 0.0), _LONGEST_DELAY)
 
 
 def http_date(value: str | None) -> float | None:

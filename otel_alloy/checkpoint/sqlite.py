@@ -63,7 +63,7 @@ _TEXTS = {
     "backfill": ("source", "fingerprint", "asked"),
     "slice": ("source", "state"),
 }
-_FAR = 10**15  # ms: 30,000 years
+_FAR = 2**53  # ms: 285,000 years
 _DELETED = (
     "move it back, or begin anew: `otel-alloy run` starts where initial_lookback says; what was "
     "settled since then is delivered again, with the same bytes"
