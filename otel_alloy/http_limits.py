@@ -37,7 +37,7 @@ ACCEPTED = "gzip, deflate"
 
 
 class TooMuch(Exception):
-    """An answer is above a limit, which the words name. `begun`: its body as far as it was read."""
+    """An answer is above a limit, which the words name. `begun`: some of how its body begins."""
 
     def __init__(self, words: str, begun: bytes = b"") -> None:
         super().__init__(words)
@@ -138,7 +138,7 @@ def _inflated(body: bytes, encoding: str, most: int, window: int) -> bytes:
             raise httpx.DecodingError(str(error)) from None
         left -= len(made[-1])
         if left <= 0:
-            begun = b"".join(made)[:most]
+            begun = made[0][:_PIECE]
             raise TooMuch(f"with more than {most} bytes, after {encoding} was undone", begun)
         if not member.eof:
             raise httpx.DecodingError(f"its {encoding} is cut off")

@@ -110,7 +110,7 @@ class Pagination:
 
 @_model()
 class _Answer:
-    notifications: list[Notification]
+    notifications: Annotated[list[Notification], Field(max_length=outline.MOST_ENTRIES)]
     lastFetched: Timestamp = None
     pagination: Pagination | None = None
 
@@ -245,7 +245,6 @@ def read_page(body: bytes) -> Page:
             answer = _answer.validate_json(body)
         except ValidationError:
             return _read_leniently(body)
-        _check_entries(answer.notifications)
         kept = _Body(body)
         return Page(
             [_record(kept, i, n) for i, n in enumerate(answer.notifications)],
@@ -272,11 +271,6 @@ def _without_mark(body: bytes) -> bytes:
                 return body[len(mark) :]
             return body.decode(encoding, "replace").encode("utf-8", "replace")
     return body
-
-
-def _check_entries(entries: list[Any]) -> None:
-    if len(entries) > outline.MOST_ENTRIES:
-        raise Oversized(f"it holds more than {outline.MOST_ENTRIES} entries")
 
 
 def _record(body: _Body, index: int, notification: Notification) -> Record:
@@ -366,7 +360,8 @@ def _read_leniently(body: bytes, *, cut: bool = False) -> Page:
     kept = _Body(body)
     whole = _loads(body)
     entries, answer = _entries(whole)
-    _check_entries(entries)
+    if len(entries) > outline.MOST_ENTRIES:
+        raise Oversized(f"it holds more than {outline.MOST_ENTRIES} entries")
     page = Page([], last_fetched=answer.get("lastFetched"), envelope=answer is not whole)
     try:
         page.pagination = _pagination.validate_python(answer.get("pagination"))
