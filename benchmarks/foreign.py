@@ -155,7 +155,7 @@ def settings(text: Callable[[], str]) -> Callable[[], Callable[[], object]]:
         path.write_text(text())
         environment = {"ALLOY_API_KEY": "key"}
         load_settings({}, environment)
-        return lambda: load_settings({}, environment, file=str(path)) and "settings"
+        return lambda: load_settings({}, environment, file=str(path))
 
     return prepare
 
@@ -245,7 +245,7 @@ CASES: dict[str, Case] = {
         "a header byte each 0.1 s (timeout 1 s)",
         fetch(lambda: HEAD + b"X-Long: " + b"a" * 500, trickle=True),
     ),
-    "year 1": ("Retry-After and Date: the year 1", header("Mon, 01 Jan 0001 00:00:00 GMT")),
+    "year 100": ("Retry-After and Date: year 100", header("Mon, 01 Jan 0100 00:00:00 GMT")),
     "1e400": ("Retry-After and Date: 1e400", header("1e400")),
     "date": ("settings: since: 2025-13-45", settings(lambda: "since: 2025-13-45\n")),
     "alias": ("settings: an alias within itself", settings(lambda: "resource: &a {b: *a}\n")),

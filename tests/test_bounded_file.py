@@ -55,9 +55,12 @@ def test_a_pipe_is_read_and_not_waited_for(
     with pytest.raises(OSError, match="a pipe"):
         check_file(path, 1000)
     read_end, write_end = os.pipe()
-    writer = threading.Thread(
-        target=lambda: (os.write(write_end, b"endpoint: x"), os.close(write_end))
-    )
+
+    def write() -> None:
+        os.write(write_end, b"endpoint: x")
+        os.close(write_end)
+
+    writer = threading.Thread(target=write)
     writer.start()
     try:
         assert read_bounded(f"/dev/fd/{read_end}", 1000) == b"endpoint: x"

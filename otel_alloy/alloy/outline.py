@@ -111,7 +111,7 @@ def _cut(body: bytes, long: list[tuple[int, int]]) -> bytes:
     pieces: list[bytes] = []
     done = 0
     for begin, end in long:
-        kept = body[begin : begin + _KEPT].partition(b"\\")[0].decode("utf-8", "ignore")
+        kept = body[begin : min(end, begin + _KEPT)].partition(b"\\")[0].decode("utf-8", "ignore")
         pieces += body[done:begin], kept.encode(), CUT.format(end - begin).encode()
         done = end
     return b"".join([*pieces, body[done:]])
