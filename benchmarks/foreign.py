@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 SECONDS, BYTES = 60, 4 * 2**30
@@ -87,7 +88,10 @@ def long_text(text: bytes) -> bytes:
 
 
 def fetch(
-    answer: Callable[[], bytes], *, trickle: bool = False
+    answer: Callable[[], bytes],
+    *,
+    trickle: bool = False,
+    then: Callable[[Any], str] = lambda page: f"{page.received} records",
 ) -> Callable[[], Callable[[], object]]:
     """Asks a server that answers so; with `trickle` a byte each 0.1 s."""
 
@@ -118,7 +122,7 @@ def fetch(
             timeout=1 if trickle else 30,
             network=Network(),
         )
-        return lambda: f"{client.fetch(Query(100)).received} records"
+        return lambda: then(client.fetch(Query(100)))
 
     return prepare
 
@@ -161,13 +165,22 @@ def settings(text: Callable[[], str]) -> Callable[[], Callable[[], object]]:
 
 
 def header(value: str) -> Callable[[], Callable[[], object]]:
-    """Asks a server that is busy until then, whose clock shows that."""
+    """Asks a server whose clock shows that, and what it asks next."""
 
     def answer() -> bytes:
-        fields = f"Retry-After: {value}\r\nDate: {value}\r\nContent-Length: 0\r\n\r\n"
-        return b"HTTP/1.1 503 Busy\r\n" + fields.encode()
+        body = page(record(1))
+        return HEAD + f"Date: {value}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
-    return fetch(answer)
+    def next_question(page: Any) -> str:
+        from otel_alloy.alloy.clock import ServerClock
+        from otel_alloy.alloy.query import Query
+
+        clock, now = ServerClock(), int(time.time() * 1000)
+        clock.learn(page, now)
+        Query(100, before=clock.now(now + 30_000)).parameters()
+        return "the next question can be asked"
+
+    return fetch(answer, then=next_question)
 
 
 def bomb() -> str:
@@ -245,8 +258,11 @@ CASES: dict[str, Case] = {
         "a header byte each 0.1 s (timeout 1 s)",
         fetch(lambda: HEAD + b"X-Long: " + b"a" * 500, trickle=True),
     ),
-    "year 100": ("Retry-After and Date: year 100", header("Mon, 01 Jan 0100 00:00:00 GMT")),
-    "1e400": ("Retry-After and Date: 1e400", header("1e400")),
+    "year 9999": (
+        "Date: the last second of the year 9999",
+        header("Fri, 31 Dec 9999 23:59:59 GMT"),
+    ),
+    "1e400": ("Date: 1e400", header("1e400")),
     "date": ("settings: since: 2025-13-45", settings(lambda: "since: 2025-13-45\n")),
     "alias": ("settings: an alias within itself", settings(lambda: "resource: &a {b: *a}\n")),
     "bomb": ("settings: 0.4 kB of aliases of aliases", settings(bomb)),

@@ -8,6 +8,7 @@ that may be a part of a key.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -17,8 +18,8 @@ MOST_BYTES = 262_144
 MOST_VALUES = 20_000
 """Values of a file, each counted as often as aliases repeat it."""
 DEEPEST = 20
+_NUMBERS = ("int", "float")
 _MERGE = "tag:yaml.org,2002:merge"
-_CONSTRUCT = yaml.SafeLoader("")  # for scalars, which need nothing of a text
 
 
 class YamlMistake(ValueError):
@@ -54,6 +55,7 @@ class _Builder:
     def __init__(self) -> None:
         self._values = 0
         self._within: list[yaml.Node] = []
+        self._construct = yaml.SafeLoader("")  # for scalars, which need nothing of a text
 
     def value(self, node: yaml.Node, depth: int) -> Any:
         """What `node` stands for."""
@@ -64,7 +66,7 @@ class _Builder:
                 f"holds more than {MOST_VALUES} values, aliases counted as often as they are used",
             )
         if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
+            return self._scalar(node)
         if node in self._within:
             raise _mistake(node.start_mark, "has an alias within what it stands for")
         if depth > DEEPEST:
@@ -88,28 +90,25 @@ class _Builder:
                         raise _mistake(value.start_mark, "merges what is no `name: value` lines")
                     merged.update(part)
                 continue
-            if not isinstance(key, yaml.ScalarNode):
+            name = self._scalar(key) if isinstance(key, yaml.ScalarNode) else []
+            if not isinstance(name, Hashable):
                 raise _mistake(key.start_mark, "has a name that is no text")
-            own[_scalar(key)] = self.value(value, depth + 1)
+            own[name] = self.value(value, depth + 1)
         return {**merged, **own}
 
-
-def _scalar(node: yaml.ScalarNode) -> Any:
-    try:
-        return _CONSTRUCT.construct_object(node)
-    except yaml.YAMLError:
-        raise
-    except (ValueError, OverflowError, TypeError, LookupError, AttributeError):
-        kind = node.tag.rpartition(":")[2]
-        what = "date or time" if kind == "timestamp" else "number" if kind in _NUMBERS else kind
-        raise _mistake(
-            node.start_mark,
-            f"has something that looks like a {what} and is none; put it into quotes where a text "
-            "is meant",
-        ) from None
-
-
-_NUMBERS = ("int", "float")
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self._construct.construct_object(node)
+        except yaml.YAMLError:
+            raise
+        except (ValueError, OverflowError, TypeError, LookupError, AttributeError):
+            kind = node.tag.rpartition(":")[2]
+            what = "date or time" if kind == "timestamp" else "number" if kind in _NUMBERS else kind
+            raise _mistake(
+                node.start_mark,
+                f"has something that looks like a {what} and is none; put it into quotes where a "
+                "text is meant",
+            ) from None
 
 
 def _mistake(mark: Any, words: str) -> YamlMistake:

@@ -539,7 +539,7 @@ MOST: dict[str, tuple[float, float]] = {
     "gzip": (150, 20),
     "gzip gzip": (150, 20),
     "trickle": (10, 3),
-    "year 100": (10, 3),
+    "year 9999": (10, 3),
     "1e400": (10, 3),
     "date": (10, 5),
     "alias": (10, 5),

@@ -40,6 +40,7 @@ ODD = {
     "deep maps": ("a: " + "{b: " * 50_000, "line 1, column 80", "more than 20 levels"),
     "deep lines": ("".join(" " * n + "a:\n" for n in range(300)), "line 21", "more than 20 levels"),
     "a map as a name": ("? {a: b}\n: c\n", "line 1, column 3", "a name that is no text"),
+    "a set as a name": ("? !!set b\n: c\n", "line 1, column 3", "a name that is no text"),
     "merge of a number": ("<<: 5", "line 1, column 5", "merges what is no"),
     "no alias": ("a: *b", "line 1, column 4", "undefined alias"),
     "two documents": ("a: 1\n---\nb: 2\n", "line 2", "not YAML"),
