@@ -221,11 +221,11 @@ def partial() -> Callable[[], object]:
 
 CASES: dict[str, Case] = {
     "usual": (
-        "a usual page of 1.0 MB (1,350 records)",
-        read(lambda: page(*map(record, range(1350)))),
+        "a usual page of 1.0 MB (1,400 records)",
+        read(lambda: page(*map(record, range(1400)))),
     ),
     "objects": ("3 MB: a page of a million `{}`", read(lambda: page(*[b"{}"] * MB))),
-    "objects64": ("64 MB: a page of 21 million `{}`", read(lambda: page(*[b"{}"] * (21 * MB)))),
+    "objects64": ("63 MB: a page of 21 million `{}`", read(lambda: page(*[b"{}"] * (21 * MB)))),
     "lists": (
         "3 MB: one record with a million `[]` in createdAt",
         read(lambda: page(b'{"createdAt":[' + b"[]," * (MB - 1) + b"[]]}")),
@@ -251,7 +251,7 @@ CASES: dict[str, Case] = {
     ),
     "gzip": ("0.3 MB: gzip of 300 MB", fetch(coded(lambda: zeros(300), "gzip"))),
     "gzip gzip": (
-        "2 kB: gzip in gzip of 300 MB",
+        "0.6 kB: gzip in gzip of 300 MB",
         fetch(coded(lambda: gzip.compress(zeros(300)), "gzip", "gzip")),
     ),
     "trickle": (
@@ -265,7 +265,7 @@ CASES: dict[str, Case] = {
     "1e400": ("Date: 1e400", header("1e400")),
     "date": ("settings: since: 2025-13-45", settings(lambda: "since: 2025-13-45\n")),
     "alias": ("settings: an alias within itself", settings(lambda: "resource: &a {b: *a}\n")),
-    "bomb": ("settings: 0.4 kB of aliases of aliases", settings(bomb)),
+    "bomb": ("settings: 0.5 kB of aliases of aliases", settings(bomb)),
     "brackets": ("settings: 20,000 brackets", settings(lambda: "a: " + "[" * 20_000)),
     "partial": ("OTLP: 10 MB of words in a partial success", partial),
 }
