@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from otel_alloy.mapping import semconv
@@ -31,7 +32,12 @@ from otel_alloy.testing.simulator import Record, Simulator, Traffic, generate
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell lets what it starts in the background ignore SIGINT, as would what we start."""
+    """Properties are tried with the same examples each time, so that what a change breaks is told
+    from what it only happens to meet; the nightly size looks for new ones. A shell lets what it
+    starts in the background ignore SIGINT, as would what we start."""
+    nightly = os.environ.get("OTEL_ALLOY_TEST_SCALE", "").lower() == "nightly"
+    hypothesis.settings.register_profile("otel-alloy", derandomize=not nightly)
+    hypothesis.settings.load_profile("otel-alloy")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -149,7 +149,9 @@ class KeysetCursor:
         self._skip = 0  # grows only where a page has no createdAt at all
         self._at_position: set[tuple[str, str]] = set()  # what was read of this millisecond
         self._barren = 0
-        self._asked_from = window.start
+        self._asked_from, self._asked_skip = window.start, 0
+        self._received = 0  # by the last page
+        self._short = 0  # records on a page that was looked on from, as it may be the last
         self._last: set[tuple[str, str]] = set()  # what the last page held
         self._expected = 0  # records from here on, by the answer before
         self._came_from = window.start
@@ -209,10 +211,12 @@ class KeysetCursor:
         self._position, self._skip, self._at_position = run + 1, 0, set()
         self._expected = 0
 
-    def look_again(self) -> None:
-        """The last request once more; of its answer, what is known is dropped."""
+    def look_on(self) -> None:
+        """Asks for what follows the last page although it looked short, as the API may have lowered
+        its limit; after an empty page, the same again. Of the answer, what is known is dropped."""
         self._position, self._expected = self._asked_from, 0
         self._at_position |= self._last
+        self._skip, self._short = self._asked_skip + self._received, self._received
 
     @property
     def finished(self) -> bool:
@@ -234,15 +238,19 @@ class KeysetCursor:
             return None
         records = [r for r in page.records if r.identity not in self._at_position]
         bad = [b for b in page.bad if b.identity not in self._at_position]
-        self._asked_from = self._position
+        self._asked_from, self._asked_skip = self._position, asked.skip
+        self._received = page.received
         self._last = {r.identity for r in page.records} | {b.identity for b in page.bad}
+        if self._short and page.received >= self._short and (records or bad):
+            self._api.largest = self._short  # as much again: it was a full page
+        self._short = 0
         full = self._api.fills(page)
         position = times[-1] if times else self._position
         moved = position > self._position
         skipped = asked.skip > 0
         if moved:
-            self._at_position, self._skip = set(), 0
-        elif not times:
+            self._at_position, self._skip = self._at_position if skipped else set(), 0
+        elif not times or skipped:
             self._skip += page.received
         self._at_position.update(r.identity for r in page.records if r.created in (position, None))
         self._at_position.update(b.identity for b in bad)

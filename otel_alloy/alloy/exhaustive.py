@@ -219,7 +219,7 @@ class Exhaustive:
                 return distinct and not self._api.remaining(query, page)
             if steady and self._api.counts_matches is True and skip >= first:
                 return distinct
-            if not self._api.fills(page) and not self._api.remaining(query, page):
+            if not self._api.fills(page) and self._api.remaining(query, page) == 0:
                 return distinct
             if repeats >= 2:
                 self._skips = False

@@ -93,7 +93,7 @@ class Reader:
 
     def _ascend(self, window: Window, sure: bool) -> Iterator[Reading]:
         cursor = KeysetCursor(window, self.api)
-        looked = not sure
+        looked, looking = not sure, False
         while True:
             reading = cursor.advance(self._get(cursor.query(self._base)))
             if reading is None:
@@ -119,12 +119,13 @@ class Reader:
                 yield replace(reading, records=[], bad=[], last=True)
                 return
             else:
-                again = not looked or bool(reading.missing)  # its count is not believed any more
-                looked = True
+                found = looking and bool(reading.records or reading.bad)
+                again = not looked or found or bool(reading.missing)  # a count that is not believed
+                looked = looking = True
                 yield replace(reading, last=not again)
                 if not again:
                     return
-                cursor.look_again()
+                cursor.look_on()
 
     def _run(self, moment: int, known: frozenset[tuple[str, str]]) -> Iterator[Reading]:
         """All of one millisecond."""

@@ -114,7 +114,8 @@ class Poller:
         except UnorderedApi as error:
             self._log.fallback(error.why)
             self._read(window, sure)
-        self._final = final
+        # What this window brought may be newer than an overlap: then records before it may follow.
+        self._final = final and self.tracker.state.progress.high == high
         self._ask_for_open()
         self._note_read(window.before)
         return window.before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,47 @@ def test_a_limit_that_the_api_lowers_is_no_end(tmp_path: Path) -> None:
     world.cycle()
     world.check()
     assert all(key in world.taken for key in world.wanted)
+    world.close()
+
+
+def test_a_limit_that_is_lowered_unsaid_and_uncounted_is_no_end(tmp_path: Path) -> None:
+    """An API that counts everything whatever was asked for, and names the page size that was asked
+    for, answers with one record where it gave two: the end of every window, until the checkpoint
+    had passed what followed. The second look before that asked the same again."""
+    config = Config(max_limit=2, total_items="all", page_size="asked")
+    world = World(tmp_path, config, page_size=2)
+    for _ in range(2):
+        world.add(world.execution(), "executionFinished")
+    world.clock.wait(1)
+    world.cycle()
+    world.log.config = replace(config, max_limit=1)
+    for _ in range(3):
+        world.add(world.execution(), "executionFinished", late=1)
+    world.clock.wait(0.001)
+    world.add(world.execution(), "executionFinished")
+    world.check_all_delivered()
+    world.close()
+
+
+def test_a_late_record_beside_the_first_one_after_a_pause(tmp_path: Path) -> None:
+    """After a pause longer than the overlap nothing older can follow. That was said of the newest
+    record that the window itself brought, too, so what was late beside it was passed by where the
+    next cycles came late."""
+    world = World(tmp_path)
+    world.add(world.execution(), "executionFinished")
+    world.clock.wait(1)
+    world.cycle()
+    world.clock.wait(3 * OVERLAP)
+    world.add(world.execution(), "executionFinished", late=OVERLAP - 10)
+    world.clock.wait(1)
+    world.add(world.execution(), "executionFinished")
+    world.clock.wait(1)
+    world.cycle()
+    world.clock.wait(2 * OVERLAP)
+    world.add(world.execution(), "executionFinished")
+    world.clock.wait(1)
+    world.cycle()
+    world.check_all_delivered()
     world.close()
 
 
