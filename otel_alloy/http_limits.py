@@ -216,6 +216,7 @@ class _Stream(httpcore.NetworkStream):
         try:
             data = self._inner.read(max_bytes, seconds)
         except httpcore.ReadTimeout:
+            self._inner.close()
             if self._heard:
                 raise httpcore.ReadTimeout(LATE) from None
             raise
@@ -250,7 +251,11 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
     def _left(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
-        return _left(self._first if timeout is None else timeout, self._monotonic, late)
+        try:
+            return _left(self._first if timeout is None else timeout, self._monotonic, late)
+        except late:
+            self._inner.close()  # httpcore does not, while TLS or a proxy is being talked to
+            raise
 
 
 def _left(
