@@ -138,7 +138,7 @@ def _inflated(body: bytes, encoding: str, most: int, window: int) -> bytes:
             raise httpx.DecodingError(str(error)) from None
         left -= len(made[-1])
         if left <= 0:
-            begun = made[0][:_PIECE]
+            begun = made[0][: min(most, _PIECE)]
             raise TooMuch(f"with more than {most} bytes, after {encoding} was undone", begun)
         if not member.eof:
             raise httpx.DecodingError(f"its {encoding} is cut off")
