@@ -10,6 +10,7 @@
     │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
     ├── RequestRefused           Alloy answers 400/422: the request itself has to change
+    │   └── TooLarge             its answer is above a limit: ask for less, and never give up
     └── Unreachable              Alloy counts records that it does not give
     ShutdownRequested            no error: the process is to end
 
@@ -82,6 +83,11 @@ class CheckpointUnwritable(Retry):
 
 class RequestRefused(AlloyReceiverError):
     """Alloy answered 400 or 422 to our request; sending it again unchanged is pointless."""
+
+
+class TooLarge(RequestRefused):
+    """Alloy's answer is above one of our limits, which the message names. A smaller page may help;
+    where none does, the same request may still succeed later."""
 
 
 class Unreachable(AlloyReceiverError):

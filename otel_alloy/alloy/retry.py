@@ -12,7 +12,7 @@ from threading import Lock
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.query import Query
-from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Throttled
+from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Throttled, TooLarge
 from otel_alloy.runtime import Runtime
 
 RETRY_AFTER_CAP = 300.0
@@ -71,8 +71,8 @@ class RetryingFetch:
 
     Retry-After is honoured up to RETRY_AFTER_CAP; else exponential backoff with full jitter. A
     refused request is sent again with half the page size, as the limit may be what is refused;
-    at a page size of 1 the refusal is raised. The page tells which size it was. Where `retry` is
-    False, the first error is raised.
+    at a page size of 1 the refusal is raised, but an answer that is too large is waited for. The
+    page tells which size it was. Where `retry` is False, the first error is raised.
     """
 
     def __init__(
@@ -106,6 +106,10 @@ class RetryingFetch:
                 page.limit = query.limit
                 return page
             except RequestRefused as refusal:
+                if query.limit <= 1 and self._retry and isinstance(refusal, TooLarge):
+                    attempt += 1
+                    self._wait(refusal, attempt)
+                    continue
                 if query.limit <= 1 or not self._retry:
                     raise
                 self._largest_limit = query.limit // 2
@@ -116,9 +120,7 @@ class RetryingFetch:
                         self._budget.hold(min(error.after, RETRY_AFTER_CAP))
                     raise
                 attempt += 1
-                wait = self._backoff(error, attempt)
-                self._observe(RequestRetried(self._source, error, attempt, wait))
-                self._pause(wait)
+                self._wait(error, attempt)
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -130,8 +132,13 @@ class RetryingFetch:
         finally:
             self._retry = before
 
-    def _backoff(self, error: Retry, attempt: int) -> float:
-        if error.after is not None:
+    def _wait(self, error: Retry | TooLarge, attempt: int) -> None:
+        wait = self._backoff(error, attempt)
+        self._observe(RequestRetried(self._source, error, attempt, wait))
+        self._pause(wait)
+
+    def _backoff(self, error: Retry | TooLarge, attempt: int) -> float:
+        if isinstance(error, Retry) and error.after is not None:
             return min(error.after, RETRY_AFTER_CAP)
         ceiling = min(_BACKOFF_CAP, _BACKOFF_FIRST * 2.0 ** min(attempt - 1, 16))
         if isinstance(error, Throttled):

@@ -47,14 +47,17 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
     """When a batch is full: at so many executions, at twice as many records received (of which
-    starts and repeats make no execution), or after so many seconds."""
+    starts and repeats make no execution), after so many seconds, or when its pages, which stay in
+    memory until it is settled, have so many bytes."""
 
     executions: int
     seconds: float = 1.0
+    bytes: int = 64 * 2**20
 
-    def is_full(self, executions: int, received: int, seconds: float) -> bool:
+    def is_full(self, executions: int, received: int, seconds: float, held: int = 0) -> bool:
         """Whether a batch that holds so much, and is so old, is to be settled."""
-        return max(executions, received // 2) >= self.executions or seconds >= self.seconds
+        most = max(executions, received // 2)
+        return most >= self.executions or seconds >= self.seconds or held >= self.bytes
 
     def rest(self, seconds: float) -> float:
         """For how many seconds more a batch of this age may grow."""
@@ -101,7 +104,7 @@ def batches(
     UnorderedApi, what was read so far comes first, as a batch that says nothing of how far the
     window is settled, and the window is to be read again; where it is Unreachable, what was read so
     far comes first, and the window stays begun: it goes on where it is."""
-    batch, begun = tracker.batch(), runtime.monotonic()
+    batch, begun, held = tracker.batch(), runtime.monotonic(), 0
     newest: int | None = None
     try:
         while True:
@@ -113,6 +116,8 @@ def batches(
                 times = [r.created for r in reading.records if r.created is not None]
                 if times:
                     newest = max(newest or 0, *times)
+                for entry in (*reading.records[:1], *reading.bad[:1]):
+                    held += entry.body.size
                 known = batch.received
                 tracker.take(batch, reading.records, reading.bad, runtime.now_ms())
                 on_received(batch.received - known)
@@ -128,10 +133,10 @@ def batches(
                     yield FullBatch(batch, window, high, last=True)
                     return
             age = policy.seconds if reading is None else 0.0
-            if policy.is_full(len(batch), batch.received, age):
+            if policy.is_full(len(batch), batch.received, age, held):
                 if batch.received:
                     yield FullBatch(batch, window, progress.position, last=False)
-                    batch = tracker.batch()
+                    batch, held = tracker.batch(), 0
                 begun = runtime.monotonic()
     except UnorderedApi:
         # What was taken so far is known from here on, so it has to be settled.

@@ -21,9 +21,18 @@ Which open executions are to be asked for, and when, is the business of `open_ex
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
-from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
+from otel_alloy.alloy.models import (
+    ERROR,
+    STARTED,
+    TERMINAL,
+    BadRecord,
+    Record,
+    Unreadable,
+    read_notification,
+)
 from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement
 from otel_alloy.mapping.convert import Execution, Role
@@ -120,9 +129,15 @@ class ExecutionTracker:
         batch.add(Execution(record.notification, Role.ENDED_AGAIN, start), record)
 
     def _incomplete(self, batch: Batch, execution: str, start: Open, now: int) -> None:
-        batch.add(Execution(read_notification(start.text()), Role.INCOMPLETE), start)
+        text = start.text()
         self.state.closed(batch.settlement, execution)
         self.state.remember_end(batch.settlement, execution, now + _INCOMPLETE_MEMORY_MS)
+        try:
+            notification = read_notification(text)
+        except Unreadable as error:  # the state file holds something else by now
+            self._unreadable(batch, text, str(error), now)
+            return
+        batch.add(Execution(notification, Role.INCOMPLETE), start)
 
     def _unreadable(self, batch: Batch, original: str, reason: str, now: int) -> None:
         rejected = RejectedRecord(
@@ -136,7 +151,8 @@ class ExecutionTracker:
         if start is None:
             return None
         if not self.separate:
-            self.separate = read_notification(start.text()).id != record.notification.id
+            with suppress(Unreadable):
+                self.separate = read_notification(start.text()).id != record.notification.id
         self.state.closed(batch.settlement, execution)
         return start.started_at
 

@@ -239,7 +239,13 @@ class _Handler(Handler):
             self.close_connection = True
         if sent.close:
             self.close_connection = True
-        self.wfile.write(data)
+        if not sent.pause:
+            self.wfile.write(data)
+        for byte in data if sent.pause else b"":
+            if self.server.owner._stopping.wait(sent.pause):
+                self.close_connection = True
+                return
+            self.wfile.write(bytes([byte]))
 
     def __getattr__(self, name: str) -> Any:
         # The base class looks for do_<METHOD>; here every method gets its answer, if only a 405.
