@@ -233,7 +233,7 @@ def test_a_death_repeats_at_most_one_batch(tmp_path: Path, config: Config, batch
         world.clock.wait(2 * INCOMPLETE_AFTER)
         for model in models if ends and not config.ignore_filters else ():
             world.change(model, "executionFinished", renewed=False)
-        for dies_in in range(1, 400, scaled(5, 1)):
+        for dies_in in range(1, 400, scaled(2, 1)):
             before = Counter(world.taken)
             world.cycle(dies_in=dies_in)
             repeated: Counter[str] = Counter()
