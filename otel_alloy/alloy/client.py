@@ -18,6 +18,7 @@ from otel_alloy.durations import http_date, retry_after
 from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
+    Challenged,
     RequestRefused,
     Stop,
     Throttled,
@@ -26,6 +27,9 @@ from otel_alloy.errors import (
 from otel_alloy.network import Network
 from otel_alloy.runtime import Runtime
 from otel_alloy.trust import certificate_remedy, shared_context, unused_context
+
+_REFUSALS = frozenset({401, 403, 404, 405, 410})
+_PAGES = ("text/html", "application/xhtml")
 
 
 class AlloyClient:
@@ -108,7 +112,7 @@ class AlloyClient:
         try:
             page = read_page(body)
         except Unreadable as error:
-            raise Unavailable(f"{self._host} answered 200, but {error}") from None
+            raise Unavailable(f"{self._host} answered 200, but {error}", refusal=True) from None
         date = http_date(response.headers.get("date"))
         # The header drops the milliseconds.
         page.server_date = None if date is None else int(date) * 1000 + 999
@@ -141,6 +145,19 @@ class AlloyClient:
         after = retry_after(headers.get("retry-after"), date=headers.get("date"), now=now)
         if status == 429:
             raise Throttled(f"{self._host} asks to slow down (429)", after=after)
+        page = headers.get("content-type", "").lower().lstrip().startswith(_PAGES)
+        if "cf-mitigated" in headers or (
+            status in _REFUSALS and (after is not None or (page and status in (401, 403)))
+        ):
+            raise Challenged(
+                f"{self._host} answered {status} "
+                + ("with a page for browsers" if page else "and when to come back")
+                + ": a proxy or firewall before Alloy, or Alloy for a while; it says nothing of "
+                "the API key",
+                "if it goes on, let this machine through there, or show it to Alloy's support",
+                after=after,
+                refusal=True,
+            )
         if status in (401, 403):
             raise AccessRefused(
                 f"{self._host} refuses the API key ({status})",

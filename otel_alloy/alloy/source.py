@@ -36,8 +36,9 @@ class AlloySource:
     owner's. `base_query`: what every request has in common. `observe` is told `Requested` and
     `RequestRetried`. Where `retry` is False, a request that fails is not sent again.
 
-    Every method that asks raises Stop or RequestRefused where only a person can help, and
-    ShutdownRequested where the end was asked for while it waited.
+    Every method that asks raises Stop or RequestRefused where only a person can help (before the
+    first good answer, or where `hold_at_most` is over), and ShutdownRequested where the end was
+    asked for while it waited.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class AlloySource:
         self._runtime = runtime
         self._observe = observe
         self._fetch = RetryingFetch(name, self._ask, budget, runtime, observe, retry=retry)
-        self._reader = Reader(self._fetch, base_query, self._pause)
+        self._reader = Reader(self._fetch, base_query, self._pause, self._fetch.attempt)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -77,8 +78,18 @@ class AlloySource:
         return self._reader.api.filter
 
     def learn(self, verdict: Filter) -> None:
-        """Takes over what somebody else found out about the filter."""
+        """Takes over what somebody else found out about the filter, who had good answers then."""
         self._reader.api.filter = verdict
+        self._fetch.answered = True
+
+    @property
+    def answered(self) -> bool:
+        """Whether there was a good answer, so that key and address are right."""
+        return self._fetch.answered
+
+    def hold_at_most(self, seconds: float) -> None:
+        """Holds a refusal for so long, then raises it; without this, until it passes."""
+        self._fetch.hold_at_most = seconds
 
     @property
     def newest_first(self) -> bool:

@@ -33,6 +33,15 @@ def alloy_findings(
         try:
             yield from _Examination(source, settings.endpoint).findings()
         except AlloyReceiverError as error:
+            if source.answered:
+                yield Finding(
+                    "request",
+                    "GET /logs",
+                    False,
+                    f"{error.problem}, after good answers with the same key and address",
+                    "check again; `run` goes on asking, and says so until it passes",
+                )
+                return
             refused = isinstance(error, AccessRefused)
             yield Finding(
                 "API key" if refused else "request",

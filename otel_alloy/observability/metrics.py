@@ -95,6 +95,12 @@ UNREACHABLE = _gauge(
     "Records that Alloy counts and does not give: the checkpoint does not pass them",
     read=lambda source: {"": source.unreachable},
 )
+HELD = _gauge(
+    "runalloy.receiver.held",
+    "{source}",
+    "1 while Alloy refuses what it had accepted before, or something before it does; 0 else",
+    read=lambda source: {"": source.held},
+)
 FAILING = _gauge(
     "runalloy.receiver.attempts.failed",
     "{attempt}",
@@ -180,8 +186,18 @@ EXECUTION_DURATION = _histogram(
 )
 
 METRICS = (
-    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, REFUSED),
-    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
+    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
+    *(
+        REJECTED,
+        REFUSED,
+        GAP,
+        REQUESTS,
+        RETRIES,
+        HOOK_FAILURES,
+        DELIVERY_DURATION,
+        DELIVERY_SIZE,
+        EXECUTION_DURATION,
+    ),
 )
 
 

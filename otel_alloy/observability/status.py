@@ -57,6 +57,7 @@ class _Source:
     stopped: str | None = None
     unreachable: tuple[int | None, int] | None = None  # how many, createdAt
     gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
+    held: tuple[float, str] | None = None  # Unix seconds, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Gauges:
     open: int | None
     unreachable: int
     """Records that Alloy counts and does not give; 1 where they cannot be counted."""
+    held: int
+    """1 while Alloy refuses what it had accepted before, else 0."""
     failing: Mapping[str, int]
     """Failed attempts in a row, by stage; only of what fails at the moment."""
 
@@ -115,8 +118,13 @@ class Status:
                 source.gap = self._now(), event.after, event.oldest
             case events.Requested(error=None):
                 source.trouble.pop("alloy", None)
-            case events.RequestRetried():
-                self._fails(source, "alloy", str(event.error), event.attempt, event.wait, False)
+                source.held = None
+            case events.RequestRetried(held=held):
+                words = str(event.error)
+                self._fails(source, "alloy", words, event.attempt, event.wait, held)
+                if held:
+                    since = self._now() if source.held is None else source.held[0]
+                    source.held = since, self._mask(words)
             case events.ExportAttempted(report=report):
                 if report.next_wait is None:
                     source.trouble.pop(report.signal, None)
@@ -188,6 +196,7 @@ class Status:
                     self._behind(s, s.high),
                     s.open,
                     0 if s.unreachable is None else s.unreachable[0] or 1,
+                    int(s.held is not None),
                     {stage: trouble.attempt for stage, trouble in s.trouble.items()},
                 )
                 for name, s in self._sources.items()
@@ -278,6 +287,10 @@ class Status:
         if source.unreachable is not None:
             count, moment = source.unreachable
             unreachable = {"records": count, "from": to_text(moment)}
+        held = None
+        if source.held is not None:
+            since, reason = source.held
+            held = {"since": _text(since), "reason": reason}
         waits = self._waits(source)
         if source.stopped is not None:
             waits = ["a person: it has stopped"]
@@ -296,6 +309,7 @@ class Status:
             "last_error": error,
             "gap": gap,
             "unreachable": unreachable,
+            "held": held,
             "waits_for": waits,
         }
 

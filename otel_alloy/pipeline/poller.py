@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.retention import find_gap
+from otel_alloy.alloy.retry import HOLD_SECONDS
 from otel_alloy.checkpoint.store import SourceStore
 from otel_alloy.errors import Unreachable
 from otel_alloy.log_throttle import LogThrottle
@@ -67,6 +68,8 @@ class Poller:
     def run(self, once: bool) -> bool:
         """Cycles until the end is asked for, or once. Whether a cycle came to its end."""
         done = False
+        if once:
+            self._source.hold_at_most(HOLD_SECONDS)
         while not self._runtime.stopping():
             begun = self._runtime.monotonic()
             before: int | None = None

@@ -62,7 +62,8 @@ class ExecutionQuery:
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
     is told of requests that have to be sent again, and of records that Alloy does not give; reading
-    goes on then. `budgets`: where other queries share them.
+    goes on then. `budgets`: where other queries share them. `hold_at_most`: after so many seconds
+    a refusal that came after good answers is raised; None: it is waited for.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ExecutionQuery:
         runtime: Runtime,
         report: Callable[[RequestRetried | Unreached], None],
         budgets: Budgets | None = None,
+        hold_at_most: float | None = None,
     ) -> None:
         self.settings = source
         self.unreadable = 0
@@ -93,6 +95,8 @@ class ExecutionQuery:
         budgets = budgets or Budgets(settings, runtime)
         client = open_client(source, runtime, settings.network)
         self._source = open_source(source, runtime, observe, budgets.of(source), client)
+        if hold_at_most is not None:
+            self._source.hold_at_most(hold_at_most)
         self._converter = open_converter(settings, runtime)
         self._tracker = ExecutionTracker(
             source.name,
@@ -217,6 +221,8 @@ def report_words(event: RequestRetried | Unreached) -> str:
     """What to tell people when a request has to be sent again, or cannot bring what there is."""
     if isinstance(event, Unreached):
         return f"source {event.source}: {event.reason}: they are left out"
+    if event.held:
+        return f"source {event.source}: {event.error}; held: trying again in {event.wait:.1f} s"
     if event.smaller:
         return f"source {event.source}: {event.error}; trying half the page size"
     return f"source {event.source}: {event.error}; trying again in {event.wait:.1f} s"

@@ -31,11 +31,15 @@ class SourceLog:
         self.cycle = ""
         self._source = source
         self._throttle = throttle
+        self._held = False
 
     def __call__(self, event: object) -> None:
         """Takes an event."""
         match event:
+            case RequestRetried(held=True, error=error, wait=wait):
+                self._hold(f"{error}; held: trying again in {wait:.1f} s")
             case Requested(error=None):
+                self._held = False
                 self._works_again("alloy", "Alloy answers again")
             case RequestRetried(error=error, smaller=True):
                 self.say(logging.WARNING, f"{error}; trying half the page size")
@@ -60,6 +64,15 @@ class SourceLog:
         more = self._throttle.admit(topic)
         if more is not None:
             self.say(level, words + more)
+
+    def _hold(self, words: str) -> None:
+        """A refusal: an error the first time, then warnings now and then until it has passed."""
+        first, self._held = not self._held, True
+        more = self._throttle.admit("alloy")
+        if first:
+            self.say(logging.ERROR, words)
+        elif more is not None:
+            self.say(logging.WARNING, words + more)
 
     def fallback(self, why: str) -> None:
         """That the API has to be read newest first."""
