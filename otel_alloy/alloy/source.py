@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from otel_alloy.alloy.clock import ServerClock
+from otel_alloy.alloy.clock import APART_MS, ServerClock, skew_words
 from otel_alloy.alloy.cursor import Filter, Reading, Window
 from otel_alloy.alloy.events import Requested
 from otel_alloy.alloy.models import Page, Record
@@ -113,12 +113,37 @@ class AlloySource:
 
     def now(self) -> int:
         """The time by Alloy's clock, Unix ms."""
-        return self.clock.now(self._runtime.now_ms())
+        return self.clock.now(*self._ours())
+
+    def certain(self) -> int:
+        """The latest time that both clocks, Alloy's and ours, have reached: what may be written
+        down as read, or declare an end, lies before it."""
+        return self.clock.certain(*self._ours())
+
+    def look_beyond(self) -> int:
+        """The earliest time that no clock has passed; that of `certain` and `now` where they agree.
+        Up to here there may be records."""
+        return self.clock.latest(*self._ours())
+
+    def clocks_agree(self) -> bool:
+        """Whether Alloy's clock and ours tell one time."""
+        return self.clock.agrees(*self._ours())
 
     def earliest(self) -> int:
-        """The earliest that any of Alloy's clocks may show, Unix ms: for a lower bound that must
-        not be too late."""
-        return self.clock.earliest(self._runtime.now_ms())
+        """The earliest that any of the clocks may show, Unix ms: for a lower bound that must not be
+        too late."""
+        return self.clock.earliest(*self._ours())
+
+    def is_ahead(self, moment: int) -> bool:
+        """Whether a moment (Unix ms) lies in the future of every clock."""
+        return moment > self.look_beyond() + APART_MS
+
+    def clock_words(self) -> str | None:
+        """What to tell people where Alloy's clock and ours disagree."""
+        return skew_words(self.clock.skew, self.clock.doubted)
+
+    def _ours(self) -> tuple[int, int]:
+        return self._runtime.now_ms(), int(self._runtime.monotonic() * 1000)
 
     # What is asked --------------------------------------------------------------------------------
 
@@ -164,7 +189,7 @@ class AlloySource:
         except AlloyReceiverError as error:
             self._tell(begun, error.status, type(error).__name__)
             raise
-        self.clock.learn(page, self._runtime.now_ms())
+        self.clock.learn(page, *self._ours())
         self._tell(begun, 200, None)
         return page
 

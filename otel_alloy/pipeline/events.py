@@ -2,8 +2,9 @@
 
 Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `RequestRetried`,
 `Received`, `ExportAttempted`, `CheckpointWriteFailed` and `Settled` as often as it takes;
-`CycleEnded`; at the very end perhaps `SourceStopped`. Events of one source come from several
-threads, and watchers must neither block nor keep what an event lets them read.
+`CycleEnded`, `Unreached` or `CursorAhead`; at the very end perhaps `SourceStopped`. Besides,
+`ClocksCompared` at least once a cycle. Events of one source come from several threads, and watchers
+must neither block nor keep what an event lets them read.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -22,7 +23,9 @@ from otel_alloy.otlp.delivery import Report
 __all__ = [
     "Advanced",
     "CheckpointWriteFailed",
+    "ClocksCompared",
     "Counts",
+    "CursorAhead",
     "CycleBegan",
     "CycleEnded",
     "ExportAttempted",
@@ -172,6 +175,28 @@ class Unreached:
 
     source: str
     count: int | None
+    moment: int
+    reason: str
+    rest: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClocksCompared:
+    """Alloy's clock minus this machine's is `skew` seconds. `words` say so where that is too much,
+    else None. `doubted`: it has jumped, and is not believed yet."""
+
+    source: str
+    skew: float
+    words: str | None = None
+    doubted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CursorAhead:
+    """The checkpoint, `moment`, lies in the future of every clock. Nothing is read until a person
+    has moved it, as `reason` says, or its time has come; looked at again after `rest`."""
+
+    source: str
     moment: int
     reason: str
     rest: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from otel_alloy.alloy.clock import future_words
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
@@ -18,13 +19,16 @@ from otel_alloy.errors import ConfigurationError, Unreachable
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
-from otel_alloy.pipeline.events import Unreached
+from otel_alloy.pipeline.events import ClocksCompared, Unreached
 from otel_alloy.pipeline.factory import Budgets, open_client, open_converter, open_source
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 _ASKED_AT_ONCE = 2
+
+Report = RequestRetried | Unreached | ClocksCompared
+"""What an `ExecutionQuery` tells besides what it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,10 @@ class ExecutionQuery:
     """Reads one source. A context manager; for one thread.
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
-    is told of requests that have to be sent again, and of records that Alloy does not give; reading
-    goes on then. `budgets`: where other queries share them. `hold_at_most`: after so many seconds
-    a refusal that came after good answers is raised; None: it is waited for.
+    is told of requests that have to be sent again, of records that Alloy does not give, and of
+    clocks that disagree; reading goes on then. `budgets`: where other queries share them.
+    `hold_at_most`: after so many seconds a refusal that came after good answers is raised; None: it
+    is waited for.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class ExecutionQuery:
         *,
         overlap: float,
         runtime: Runtime,
-        report: Callable[[RequestRetried | Unreached], None],
+        report: Callable[[Report], None],
         budgets: Budgets | None = None,
         hold_at_most: float | None = None,
     ) -> None:
@@ -90,6 +95,7 @@ class ExecutionQuery:
 
         self._report = report
         self._told: Unreached | None = None
+        self._clock_told: str | None = None
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
         budgets = budgets or Budgets(settings, runtime)
@@ -129,11 +135,16 @@ class ExecutionQuery:
 
     def window(self, since: float) -> Window:
         """The window from `since` until now: Unix ms (int), or how many seconds ago (float). Asks
-        the API for its clock and what it makes of filters: two requests, the first time."""
+        the API for its clock and what it makes of filters: two requests, the first time. Raises
+        ConfigurationError where it would begin in the future."""
         self._learn()
+        latest = self._source.look_beyond()
+        if isinstance(since, int) and self._source.is_ahead(since):
+            words = future_words("--since", since, latest)
+            raise ConfigurationError([f"{words}; give one that has passed"])
         start = since if isinstance(since, int) else self._source.earliest() - since * 1000
         start = max(1, int(start))
-        return Window(start, max(self._source.now(), start + 1))
+        return Window(start, max(latest, start + 1))
 
     def read(self, window: Window) -> Iterator[Part]:
         """What ended in the window, page by page. An end that is repeated when the window has to be
@@ -159,7 +170,7 @@ class ExecutionQuery:
         tracker = self._tracker
         batch = tracker.batch()
         tracker.advance(batch, self._high)
-        now = self._source.now()
+        now = self._source.certain()
         for execution in [] if self.newest_first else tracker.due(now)[:_ASKED_AT_ONCE]:
             records = self._source.execution(execution)
             ends = [r for r in records if r.notification.message in TERMINAL]
@@ -175,12 +186,18 @@ class ExecutionQuery:
         start = before.start
         if self._high is not None:
             start = max(start, window_start(self._high, self._overlap, False))
-        return Window(start, max(self._source.now(), start + 1))
+        return Window(start, max(self._source.look_beyond(), start + 1))
 
     def _learn(self) -> None:
         """As long as it is not known what the API makes of filters, finds out."""
         if self._source.filter is Filter.UNKNOWN:
             self._source.probe()
+        words = self._source.clock_words()
+        if (words is None) != (self._clock_told is None):
+            self._clock_told = words
+            if words is not None:
+                skew = self._source.clock.skew / 1000
+                self._report(ClocksCompared(self.settings.name, skew, words))
 
     def _read(self, window: Window) -> Iterator[Part]:
         for reading in self._source.read(window):
@@ -217,8 +234,11 @@ def chosen_sources(settings: Settings, name: str | None) -> Sequence[SourceSetti
     return chosen
 
 
-def report_words(event: RequestRetried | Unreached) -> str:
-    """What to tell people when a request has to be sent again, or cannot bring what there is."""
+def report_words(event: Report) -> str:
+    """What to tell people when a request has to be sent again, or cannot bring what there is, or
+    the clocks disagree."""
+    if isinstance(event, ClocksCompared):
+        return f"source {event.source}: {event.words}"
     if isinstance(event, Unreached):
         return f"source {event.source}: {event.reason}: they are left out"
     if event.held:

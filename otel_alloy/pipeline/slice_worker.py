@@ -140,14 +140,14 @@ class SliceWorker:
         return page.received
 
     def moment(self, when: int | float) -> int:
-        """Unix ms of a moment, by the API's clock where it is told as so long ago."""
+        """Unix ms of a moment, by the earliest clock where it is told as so long ago."""
         if isinstance(when, int):
             return when
         return max(1, self.source.earliest() - int(when * 1000))
 
     def latest(self) -> int:
         """How far a backfill may reach: what is younger may become visible later."""
-        return self.source.now() - self._overlap
+        return self.source.certain() - self._overlap
 
     def count(self, windows: Sequence[Window]) -> int | None:
         """How many records the API says are in the windows; None where its count cannot be
