@@ -8,9 +8,10 @@ against our monotonic clock, which never jumps:
 - **They differ.** `now` is the API's. `certain` is the earliest of all and `latest` the latest:
   between them lies the time. Only what is before `certain` may be written down as read, and only by
   it may an end be declared; what lies up to `latest` is read all the same.
-- **The API's jumps** against the monotonic clock. The jump is doubted: `now` goes on as before,
-  until our clock agrees with it, or until many answers over ten minutes do. A jump back is noted in
-  `setbacks`: what was read by the clock before it may not be all there will be.
+- **The API's jumps** against the monotonic clock. The jump is doubted, which means that the times
+  before and after it differ as above, until our clock agrees with it, or many answers over ten
+  minutes do. A jump back is counted in `setbacks`: what was read by the clock before it may not be
+  all there will be.
 
 Where `lastFetched` and `Date` differ by more than five minutes, the one that agrees with our clock
 counts, else `Date`.
@@ -95,10 +96,14 @@ class ServerClock:
         return self.latest(now, monotonic) == self.certain(now, monotonic)
 
     def now(self, now: int, monotonic: int | None = None) -> int:
-        """The API's time, but for a jump that is doubted."""
+        """The API's time; where it has jumped and our clock has not, that before the jump."""
         if self._offset is None:
             return now
-        return (now if monotonic is None else monotonic) + self._offset
+        monotonic = now if monotonic is None else monotonic
+        before = monotonic + self._offset
+        if self._jump is not None and abs(before - now) > APART_MS:
+            return monotonic + self._jump.offset
+        return before
 
     def certain(self, now: int, monotonic: int | None = None) -> int:
         """The latest time that every clock has reached; the API's where they agree."""
@@ -115,12 +120,14 @@ class ServerClock:
 
     def _shown(self, now: int, monotonic: int | None = None) -> list[int]:
         """The times that differ by more than clocks may."""
-        best = self.now(now, monotonic)
-        shown = [best]
-        if abs(best - now) > APART_MS:
-            shown.append(now)
+        if self._offset is None:
+            return [now]
+        monotonic = now if monotonic is None else monotonic
+        shown = [monotonic + self._offset]
         if self._jump is not None:
-            shown.append((now if monotonic is None else monotonic) + self._jump.offset)
+            shown.append(monotonic + self._jump.offset)
+        if any(abs(time - now) > APART_MS for time in shown):
+            shown.append(now)
         return shown
 
 

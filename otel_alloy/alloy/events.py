@@ -19,6 +19,18 @@ class Requested:
 
 
 @dataclass(frozen=True, slots=True)
+class ClocksCompared:
+    """Alloy's clock minus this machine's is `skew` seconds, so that it is `now` there (Unix ms).
+    `words` say so where that is too much, or where it has jumped and is not believed yet; else
+    None."""
+
+    source: str
+    skew: float
+    now: int
+    words: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRetried:
     """A request to Alloy failed and is sent again after `wait` seconds; where `smaller` is True,
     at once and with half the page size. `attempt`: from 1. `held`: it is a refusal, which a person

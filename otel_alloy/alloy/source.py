@@ -12,7 +12,7 @@ from typing import Protocol
 
 from otel_alloy.alloy.clock import APART_MS, ServerClock, skew_words
 from otel_alloy.alloy.cursor import Filter, Reading, Window
-from otel_alloy.alloy.events import Requested
+from otel_alloy.alloy.events import ClocksCompared, Requested
 from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader
@@ -33,8 +33,8 @@ class AlloySource:
     """Everything that is asked of one Alloy account or query.
 
     For one thread at a time, except that `read` may be iterated in another thread than its
-    owner's. `base_query`: what every request has in common. `observe` is told `Requested` and
-    `RequestRetried`. Where `retry` is False, a request that fails is not sent again.
+    owner's. `base_query`: what every request has in common. `observe` is told `Requested`,
+    `RequestRetried` and, after each answer while the clocks differ, `ClocksCompared`. Where `retry` is False, a request that fails is not sent again.
 
     Every method that asks raises Stop or RequestRefused where only a person can help (before the
     first good answer, or where `hold_at_most` is over), and ShutdownRequested where the end was
@@ -55,6 +55,7 @@ class AlloySource:
         self.name = name
         self.base_query = base_query
         self.clock = ServerClock()
+        self._clocks_apart = False
         self._client = client
         self._runtime = runtime
         self._observe = observe
@@ -142,6 +143,12 @@ class AlloySource:
         """What to tell people where Alloy's clock and ours disagree."""
         return skew_words(self.clock.skew, self.clock.doubted)
 
+    def tell_clocks(self) -> None:
+        """Tells `ClocksCompared`."""
+        words = self.clock_words()
+        self._clocks_apart = words is not None
+        self._observe(ClocksCompared(self.name, self.clock.skew / 1000, self.now(), words))
+
     def _ours(self) -> tuple[int, int]:
         return self._runtime.now_ms(), int(self._runtime.monotonic() * 1000)
 
@@ -190,6 +197,8 @@ class AlloySource:
             self._tell(begun, error.status, type(error).__name__)
             raise
         self.clock.learn(page, *self._ours())
+        if self.clock_words() is not None or self._clocks_apart:
+            self.tell_clocks()
         self._tell(begun, 200, None)
         return page
 

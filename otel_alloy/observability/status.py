@@ -165,6 +165,7 @@ class Status:
             case events.ClocksCompared():
                 source.skew = event.skew
                 source.clock_words = event.words
+                self._learn(source, event.now)
             case events.CursorAhead():
                 attempt = source.trouble["checkpoint"].attempt + 1 if source.ahead else 1
                 source.trouble.clear()

@@ -3,8 +3,8 @@
 Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `RequestRetried`,
 `Received`, `ExportAttempted`, `CheckpointWriteFailed` and `Settled` as often as it takes;
 `CycleEnded`, `Unreached` or `CursorAhead`; at the very end perhaps `SourceStopped`. Besides,
-`ClocksCompared` at least once a cycle. Events of one source come from several threads, and watchers
-must neither block nor keep what an event lets them read.
+`ClocksCompared` at least once a cycle, and while they differ. Events of one source come from
+several threads, and watchers must neither block nor keep what an event lets them read.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-from otel_alloy.alloy.events import Requested, RequestRetried
+from otel_alloy.alloy.events import ClocksCompared, Requested, RequestRetried
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 
@@ -178,17 +178,6 @@ class Unreached:
     moment: int
     reason: str
     rest: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClocksCompared:
-    """Alloy's clock minus this machine's is `skew` seconds. `words` say so where that is too much,
-    else None. `doubted`: it has jumped, and is not believed yet."""
-
-    source: str
-    skew: float
-    words: str | None = None
-    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

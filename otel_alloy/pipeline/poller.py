@@ -20,7 +20,6 @@ from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.pipeline.batch import Batch, FullBatch, batches
 from otel_alloy.pipeline.coverage import Coverage, Extent
 from otel_alloy.pipeline.events import (
-    ClocksCompared,
     CursorAhead,
     CycleBegan,
     CycleEnded,
@@ -121,7 +120,7 @@ class Poller:
         self._compare_clocks()
         self._look_for_gap()
         begun = self._runtime.monotonic()
-        now, agreed = self._source.now(), self._source.clocks_agree()
+        agreed = self._source.clocks_agree()
         extent = self._coverage.extent(
             self._window(), self._source.look_beyond(), agreed, self._source.clock.setbacks
         )
@@ -139,7 +138,11 @@ class Poller:
         self._ask_for_open()
         self._note_read(extent.window.before)
         self._compare_clocks()
-        return extent.window.before if agreed else now
+        if agreed:
+            return extent.window.before
+        # By the clock as it is known now, when the window began.
+        passed = int((self._runtime.monotonic() - begun) * 1000)
+        return min(extent.reach, self._source.now() - passed)
 
     def _window(self) -> Window:
         """What may be written down as read when it is."""
@@ -173,8 +176,7 @@ class Poller:
         cursor, name = self._cursor(), source.name
         if source.is_ahead(cursor):
             source.look(source.base_query.limited(1))  # for the time, which may have been corrected
-        skew, words = source.clock.skew / 1000, source.clock_words()
-        self._observe(ClocksCompared(name, skew, words, source.clock.doubted))
+        source.tell_clocks()
         latest = source.look_beyond()
         if source.is_ahead(cursor):
             raise CheckpointAhead(

@@ -19,16 +19,13 @@ from otel_alloy.errors import ConfigurationError, Unreachable
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
-from otel_alloy.pipeline.events import ClocksCompared, Unreached
+from otel_alloy.pipeline.events import Unreached
 from otel_alloy.pipeline.factory import Budgets, open_client, open_converter, open_source
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 _ASKED_AT_ONCE = 2
-
-Report = RequestRetried | Unreached | ClocksCompared
-"""What an `ExecutionQuery` tells besides what it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +62,9 @@ class ExecutionQuery:
     """Reads one source. A context manager; for one thread.
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
-    is told of requests that have to be sent again, of records that Alloy does not give, and of
-    clocks that disagree; reading goes on then. `budgets`: where other queries share them.
-    `hold_at_most`: after so many seconds a refusal that came after good answers is raised; None: it
-    is waited for.
+    is told of requests that have to be sent again, and of records that Alloy does not give; reading
+    goes on then. `budgets`: where other queries share them. `hold_at_most`: after so many seconds a
+    refusal that came after good answers is raised; None: it is waited for.
     """
 
     def __init__(
@@ -78,7 +74,7 @@ class ExecutionQuery:
         *,
         overlap: float,
         runtime: Runtime,
-        report: Callable[[Report], None],
+        report: Callable[[RequestRetried | Unreached], None],
         budgets: Budgets | None = None,
         hold_at_most: float | None = None,
     ) -> None:
@@ -95,7 +91,6 @@ class ExecutionQuery:
 
         self._report = report
         self._told: Unreached | None = None
-        self._clock_told: str | None = None
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
         budgets = budgets or Budgets(settings, runtime)
@@ -192,12 +187,6 @@ class ExecutionQuery:
         """As long as it is not known what the API makes of filters, finds out."""
         if self._source.filter is Filter.UNKNOWN:
             self._source.probe()
-        words = self._source.clock_words()
-        if (words is None) != (self._clock_told is None):
-            self._clock_told = words
-            if words is not None:
-                skew = self._source.clock.skew / 1000
-                self._report(ClocksCompared(self.settings.name, skew, words))
 
     def _read(self, window: Window) -> Iterator[Part]:
         for reading in self._source.read(window):
@@ -234,11 +223,8 @@ def chosen_sources(settings: Settings, name: str | None) -> Sequence[SourceSetti
     return chosen
 
 
-def report_words(event: Report) -> str:
-    """What to tell people when a request has to be sent again, or cannot bring what there is, or
-    the clocks disagree."""
-    if isinstance(event, ClocksCompared):
-        return f"source {event.source}: {event.words}"
+def report_words(event: RequestRetried | Unreached) -> str:
+    """What to tell people when a request has to be sent again, or cannot bring what there is."""
     if isinstance(event, Unreached):
         return f"source {event.source}: {event.reason}: they are left out"
     if event.held:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.retry import HOLD_SECONDS, RequestBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled, Unreachable
 from otel_alloy.log_throttle import LogThrottle
@@ -35,7 +35,6 @@ DENSE_PAGES = 20
 _OVERLAPS_PER_SLICE = 10  # of which each slice reads one more
 _LEAST_MS = 60_000
 _IDLE_SECONDS = 0.5
-_HOLD_SECONDS = 300.0  # longer than other commands: it may be at work all night
 _FAR_FUTURE_MS = 10 * 365 * 86_400_000
 
 
@@ -109,7 +108,7 @@ class SliceWorker:
         self._log = SourceLog(shared.source.name, shared.throttle)
         self._observe = tell_all(self._log, shared.on_event, observe)
         self.source = factory.source(shared.source, self._observe, shared.budget)
-        self.source.hold_at_most(_HOLD_SECONDS)
+        self.source.hold_at_most(HOLD_SECONDS)
         self._processor = factory.processor(
             shared.source, self.source, self._write, self._observe, self._log
         )

@@ -21,14 +21,9 @@ from otel_alloy.alloy.retry import HOLD_SECONDS
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.pipeline.events import RequestRetried, Unreached
 from otel_alloy.pipeline.factory import Budgets
-from otel_alloy.pipeline.query import (
-    ExecutionQuery,
-    Report,
-    Wanted,
-    chosen_sources,
-    report_words,
-)
+from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, report_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
@@ -134,7 +129,7 @@ def run_summary(
     begin = since if isinstance(since, int) else now - int(since * 1000)
     summary = Summary(begin, max(now, begin + 1))
 
-    def report(event: Report) -> None:
+    def report(event: RequestRetried | Unreached) -> None:
         if errors.is_terminal:
             errors.print(Text(report_words(event), "yellow"), soft_wrap=True)
         else:

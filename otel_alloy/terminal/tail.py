@@ -21,15 +21,9 @@ from rich.text import Text
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.pipeline.events import RequestRetried, Unreached
 from otel_alloy.pipeline.factory import Budgets
-from otel_alloy.pipeline.query import (
-    ExecutionQuery,
-    Part,
-    Report,
-    Wanted,
-    chosen_sources,
-    report_words,
-)
+from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, report_words
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
@@ -58,7 +52,7 @@ def run_tail(
     status = Status(interval, runtime.monotonic)
     view = Live(status, console=console, transient=True, refresh_per_second=4) if screen else None
 
-    def report(event: Report) -> None:
+    def report(event: RequestRetried | Unreached) -> None:
         if view is not None:
             console.print(Text(report_words(event), "yellow"), soft_wrap=True)
         else:
