@@ -34,7 +34,8 @@ class AlloySource:
 
     For one thread at a time, except that `read` may be iterated in another thread than its
     owner's. `base_query`: what every request has in common. `observe` is told `Requested`,
-    `RequestRetried` and, after each answer while the clocks differ, `ClocksCompared`. Where `retry` is False, a request that fails is not sent again.
+    `RequestRetried` and, while the clocks differ, `ClocksCompared`. Where `retry` is False, a
+    request that fails is not sent again.
 
     Every method that asks raises Stop or RequestRefused where only a person can help (before the
     first good answer, or where `hold_at_most` is over), and ShutdownRequested where the end was
