@@ -180,7 +180,7 @@ class Poller:
         latest = source.look_beyond()
         if source.is_ahead(cursor):
             raise CheckpointAhead(
-                future_words(f"source {name}: the checkpoint", cursor, latest),
+                future_words("the checkpoint", cursor, latest),
                 f"nothing is read until then; stop this and give the moment up to which you have "
                 f"everything: `otel-alloy checkpoint set {name} 6h`",
             )
