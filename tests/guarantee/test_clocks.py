@@ -87,6 +87,30 @@ def test_wrong_for_a_while_and_corrected(
 
 
 @pytest.mark.parametrize("since_start", [True, False])
+@pytest.mark.parametrize("restart", [True, False])
+def test_records_are_stamped_by_the_wrong_clock_as_well(
+    world: World, since_start: bool, restart: bool
+) -> None:
+    """Alloy as a whole is five hours ahead, then two, then right: what is created after a
+    correction is older than what was read before it, and arrives all the same."""
+    if not since_start:
+        cycles(world, 3)
+    for hours in (5, 2, 0):
+        world.jump(hours * HOUR)
+        for _ in range(6):
+            world.clock.wait(30)
+            created = world.now + hours * HOUR * 1000
+            world.add(world.execution(), "executionFinished", created=created)
+            assert world.cycle()
+            world.check()
+            assert max(stored(world)) <= world.now + 1
+        assert all_taken(world)
+        if restart:
+            world.restart()
+    assert max(world.taken.values()) == 1
+
+
+@pytest.mark.parametrize("since_start", [True, False])
 def test_no_execution_is_called_incomplete_by_a_wrong_clock(
     world: World, since_start: bool
 ) -> None:
