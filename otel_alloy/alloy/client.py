@@ -19,6 +19,7 @@ from otel_alloy.durations import http_date, retry_after
 from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
+    Challenged,
     RequestRefused,
     Stop,
     Throttled,
@@ -40,6 +41,8 @@ from otel_alloy.trust import certificate_remedy, shared_context, unused_context
 
 _LAST = 2**63 // 10**9
 """Unix seconds; see `timestamps`."""
+_REFUSALS = frozenset({401, 403, 404, 405, 410})
+_PAGES = ("text/html", "application/xhtml")
 
 
 class AlloyClient:
@@ -137,7 +140,7 @@ class AlloyClient:
                 f"{self._host} answered 200, but {error}", "lower OTEL_ALLOY_PAGE_SIZE"
             ) from None
         except Unreadable as error:
-            raise Unavailable(f"{self._host} answered 200, but {error}") from None
+            raise Unavailable(f"{self._host} answered 200, but {error}", refusal=True) from None
         date = http_date(response.headers.get("date"))
         if date is not None and 0 < date < _LAST:  # what no timestamp could be is no time either
             page.server_date = int(date) * 1000 + 999  # the header drops the milliseconds
@@ -151,6 +154,19 @@ class AlloyClient:
         after = retry_after(headers.get("retry-after"), date=headers.get("date"), now=now)
         if status == 429:
             raise Throttled(f"{self._host} asks to slow down (429)", after=after)
+        page = headers.get("content-type", "").lower().lstrip().startswith(_PAGES)
+        if "cf-mitigated" in headers or (
+            status in _REFUSALS and (after is not None or (page and status in (401, 403)))
+        ):
+            raise Challenged(
+                f"{self._host} answered {status} "
+                + ("with a page for browsers" if page else "and when to come back")
+                + ": a proxy or firewall before Alloy, or Alloy for a while; it says nothing of "
+                "the API key",
+                "if it goes on, let this machine through there, or show it to Alloy's support",
+                after=after,
+                refusal=True,
+            )
         if status in (401, 403):
             raise AccessRefused(
                 f"{self._host} refuses the API key ({status})",

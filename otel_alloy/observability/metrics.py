@@ -95,6 +95,18 @@ UNREACHABLE = _gauge(
     "Records that Alloy counts and does not give: the checkpoint does not pass them",
     read=lambda source: {"": source.unreachable},
 )
+CLOCK_SKEW = _gauge(
+    "runalloy.receiver.clock.skew",
+    "s",
+    "Alloy's clock minus this machine's, by the last answer",
+    read=lambda source: {"": source.skew},
+)
+HELD = _gauge(
+    "runalloy.receiver.held",
+    "{source}",
+    "1 while Alloy refuses what it had accepted before, or something before it does; 0 else",
+    read=lambda source: {"": source.held},
+)
 FAILING = _gauge(
     "runalloy.receiver.attempts.failed",
     "{attempt}",
@@ -180,8 +192,9 @@ EXECUTION_DURATION = _histogram(
 )
 
 METRICS = (
-    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, REFUSED),
-    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
+    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, CLOCK_SKEW, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
+    *(REJECTED, REFUSED, GAP, REQUESTS, RETRIES, HOOK_FAILURES),
+    *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
 )
 
 

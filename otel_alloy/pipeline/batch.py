@@ -103,7 +103,8 @@ def batches(
     `on_received` is told how many records each page held. Raises what reading raises; where that is
     UnorderedApi, what was read so far comes first, as a batch that says nothing of how far the
     window is settled, and the window is to be read again; where it is Unreachable, what was read so
-    far comes first, and the window stays begun: it goes on where it is."""
+    far comes first, and the window stays begun: it goes on where it is. `readings` may reach beyond
+    the window's end; no more than the window is called settled."""
     batch, begun, held = tracker.batch(), runtime.monotonic(), 0
     newest: int | None = None
     try:
@@ -122,14 +123,14 @@ def batches(
                 tracker.take(batch, reading.records, reading.bad, runtime.now_ms())
                 on_received(batch.received - known)
                 progress.window = (window.start, window.before)
-                progress.position = reading.position
+                progress.position = _within(reading.position, window)
                 if progress.begin is None:
                     progress.begin = window.start
                 if reading.last:
                     progress.window = progress.position = None
                     high = window.start if progress.high is None else None
                     if newest is not None:
-                        high = max(newest, high or 0)
+                        high = max(min(newest, window.before - 1), high or 0)
                     yield FullBatch(batch, window, high, last=True)
                     return
             age = policy.seconds if reading is None else 0.0
@@ -153,3 +154,7 @@ def batches(
         raise
     finally:
         readings.close()
+
+
+def _within(position: int | None, window: Window) -> int | None:
+    return None if position is None else min(position, window.before)

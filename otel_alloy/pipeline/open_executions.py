@@ -20,7 +20,7 @@ from collections.abc import Callable
 from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.source import AlloySource
-from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Retry, Throttled
+from otel_alloy.errors import AlloyReceiverError, RequestRefused, Retry, Stop, Throttled
 from otel_alloy.pipeline.batch import Batch, BatchPolicy, FullBatch
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
@@ -31,7 +31,7 @@ TIME_SHARE = 0.25
 """Of the collection interval."""
 REQUEST_SHARE = 0.5
 """Of the requests that `requests_per_minute` lets through in an interval; at least one."""
-UNANSWERED = (Retry, RequestRefused, AccessRefused)
+UNANSWERED = (Retry, RequestRefused, Stop)
 """What becomes of a question that one of many executions asks is no reason to wait or to end."""
 _PICKED_AT_ONCE = 100
 _HOPELESS = 10
@@ -97,7 +97,7 @@ class OpenExecutions:
         budget = Budget(clock, self._seconds, lambda: source.requests, self._most)
         asking = True
         while not self._runtime.stopping():
-            batch, now = self._tracker.batch(), source.now()
+            batch, now = self._tracker.batch(), source.certain()
             if asking and self._has_to_ask():
                 more = self._ask(batch, now, budget)
                 if more is None:

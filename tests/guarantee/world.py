@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.errors import (
+    AccessRefused,
+    Challenged,
     CheckpointUnwritable,
     RequestRefused,
     Throttled,
@@ -204,6 +206,10 @@ class Api:
             error = world.refuse(query.execution_id)
             if error is not None:
                 raise error
+        if fault == "denied":
+            raise AccessRefused("401")
+        if fault == "challenged":
+            raise Challenged("403", refusal=True)
         if fault == "throttled":
             raise Throttled("429", after=2.0)
         if fault == "refused":
@@ -223,7 +229,7 @@ class Api:
         for mark, odd in world.spoil.items():
             body = body.replace(mark, odd)
         page = read_page(body)
-        page.server_date = int(world.clock.now * 1000)
+        page.server_date = world.now + int(world.log.config.clock_offset * 1000)
         world.step()
         return page
 
@@ -307,6 +313,7 @@ class World:
         self.mistakes: list[str] = []
         self._unsettled: set[Key] = set()
         self.executions: list[Model] = []
+        self.told: deque[object] = deque(maxlen=1000)
         self.wanted: dict[Key, int] = {}
         self._number = 0
         self._chance = random.Random(0)
@@ -387,13 +394,16 @@ class World:
                 self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
                 store = _Store(self, self._store)
                 source = self.settings.sources[0]
-                self.poller = Poller(self.factory(), source, store, lambda event: None)
+                self.poller = Poller(self.factory(), source, store, self.told.append)
             self.poller.cycle()
         except Crash:
             self.crashes += 1
             self.restart()
             return False
-        except RequestRefused:  # at a page size of 1: the process ends, and is started again
+        except (
+            RequestRefused,
+            AccessRefused,
+        ):  # before a good answer: it ends, and is started again
             self.refused += 1
             self.restart()
             return False
@@ -422,9 +432,13 @@ class World:
 
     # What happens at Alloy ------------------------------------------------------------------------
 
+    def jump(self, seconds: float) -> None:
+        """From here on the API's `Date` and `lastFetched` are wrong by so much; 0: right again."""
+        self.log.config = replace(self.log.config, clock_offset=seconds)
+
     @property
     def now(self) -> int:
-        """The API's clock, ms."""
+        """The time, ms, also by the records that are created."""
         return int(self.clock.now * 1000)
 
     def identity(self) -> str:
@@ -528,6 +542,7 @@ class World:
             script.clear()
         self.logs.script.clear()
         self.disk_full = 0
+        self.jump(0)
         for pause in (1, OVERLAP + 1, 1, OVERLAP + 1, *[OVERLAP * 2] * 12):
             self.cycle()
             self.clock.wait(pause)

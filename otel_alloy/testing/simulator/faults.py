@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 SPOILING = frozenset({"truncate", "chunk", "slow", "trickle"})
 """Faults that need the true answer; the others take its place."""
-REPLACING = frozenset({"204", "drop", "html", "empty", "shape", "redirect"})
+REPLACING = frozenset({"204", "drop", "html", "empty", "shape", "redirect", "challenge"})
 
 _HTML = b"<!doctype html><html><body><h1>%d %s</h1></body></html>"
 
@@ -35,6 +35,7 @@ class Fault:
     trickle    the true answer, byte by byte        real seconds before each (default 1)
     204        that status, no body                 -
     redirect   302                                  ``Location``
+    challenge  403 with a proxy's page of HTML      ``Retry-After``, as it is sent
     ========== ==================================== ================================
     """
 
@@ -139,6 +140,11 @@ def _replacement(fault: Fault, headers: dict[str, str]) -> Answer:
         return Answer(200, plain_json, (fault.argument or '{"result":"ok"}').encode())
     if fault.kind == "redirect":
         return Answer(302, html | {"Location": fault.argument or "/login"}, b"")
+    if fault.kind == "challenge":
+        if fault.argument:
+            html["Retry-After"] = fault.argument
+        page = _HTML % (403, b"Checking your browser")
+        return Answer(403, html | {"cf-mitigated": "challenge"}, page)
     status = int(fault.kind)
     if fault.argument:
         plain_json["Retry-After"] = html["Retry-After"] = fault.argument
