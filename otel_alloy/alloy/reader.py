@@ -235,10 +235,10 @@ class Reader:
                 replace(self._base, limit=1, after=_NEVER_MS - 1, before=_NEVER_MS + 1),
                 replace(self._base, limit=1, workflow_id=_NOBODY),
             ]
-            answer = self._try(nothing[0])
+            answer = self._try(nothing[0], again=False)
             if answer is not None and answer.received:
                 self.api.filter = Filter.IGNORED
-                answer = self._try(nothing[1])
+                answer = self._try(nothing[1], again=False)
                 self._deaf = answer is not None and answer.received > 0
             self.api.counts = answer is not None and not answer.received and answer.total == 0
             if not self.api.counts:
@@ -289,23 +289,22 @@ class Reader:
             return None  # it does not sort as asked, so the oldest may be anywhere
         return times[0] if times[0] > moment else None
 
-    def _try(self, query: Query) -> Page | None:
-        """The answer as of `_get`; None where the API goes on refusing it, and meanwhile answers
-        the same without filters."""
+    def _try(self, query: Query, *, again: bool = True) -> Page | None:
+        """The answer, as of `_get` where an empty one is to be looked at `again`; None where the
+        API goes on refusing it, and meanwhile answers the same without filters."""
+        ask = self._get if again else self._once
         plain = Query(query.limit, workflow_id=self._base.workflow_id, user_id=self._base.user_id)
         while True:
             for seconds in (*_LOOKS, 0.0):
                 try:
-                    return self._get(query, self._attempt)
+                    return ask(query, self._attempt)
                 except RequestRefused:
                     self._pause(seconds)
             try:
                 self._attempt(plain)
                 return None
             except RequestRefused:
-                self._fetch(
-                    plain
-                )  # it refuses everything: that is waited for, then all of it again
+                self._fetch(plain)  # it refuses everything: waited for, then all of it again
 
     def _get(self, query: Query, fetch: Fetch | None = None) -> Page:
         """The answer; an empty one that itself counts more is looked at again."""

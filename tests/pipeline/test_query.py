@@ -142,7 +142,9 @@ def test_what_is_running_holds_up_nothing(place: Place) -> None:
         settings,
         settings.sources[0],
         overlap=10,
-        runtime=replace(system_runtime(), wait=wait),
+        runtime=replace(
+            system_runtime(), wait=wait, clock=lambda: place.now, monotonic=lambda: place.now
+        ),
         report=lambda event: None,
     )
     with query:
@@ -373,7 +375,9 @@ def test_the_request_budget_is_kept(place: Place) -> None:
         settings,
         settings.sources[0],
         overlap=10,
-        runtime=replace(system_runtime(), wait=wait),
+        runtime=replace(
+            system_runtime(), wait=wait, clock=lambda: place.now, monotonic=lambda: place.now
+        ),
         report=lambda event: None,
     )
     with query:
