@@ -35,7 +35,6 @@ _LOOKS = (0.5, 2.0)
 _BARREN_PASSES = 8
 """So many passes in a row without anything new are the end where the order changes."""
 _NEVER_MS = 4_102_444_800_000  # 2100-01-01: nothing is of this time
-_REFUSED_QUESTIONS = 3
 _NOBODY = "0" * 24  # no workflow has this id
 
 
@@ -56,7 +55,6 @@ class Reader:
         self._base = base
         self._pause = pause
         self._counts_tried = False
-        self._refused_questions = 0  # in a row
         self._deaf = False  # neither filters nor parameters change what comes
         self.api = Behaviour()
 
@@ -248,18 +246,10 @@ class Reader:
 
     def execution(self, execution_id: str) -> list[Record]:
         """All notifications of one execution that the API still has (one request, as a rule).
-        Where answers have others', or questions are refused again and again, the API does not
-        filter by executionId (`api.finds_executions`); one of either shows nothing."""
+        Where the answers have others', the API does not filter by executionId
+        (`api.finds_executions`); one such answer shows nothing."""
         query = replace(self._base, execution_id=execution_id)
-        try:
-            page = self._once(query)
-        except RequestRefused:
-            self._refused_questions += 1
-            if self._refused_questions < _REFUSED_QUESTIONS:
-                raise
-            self.api.finds_executions = False
-            return []
-        self._refused_questions = 0
+        page = self._once(query)
         if not page.received and self.api.remaining(query, page) and self._believed():
             page = self._get(query)
         records = _of(execution_id, page)

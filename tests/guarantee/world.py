@@ -38,6 +38,7 @@ from otel_alloy.errors import (
 )
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
 from otel_alloy.runtime import Runtime
@@ -342,6 +343,10 @@ class World:
             prefetch=lambda items, runtime: Ahead(self, items),
         )
 
+    def _tell(self, event: object) -> None:
+        """Keeps an event, but nothing that it lets one read only while it is observed."""
+        self.told.append(replace(event, ended=tuple) if isinstance(event, Settled) else event)
+
     # What the process does ------------------------------------------------------------------------
 
     def step(self) -> None:
@@ -394,7 +399,7 @@ class World:
                 self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
                 store = _Store(self, self._store)
                 source = self.settings.sources[0]
-                self.poller = Poller(self.factory(), source, store, self.told.append)
+                self.poller = Poller(self.factory(), source, store, self._tell)
             self.poller.cycle()
         except Crash:
             self.crashes += 1
