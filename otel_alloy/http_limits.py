@@ -184,16 +184,6 @@ class _Backend(httpcore.NetworkBackend):
                 return _Stream(stream, self._monotonic, timeout)
         raise httpcore.ConnectError("the name has no address")
 
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore.NetworkStream:
-        """Nobody asks for it."""
-        raise NotImplementedError
-
-    def sleep(self, seconds: float) -> None:
-        """httpcore waits only where it retries, which nobody asks it to."""
-        raise NotImplementedError
-
 
 class _Stream(httpcore.NetworkStream):
     """A connection; see `_Backend`."""
