@@ -5,23 +5,36 @@ from __future__ import annotations
 import re
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
-from math import isfinite
+from math import inf
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d|w)")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|m|h|d|w)")
 _DELAY = re.compile(r"[0-9]+(\.[0-9]*)?")
 _LONGEST_DELAY = 1e9
+_LONGEST = 2e12
+"""Seconds of a duration, some 60,000 years."""
 _LONGEST_HEADER = 1000
+_LONGEST_TEXT = 100
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds. Raises ValueError."""
+    """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds, at most 2e12. Raises
+    ValueError."""
+    seconds = _seconds(value)
+    if not abs(seconds) <= _LONGEST:
+        raise ValueError("that is too long: write a duration such as 30s, 5m, 1h30m or 60d")
+    return seconds
+
+
+def _seconds(value: object) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
-        return float(value)
-    text = str(value).strip().lower().replace(" ", "")
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) <= _LONGEST else inf
+    text = str(value) if isinstance(value, str) else ""
+    text = text.strip().lower().replace(" ", "") if len(text) <= _LONGEST_TEXT else ""
+    if _NUMBER.fullmatch(text):
         return float(text)
     if not text or _DURATION.sub("", text):
         raise ValueError("write a duration such as 30s, 5m, 1h30m or 60d")
@@ -66,5 +79,5 @@ def http_date(value: str | None) -> float | None:
     try:
         moment = parsedate_to_datetime(value)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
+    except (ValueError, TypeError, OverflowError, LookupError, AttributeError):
         return None

@@ -5,11 +5,14 @@
     │   ├── ConfigurationError   settings are wrong (exit code 2)
     │   ├── AccessRefused        Alloy refuses the key (exit code 3)
     │   └── CheckpointError      the checkpoint cannot be read, locked or matched
+    │       └── CheckpointAhead  it lies in the future
     ├── Retry                    the same call may succeed later; nothing is lost meanwhile
     │   ├── Throttled            Alloy answers 429
     │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
+    │   │   └── Challenged       something before Alloy refuses, not Alloy
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
     ├── RequestRefused           Alloy answers 400/422: the request itself has to change
+    │   └── TooLarge             its answer is above a limit: ask for less, and never give up
     └── Unreachable              Alloy counts records that it does not give
     ShutdownRequested            no error: the process is to end
 
@@ -59,12 +62,21 @@ class CheckpointError(Stop):
     """The checkpoint is unreadable, in use by another process, or belongs to another query."""
 
 
-class Retry(AlloyReceiverError):
-    """The same request may succeed later. `after`: seconds Alloy asked to wait, if it did."""
+class CheckpointAhead(CheckpointError):
+    """The checkpoint lies in the future of every clock: what it would pass cannot be told."""
 
-    def __init__(self, problem: str, remedy: str = "", *, after: float | None = None) -> None:
+
+class Retry(AlloyReceiverError):
+    """The same request may succeed later. `after`: seconds Alloy asked to wait, if it did.
+    `refusal`: it was answered, but not with what was asked for; that is said at once, and asked
+    again slowly."""
+
+    def __init__(
+        self, problem: str, remedy: str = "", *, after: float | None = None, refusal: bool = False
+    ) -> None:
         super().__init__(problem, remedy)
         self.after = after
+        self.refusal = refusal
 
 
 class Throttled(Retry):
@@ -76,12 +88,22 @@ class Unavailable(Retry):
     shape."""
 
 
+class Challenged(Unavailable):
+    """A refusal that is not Alloy's and not about the key: a proxy's challenge or page, or one that
+    says itself when to come back."""
+
+
 class CheckpointUnwritable(Retry):
     """The checkpoint cannot be written at the moment."""
 
 
 class RequestRefused(AlloyReceiverError):
     """Alloy answered 400 or 422 to our request; sending it again unchanged is pointless."""
+
+
+class TooLarge(RequestRefused):
+    """Alloy's answer is above one of our limits, which the message names. A smaller page may help;
+    where none does, the same request may still succeed later."""
 
 
 class Unreachable(AlloyReceiverError):

@@ -19,6 +19,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -32,6 +33,7 @@ from otel_alloy.trust import Trust, shared_context, trust_of
 _PROXIES = ("http", "https", "all", "grpc")
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 _EXCEPTIONS = ("no_proxy", "NO_PROXY")
+_MOST_SHOWN = 10
 _GRPC_EXCEPTIONS = ("no_grpc_proxy", "NO_GRPC_PROXY", *_EXCEPTIONS)
 VARIABLES = frozenset(
     (
@@ -289,17 +291,30 @@ def _rules(
     if wrong := kept_quotes(variable, value):
         mistakes.append(wrong)
         return ()
-    rules = []
-    for entry in re.split(r"[\s,]+", value):
+    rules, wrong_entries = _entries(value)
+    shown = wrong_entries[:_MOST_SHOWN]
+    mistakes += [
+        f"{variable} holds {entry[:100]!r}: write names, addresses or networks with commas "
+        "between them, such as .example.com,10.0.0.0/8,[::1]:4318."
+        for entry in shown
+    ]
+    if len(wrong_entries) > len(shown):
+        mistakes.append(f"{variable} holds {len(wrong_entries) - len(shown)} more of the kind.")
+    return rules
+
+
+@lru_cache(maxsize=8)  # everybody who connects asks, and some have thousands of entries
+def _entries(value: str) -> tuple[tuple[_Rule, ...], tuple[str, ...]]:
+    """The rules of a value, and its entries that can be none."""
+    rules: list[_Rule] = []
+    wrong: list[str] = []
+    for entry in dict.fromkeys(re.split(r"[\s,]+", value)):
         if entry:
             try:
                 rules.append(_rule(entry))
             except ValueError:
-                mistakes.append(
-                    f"{variable} holds {entry!r}: write names, addresses or networks with commas "
-                    "between them, such as .example.com,10.0.0.0/8,[::1]:4318."
-                )
-    return tuple(rules)
+                wrong.append(entry)
+    return tuple(rules), tuple(wrong)
 
 
 def _rule(entry: str) -> _Rule:

@@ -15,8 +15,12 @@ from functools import cache, lru_cache
 from os import pathsep, stat
 from pathlib import Path
 
+from otel_alloy.bounded_file import read_bounded
 from otel_alloy.environment import first_set, kept_quotes
 from otel_alloy.errors import ConfigurationError
+
+MOST_BYTES = 16 * 2**20
+"""Of one file of certificates or keys; those of all authorities have a quarter of a megabyte."""
 
 VARIABLES = (
     "SSL_CERT_FILE",
@@ -56,7 +60,7 @@ class Trust:
             return Path(certifi.where()).read_bytes()
         found: dict[bytes, None] = {}  # a folder may have each twice, under its hash as well
         for path in self._files():
-            for certificate in _CERTIFICATE.finditer(path.read_bytes()):
+            for certificate in _CERTIFICATE.finditer(read_bounded(path, MOST_BYTES)):
                 found[certificate[0]] = None
         return b"\n".join(found) + b"\n" if found else b""
 

@@ -83,6 +83,7 @@ class Filter(enum.Enum):
     HONOURED = "honoured"
     IGNORED = "ignored"
     MATCHES_NOTHING = "matches nothing"
+    REFUSED = "refused"
     UNKNOWN = "not known yet"
 
 
@@ -115,7 +116,7 @@ class Behaviour:
     @property
     def newest_first(self) -> bool:
         """Whether it has to be read from the newest record down."""
-        return not self.ordered or self.filter in (Filter.IGNORED, Filter.MATCHES_NOTHING)
+        return not self.ordered or self.filter not in (Filter.HONOURED, Filter.UNKNOWN)
 
     def fills(self, page: Page) -> bool:
         """Whether the page is as large as this API makes them, so that more may follow."""

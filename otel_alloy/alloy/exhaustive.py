@@ -52,14 +52,16 @@ class _Spent(Exception):
 class Exhaustive:
     """Reads all that `question` matches, beyond what is `known`.
 
-    `ask` sends a request. `believed` says whether the API's count can be believed, which may cost a
-    request. After `read`, `missing` is how many records could not be reached: None where some may
-    be missing and nobody can tell how many.
+    `ask` sends a request; `attempt` too, and gives None where the API refuses it. `believed` says
+    whether the API's count can be believed, which may cost a request. After `read`, `missing` is
+    how many records could not be reached: None where some may be missing and nobody can tell how
+    many.
     """
 
     def __init__(
         self,
         ask: Callable[[Query], Page],
+        attempt: Callable[[Query], Page | None],
         api: Behaviour,
         question: Query,
         known: Set[Identity],
@@ -67,6 +69,7 @@ class Exhaustive:
         pause: Callable[[float], None],
     ) -> None:
         self._ask_api = ask
+        self._attempt = attempt
         self._api = api
         self._question = replace(question, skip=0)
         self._believed = believed
@@ -156,10 +159,15 @@ class Exhaustive:
     # Asking ---------------------------------------------------------------------------------------
 
     def _ask(self, query: Query) -> Page:
+        self._spend()
+        return self._checked(self._ask_api(query))
+
+    def _spend(self) -> None:
         if self._left <= 0:
             raise _Spent
         self._left -= 1
-        page = self._ask_api(query)
+
+    def _checked(self, page: Page) -> Page:
         after, before = self._question.after, self._question.before
         for created in page.created:
             if (after is not None and created <= after) or (
@@ -304,7 +312,11 @@ class Exhaustive:
         for word in (operator, _OPPOSITE[operator]):
             one = (column, word, value)
             part = replace(question, also=(*question.also, one))
-            page = self._ask(part)
+            self._spend()
+            tried = self._attempt(part)
+            if tried is None:
+                return None
+            page = self._checked(tried)
             expected = any(
                 columns and all(_meets(columns, c) for c in part.also)
                 for columns in self._seen.values()

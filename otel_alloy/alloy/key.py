@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+
+from otel_alloy.bounded_file import read_bounded
 
 _MOST_BYTES = 65_536
 
@@ -46,8 +47,7 @@ class KeyFile:
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if stamp == self._kept[0]:
                 return self._kept[1]
-            with Path(self._path).open("rb") as file:
-                key = plain_key(file.read(_MOST_BYTES).decode("utf-8", "replace"))
+            key = plain_key(read_bounded(self._path, _MOST_BYTES).decode("utf-8-sig", "replace"))
             problem = key_problem(key)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)

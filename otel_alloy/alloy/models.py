@@ -3,11 +3,13 @@
 That description has no `required` list, so every field may be missing or null; references may
 come populated or as a bare id; unknown fields and unknown messages pass. A page is validated as
 a whole, in Rust; only where that fails is it looked at record by record, and only a record that
-cannot be read at all is left out, with the reason. Field names are the vendor's.
+cannot be read at all is left out, with the reason. Field names are the vendor's. What is too large
+to be expanded is found out before that (`outline`).
 """
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
 import re
@@ -22,6 +24,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from otel_alloy.alloy import outline
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 
 STARTED, FINISHED, ERROR = "executionStarted", "executionFinished", "executionError"
@@ -107,7 +110,7 @@ class Pagination:
 
 @_model()
 class _Answer:
-    notifications: list[Notification]
+    notifications: Annotated[list[Notification], Field(max_length=outline.MOST_ENTRIES)]
     lastFetched: Timestamp = None
     pagination: Pagination | None = None
 
@@ -121,6 +124,10 @@ class Unreadable(ValueError):
     """The body is not JSON, or not the documented shape; the message says which."""
 
 
+class Oversized(Unreadable):
+    """The body would take more memory than an answer may; the message names the limit."""
+
+
 class _Body:
     """An answer's bytes, parsed a second time only when somebody wants a record's own JSON."""
 
@@ -129,6 +136,11 @@ class _Body:
     def __init__(self, body: bytes) -> None:
         self._bytes = body
         self._parsed: list[Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes, which stay in memory as long as one of its records does."""
+        return len(self._bytes)
 
     def entry(self, index: int) -> Any:
         if self._parsed is None:
@@ -223,8 +235,14 @@ def _collector_aside() -> Iterator[None]:
 
 
 def read_page(body: bytes) -> Page:
-    """The page in an answer's `body`. Raises Unreadable."""
+    """The page in an answer's `body`. Raises Unreadable, and of these Oversized."""
+    try:
+        body, cut = outline.bounded(body if body[:1] in _USUAL else _without_mark(body))
+    except outline.Oversized as error:
+        raise Oversized(str(error)) from None
     with _collector_aside():
+        if cut:
+            return _read_leniently(body, cut=True)
         try:
             answer = _answer.validate_json(body)
         except ValidationError:
@@ -235,6 +253,26 @@ def read_page(body: bytes) -> Page:
             last_fetched=answer.lastFetched,
             pagination=answer.pagination,
         )
+
+
+_USUAL = (b"{", b"[", b" ", b"\n")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def _without_mark(body: bytes) -> bytes:
+    """`body` without the byte order mark that some put before JSON, as UTF-8."""
+    for mark, encoding in _MARKS:
+        if body.startswith(mark):
+            if encoding == "utf-8":
+                return body[len(mark) :]
+            return body.decode(encoding, "replace").encode("utf-8", "replace")
+    return body
 
 
 def _record(body: _Body, index: int, notification: Notification) -> Record:
@@ -270,7 +308,8 @@ def _loads(body: bytes) -> Any:
 
 
 _DEEPEST = 64
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive: else the engine keeps a way back for each character of a text.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 def _shallow(text: str) -> str:
@@ -295,21 +334,36 @@ def _integer(digits: str) -> int | str:
 
 
 def _entries(answer: Any) -> tuple[list[Any], dict[str, Any]]:
-    """The list `notifications` and the object around it, with or without a `data` envelope."""
+    """The list `notifications` and the object around it, with or without a `data` envelope. null
+    in its place, or in that of `data`, is no entry where the answer itself counts none."""
     if isinstance(answer, dict):
-        inner = answer.get("data")
+        outer, inner = answer, answer.get("data")
         if "notifications" not in answer and isinstance(inner, dict):
             answer = inner
         entries = answer.get("notifications")
         if isinstance(entries, list):
             return entries, answer
+        empty = "notifications" if "notifications" in answer else "data"
+        if empty in answer and answer[empty] is None:
+            counted = [part.get("pagination") for part in (answer, outer)]
+            if any(isinstance(p, dict) and _is_zero(p.get("totalItems")) for p in counted):
+                return [], answer
+            raise Unreadable(
+                f"its `{empty}` is null, and no `totalItems` of 0 says that there are no records"
+            )
     raise Unreadable("it is JSON, but has no list `notifications`")
 
 
-def _read_leniently(body: bytes) -> Page:
+def _is_zero(count: Any) -> bool:
+    return type(count) is int and count == 0
+
+
+def _read_leniently(body: bytes, *, cut: bool = False) -> Page:
     kept = _Body(body)
     whole = _loads(body)
     entries, answer = _entries(whole)
+    if len(entries) > outline.MOST_ENTRIES:
+        raise Oversized(f"it holds more than {outline.MOST_ENTRIES} entries")
     page = Page([], last_fetched=answer.get("lastFetched"), envelope=answer is not whole)
     try:
         page.pagination = _pagination.validate_python(answer.get("pagination"))
@@ -317,6 +371,8 @@ def _read_leniently(body: bytes) -> Page:
         page.pagination = None
     for index, entry in enumerate(entries):
         try:
+            if cut and (reason := outline.cut_in(Entry(kept, index, ("", "")).text())):
+                raise Unreadable(reason)
             page.records.append(_record(kept, index, _notification(entry)))
         except Unreadable as error:
             born = to_ns(entry.get("createdAt")) if isinstance(entry, dict) else None
@@ -328,7 +384,11 @@ def _read_leniently(body: bytes) -> Page:
 
 def read_notification(text: str) -> Notification:
     """The notification whose JSON is `text`, as leniently as in a page. Raises Unreadable."""
-    return _notification(_loads(text.encode("utf-8", "replace")))
+    try:
+        body, _ = outline.bounded(text.encode("utf-8", "replace"))
+    except outline.Oversized as error:
+        raise Unreadable(str(error)) from None
+    return _notification(_loads(body))
 
 
 def _notification(entry: Any) -> Notification:

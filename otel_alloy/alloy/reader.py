@@ -28,7 +28,7 @@ from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import Fetch
 from otel_alloy.alloy.timestamps import to_text
-from otel_alloy.errors import Unreachable
+from otel_alloy.errors import RequestRefused, Unreachable
 
 _LOOKS = (0.5, 2.0)
 """Seconds before each further look at an empty answer that contradicts itself."""
@@ -40,12 +40,18 @@ _NOBODY = "0" * 24  # no workflow has this id
 
 class Reader:
     """Reads through `fetch`. `base`: what every request has in common (page size, workflow and
-    user). `pause`: waits so many seconds. `api`: what the API has shown of itself."""
+    user). `pause`: waits so many seconds. `attempt`: as `fetch`, for what the API may refuse to
+    answer by itself: raises RequestRefused then. `api`: what the API has shown of itself."""
 
     def __init__(
-        self, fetch: Fetch, base: Query, pause: Callable[[float], None] = lambda seconds: None
+        self,
+        fetch: Fetch,
+        base: Query,
+        pause: Callable[[float], None] = lambda seconds: None,
+        attempt: Fetch | None = None,
     ) -> None:
         self._fetch = fetch
+        self._attempt = attempt or fetch
         self._base = base
         self._pause = pause
         self._counts_tried = False
@@ -64,10 +70,12 @@ class Reader:
             return newest
         moment = max(times)
         question = replace(self._base, limit=1, after=moment - 1, before=moment + 1)
-        page = self._get(question)
-        if not page.received:
-            page = self._get(question)  # one empty answer shows nothing
-        if not page.received:
+        page = self._try(question)
+        if page is not None and not page.received:
+            page = self._try(question)  # one empty answer shows nothing
+        if page is None:
+            self.api.filter = Filter.REFUSED
+        elif not page.received:
             self.api.filter = Filter.MATCHES_NOTHING
         elif any(t != moment for t in page.created):
             self.api.filter = Filter.IGNORED
@@ -143,7 +151,9 @@ class Reader:
         narrow: bool = True,
     ) -> Iterator[Reading]:
         """Reads all that a question matches. Raises Unreachable where the API counts more."""
-        whole = Exhaustive(self._once, self.api, question, known, self._believed, self._pause)
+        whole = Exhaustive(
+            self._once, self._try, self.api, question, known, self._believed, self._pause
+        )
         for found in whole.read(narrow=narrow):
             if found.records or found.bad:
                 yield Reading(found.records, found.bad, position, last=False)
@@ -223,12 +233,12 @@ class Reader:
                 replace(self._base, limit=1, after=_NEVER_MS - 1, before=_NEVER_MS + 1),
                 replace(self._base, limit=1, workflow_id=_NOBODY),
             ]
-            answer = self._fetch(nothing[0])
-            if answer.received:
+            answer = self._try(nothing[0], again=False)
+            if answer is not None and answer.received:
                 self.api.filter = Filter.IGNORED
-                answer = self._fetch(nothing[1])
-                self._deaf = answer.received > 0
-            self.api.counts = not answer.received and answer.total == 0
+                answer = self._try(nothing[1], again=False)
+                self._deaf = answer is not None and answer.received > 0
+            self.api.counts = answer is not None and not answer.received and answer.total == 0
             if not self.api.counts:
                 self.api.counts_matches = False
             self._counts_tried = True
@@ -288,18 +298,35 @@ class Reader:
             return None  # it does not sort as asked, so the oldest may be anywhere
         return times[0] if times[0] > moment else None
 
-    def _get(self, query: Query) -> Page:
+    def _try(self, query: Query, *, again: bool = True) -> Page | None:
+        """The answer, as of `_get` where an empty one is to be looked at `again`; None where the
+        API goes on refusing it, and meanwhile answers the same without filters."""
+        ask = self._get if again else self._once
+        plain = Query(query.limit, workflow_id=self._base.workflow_id, user_id=self._base.user_id)
+        while True:
+            for seconds in (*_LOOKS, 0.0):
+                try:
+                    return ask(query, self._attempt)
+                except RequestRefused:
+                    self._pause(seconds)
+            try:
+                self._attempt(plain)
+                return None
+            except RequestRefused:
+                self._fetch(plain)  # it refuses everything: waited for, then all of it again
+
+    def _get(self, query: Query, fetch: Fetch | None = None) -> Page:
         """The answer; an empty one that itself counts more is looked at again."""
-        page = self._once(query)
+        page = self._once(query, fetch)
         for seconds in _LOOKS:
             if page.received or not self.api.remaining(query, page):
                 break
             self._pause(seconds)
-            page = self._once(query)
+            page = self._once(query, fetch)
         return page
 
-    def _once(self, query: Query) -> Page:
-        page = self._fetch(query)
+    def _once(self, query: Query, fetch: Fetch | None = None) -> Page:
+        page = (fetch or self._fetch)(query)
         self.api.largest = max(self.api.largest, page.received)
         if page.total is not None and page.total > query.skip + page.received:
             self.api.exceeds = True

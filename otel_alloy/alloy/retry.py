@@ -1,5 +1,10 @@
 """How often to ask and when to ask again: the request budget and the retries around `fetch`.
 
+A refusal (401, 403, 404, a redirect, 400 at every page size) is final only before the first good
+answer: the key or the address is wrong then. Afterwards both have worked, so the refusal is the
+API's business of the moment, such as a deployment: it is *held*, which means asked again, slowly
+and loudly. What is not Alloy's refusal (`Retry.refusal`) is held from the first request on.
+
 Nothing here knows what a page holds.
 """
 
@@ -11,8 +16,9 @@ from threading import Lock
 
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import Page
+from otel_alloy.alloy.page_size import PageSize
 from otel_alloy.alloy.query import Query
-from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Throttled
+from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Stop, Throttled, TooLarge
 from otel_alloy.runtime import Runtime
 
 RETRY_AFTER_CAP = 300.0
@@ -21,7 +27,13 @@ RETRY_AFTER_CAP = 300.0
 Fetch = Callable[[Query], Page]
 """One request: `AlloyClient.fetch`, or that with patience around it."""
 
+HOLD_SECONDS = 60.0
+"""For how long a command that ends by itself holds a refusal before it fails with it."""
+
 _BACKOFF_FIRST, _BACKOFF_CAP = 0.5, 60.0
+_HELD_FIRST, _HELD_CAP = 2.0, 300.0
+_LARGER = (10, 30)
+"""Page sizes to try where fewer records are refused: the API may know a least size."""
 _BURST = 40
 
 
@@ -70,9 +82,12 @@ class RetryingFetch:
     ShutdownRequested. `observe` is told of each retry as `RequestRetried`.
 
     Retry-After is honoured up to RETRY_AFTER_CAP; else exponential backoff with full jitter. A
-    refused request is sent again with half the page size, as the limit may be what is refused;
-    at a page size of 1 the refusal is raised. The page tells which size it was. Where `retry` is
-    False, the first error is raised.
+    refused request is sent again with half the page size, as the limit may be what is refused, and
+    one for a few records with more. The page tells which size it was. What is refused at every
+    size, and any other refusal, is raised before the first good answer (`answered`), and held after
+    it, for at most `hold_at_most` seconds where that is set; an answer that is too large at a page
+    size of 1 is always held. Where `retry` is False, the first error is raised; only a small page
+    size is tried larger.
     """
 
     def __init__(
@@ -91,34 +106,73 @@ class RetryingFetch:
         self._runtime = runtime
         self._observe = observe
         self._retry = retry
-        self._largest_limit: int | None = None
+        self._size = PageSize()
         self.requests = 0
+        self.answered = False
+        self.hold_at_most: float | None = None
 
     def __call__(self, query: Query) -> Page:
+        """The answer."""
+        return self._ask(query, self.answered)
+
+    def attempt(self, query: Query) -> Page:
+        """The answer to a request that the API may well refuse: RequestRefused is raised then."""
+        return self._ask(query, False)
+
+    def _ask(self, query: Query, hold_refused: bool) -> Page:
         attempt = 0
+        held_since: float | None = None
         while True:
-            if self._largest_limit is not None and query.limit > self._largest_limit:
-                query = query.limited(self._largest_limit)
+            try:
+                return self._at_some_size(query)
+            except (Retry, Stop, RequestRefused) as error:
+                if not self._retry and isinstance(error, Retry) and error.after is not None:
+                    self._budget.hold(min(error.after, RETRY_AFTER_CAP))
+                refused = isinstance(error, RequestRefused) and not hold_refused
+                refused = refused and not isinstance(error, TooLarge)
+                if not self._retry or refused or (isinstance(error, Stop) and not self.answered):
+                    raise
+                attempt += 1
+                held = not isinstance(error, Retry) or error.refusal
+                wait = self._held_wait(error, attempt) if held else self._backoff(error, attempt)
+                if held:
+                    now = self._runtime.monotonic()
+                    held_since = now if held_since is None else held_since
+                    most = self.hold_at_most
+                    if most is not None and now + wait - held_since > most:
+                        raise
+                self._observe(RequestRetried(self._source, error, attempt, wait, held=held))
+                self._pause(wait)
+
+    def _at_some_size(self, query: Query) -> Page:
+        """The answer, at the largest size that is taken. Raises what `fetch` raises; RequestRefused
+        where every size is refused."""
+        larger = [limit for limit in _LARGER if limit > query.limit]
+        limit = self._size.of(query.limit)
+        while True:
             self._pause(self._budget.take())
             self.requests += 1
             try:
-                page = self._fetch(query)
-                page.limit = query.limit
-                return page
+                page = self._fetch(query.limited(limit) if limit != query.limit else query)
             except RequestRefused as refusal:
-                if query.limit <= 1 or not self._retry:
+                too_large = isinstance(refusal, TooLarge)
+                smaller = self._retry and 1 < limit <= query.limit
+                if smaller:
+                    self._size.refused(limit)
+                    limit = self._size.of(query.limit)
+                elif larger and not too_large:
+                    limit = larger.pop(0)
+                else:
+                    if self._retry and not too_large:
+                        self._size.forget()
                     raise
-                self._largest_limit = query.limit // 2
-                self._observe(RequestRetried(self._source, refusal, 1, 0.0, smaller=True))
-            except Retry as error:
-                if not self._retry:
-                    if error.after is not None:
-                        self._budget.hold(min(error.after, RETRY_AFTER_CAP))
-                    raise
-                attempt += 1
-                wait = self._backoff(error, attempt)
-                self._observe(RequestRetried(self._source, error, attempt, wait))
-                self._pause(wait)
+                self._observe(RequestRetried(self._source, refusal, 1, 0.0, smaller=smaller))
+                continue
+            if limit <= query.limit:
+                self._size.accepted(limit, query.limit)
+            self.answered = True
+            page.limit = limit
+            return page
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -130,13 +184,21 @@ class RetryingFetch:
         finally:
             self._retry = before
 
-    def _backoff(self, error: Retry, attempt: int) -> float:
-        if error.after is not None:
+    def _backoff(self, error: Exception, attempt: int) -> float:
+        """Seconds before a failure is tried again."""
+        if isinstance(error, Retry) and error.after is not None:
             return min(error.after, RETRY_AFTER_CAP)
         ceiling = min(_BACKOFF_CAP, _BACKOFF_FIRST * 2.0 ** min(attempt - 1, 16))
         if isinstance(error, Throttled):
             ceiling = max(ceiling, 2.0)
         return self._runtime.random() * ceiling
+
+    def _held_wait(self, error: Exception, attempt: int) -> float:
+        """The same for a refusal: never at once, as it may be counted against us."""
+        if isinstance(error, Retry) and error.after is not None:
+            return min(max(1.0, error.after), RETRY_AFTER_CAP)
+        ceiling = min(_HELD_CAP, _HELD_FIRST * 2.0 ** min(attempt - 1, 16))
+        return ceiling * (0.5 + self._runtime.random() / 2)
 
     def _pause(self, seconds: float) -> None:
         if self._runtime.wait(seconds):

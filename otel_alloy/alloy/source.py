@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from otel_alloy.alloy.clock import ServerClock
+from otel_alloy.alloy.clock import APART_MS, ServerClock, skew_words
 from otel_alloy.alloy.cursor import Filter, Reading, Window
-from otel_alloy.alloy.events import Requested
+from otel_alloy.alloy.events import ClocksCompared, Requested
 from otel_alloy.alloy.models import Page, Record
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader
@@ -33,11 +33,13 @@ class AlloySource:
     """Everything that is asked of one Alloy account or query.
 
     For one thread at a time, except that `read` may be iterated in another thread than its
-    owner's. `base_query`: what every request has in common. `observe` is told `Requested` and
-    `RequestRetried`. Where `retry` is False, a request that fails is not sent again.
+    owner's. `base_query`: what every request has in common. `observe` is told `Requested`,
+    `RequestRetried` and, while the clocks differ, `ClocksCompared`. Where `retry` is False, a
+    request that fails is not sent again.
 
-    Every method that asks raises Stop or RequestRefused where only a person can help, and
-    ShutdownRequested where the end was asked for while it waited.
+    Every method that asks raises Stop or RequestRefused where only a person can help (before the
+    first good answer, or where `hold_at_most` is over), and ShutdownRequested where the end was
+    asked for while it waited.
     """
 
     def __init__(
@@ -54,11 +56,12 @@ class AlloySource:
         self.name = name
         self.base_query = base_query
         self.clock = ServerClock()
+        self._clocks_apart = False
         self._client = client
         self._runtime = runtime
         self._observe = observe
         self._fetch = RetryingFetch(name, self._ask, budget, runtime, observe, retry=retry)
-        self._reader = Reader(self._fetch, base_query, self._pause)
+        self._reader = Reader(self._fetch, base_query, self._pause, self._fetch.attempt)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -77,8 +80,18 @@ class AlloySource:
         return self._reader.api.filter
 
     def learn(self, verdict: Filter) -> None:
-        """Takes over what somebody else found out about the filter."""
+        """Takes over what somebody else found out about the filter, who had good answers then."""
         self._reader.api.filter = verdict
+        self._fetch.answered = True
+
+    @property
+    def answered(self) -> bool:
+        """Whether there was a good answer, so that key and address are right."""
+        return self._fetch.answered
+
+    def hold_at_most(self, seconds: float) -> None:
+        """Holds a refusal for so long, then raises it; without this, until it passes."""
+        self._fetch.hold_at_most = seconds
 
     @property
     def newest_first(self) -> bool:
@@ -107,12 +120,43 @@ class AlloySource:
 
     def now(self) -> int:
         """The time by Alloy's clock, Unix ms."""
-        return self.clock.now(self._runtime.now_ms())
+        return self.clock.now(*self._ours())
+
+    def certain(self) -> int:
+        """The latest time that both clocks, Alloy's and ours, have reached: what may be written
+        down as read, or declare an end, lies before it."""
+        return self.clock.certain(*self._ours())
+
+    def look_beyond(self) -> int:
+        """The earliest time that no clock has passed; that of `certain` and `now` where they agree.
+        Up to here there may be records."""
+        return self.clock.latest(*self._ours())
+
+    def clocks_agree(self) -> bool:
+        """Whether Alloy's clock and ours tell one time."""
+        return self.clock.agrees(*self._ours())
 
     def earliest(self) -> int:
-        """The earliest that any of Alloy's clocks may show, Unix ms: for a lower bound that must
-        not be too late."""
-        return self.clock.earliest(self._runtime.now_ms())
+        """The earliest that any of the clocks may show, Unix ms: for a lower bound that must not be
+        too late."""
+        return self.clock.earliest(*self._ours())
+
+    def is_ahead(self, moment: int) -> bool:
+        """Whether a moment (Unix ms) lies in the future of every clock."""
+        return moment > self.look_beyond() + APART_MS
+
+    def clock_words(self) -> str | None:
+        """What to tell people where Alloy's clock and ours disagree."""
+        return skew_words(self.clock.skew, self.clock.doubted)
+
+    def tell_clocks(self) -> None:
+        """Tells `ClocksCompared`."""
+        words = self.clock_words()
+        self._clocks_apart = words is not None
+        self._observe(ClocksCompared(self.name, self.clock.skew / 1000, self.now(), words))
+
+    def _ours(self) -> tuple[int, int]:
+        return self._runtime.now_ms(), int(self._runtime.monotonic() * 1000)
 
     # What is asked --------------------------------------------------------------------------------
 
@@ -166,7 +210,9 @@ class AlloySource:
         except AlloyReceiverError as error:
             self._tell(begun, error.status, type(error).__name__)
             raise
-        self.clock.learn(page, self._runtime.now_ms())
+        self.clock.learn(page, *self._ours())
+        if self.clock_words() is not None or self._clocks_apart:
+            self.tell_clocks()
         self._tell(begun, 200, None)
         return page
 

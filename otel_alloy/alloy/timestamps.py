@@ -12,6 +12,9 @@ from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1  # backends keep times as signed 64-bit nanoseconds
+_LONGEST = 100
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 and 9999
+_OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 _HOUR_24 = re.compile(r"[\dW-]{7,10}[^\d-]24")
 
 
@@ -57,6 +60,8 @@ def to_ns(value: object) -> int | None:
 
 
 def _from_text(text: str) -> int | None:
+    if len(text) > _LONGEST or not text.isascii() or "_" in text:
+        return None
     text = text.strip()
     if 8 < len(text) < 32:  # first, as fromisoformat takes `1712010512345` for a day in 1712
         try:
@@ -86,18 +91,15 @@ def to_ms(value: object) -> int | None:
 
 
 def to_text(ms: int) -> str:
-    """Unix milliseconds in the form that Alloy itself writes."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
+    """Unix milliseconds in the form that Alloy itself writes; what lies outside of the years that
+    it can name, as the nearest that lies inside."""
+    moment = _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST_MS), _LAST_MS))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def object_id_ns(identity: str | None) -> int | None:
     """Unix ns of the creation second that a 24-hex ObjectId carries in its first 8 digits (BSON
     specification), or None for any other id."""
-    if identity is None or len(identity) != 24:
+    if identity is None or not _OBJECT_ID.fullmatch(identity):
         return None
-    try:
-        int(identity, 16)
-        return _bounded(int(identity[:8], 16) * 10**9)
-    except ValueError:
-        return None
+    return _bounded(int(identity[:8], 16) * 10**9)

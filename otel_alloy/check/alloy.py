@@ -48,6 +48,15 @@ def alloy_findings(
             if seen is not None:
                 seen.error = type(error).__name__
                 seen.retry_after = isinstance(error, Retry) and error.after is not None
+            if source.answered:
+                yield Finding(
+                    "request",
+                    "GET /logs",
+                    False,
+                    f"{error.problem}, after good answers with the same key and address",
+                    "check again; `run` goes on asking, and says so until it passes",
+                )
+                return
             refused = isinstance(error, AccessRefused)
             yield Finding(
                 "API key" if refused else "request",
@@ -143,13 +152,16 @@ class _Examination:
 
     def _clock_finding(self) -> Finding:
         skew = self._source.clock.skew / 1000
-        far = abs(skew) > 60
+        far = self._source.clock_words() is not None
         return Finding.of(
             "clock",
             "compared lastFetched and the header Date with this machine's clock",
             None if far else True,
             f"the API's clock and this machine's differ by {abs(skew):.1f} s",
-            "the API's is used; set this machine's clock if it is wrong" if far else "",
+            "set this machine's clock if it is wrong, else show this to Alloy's support; until "
+            "then `run` goes by neither alone"
+            if far
+            else "",
             skew_seconds=skew,
         )
 

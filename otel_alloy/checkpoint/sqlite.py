@@ -49,6 +49,37 @@ _REJECTED = (
     "SELECT source, signals, reason, role, original, started_at, at, number, resource"
     " FROM rejected LEFT JOIN rejected_detail USING (number)"
 )
+_LONGEST = 128 * 2**20
+"""Bytes of one text in the file; longer ones are not read."""
+# What each column holds that this program computes with; SQLite itself takes anything anywhere.
+_INTEGERS = {
+    "source": (
+        *("begin_at", "high", "window_start", "window_before", "position", "read_to"),
+        "known_from",
+    ),
+    "known": ("first", "last"),
+    "audited": ("age", "before"),
+    "audit_result": ("start", "age", "before", "at", "api", "settled", "recovered"),
+    "seen": ("created",),
+    "open_execution": ("created", "next_check"),
+    "ended_execution": ("until",),
+    "rejected": ("number", "at"),
+    "backfill": ("start", "before"),
+    "slice": ("warm", "start", "before", "position", "high", "records"),
+}
+_TEXTS = {
+    "source": ("name", "fingerprint", "visibility"),
+    "known": ("source",),
+    "audited": ("source",),
+    "audit_result": ("source",),
+    "seen": ("source", "id", "message", "ended"),
+    "open_execution": ("source", "execution", "original", "started_at"),
+    "ended_execution": ("source", "execution"),
+    "rejected": ("source", "signals", "reason", "role", "original", "started_at"),
+    "backfill": ("source", "fingerprint", "asked"),
+    "slice": ("source", "state"),
+}
+_FAR = 2**53  # ms: 285,000 years
 _DELETED = (
     "move it back, or begin anew: `otel-alloy run` starts where initial_lookback says; what was "
     "settled since then is delivered again, with the same bytes"
@@ -75,7 +106,9 @@ class SqliteStore:
                 self._create()
             self._db = self._connect(path)
             try:
+                self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
                 self._prepare(self._db)
+                self._refuse_odd()
                 self._files = self._identities()
             except BaseException:
                 self._db.close()
@@ -162,6 +195,23 @@ class SqliteStore:
                 "restore the checkpoint, or remove that file too and choose where to begin with "
                 "`otel-alloy checkpoint set`",
             )
+
+    def _refuse_odd(self) -> None:
+        """What another program, or a person, wrote into the file is found here, not in the middle
+        of the work."""
+        for table, integers in _INTEGERS.items():
+            odd = [
+                f"(typeof({c}) NOT IN ('integer','null') OR {c} NOT BETWEEN -{_FAR} AND {_FAR})"
+                for c in integers
+            ]
+            odd += [f"typeof({c}) NOT IN ('text','null')" for c in _TEXTS[table]]
+            if self._db.execute(f"SELECT 1 FROM {table} WHERE {' OR '.join(odd)}").fetchone():
+                raise CheckpointError(
+                    f"the checkpoint {self._path} holds something in its table {table!r} that no "
+                    "otel-alloy has written",
+                    "restore it, or move it away and choose where to begin with `otel-alloy "
+                    "checkpoint set`",
+                )
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
@@ -396,9 +446,28 @@ class SqliteStore:
                 (after, wanted, wanted, most),
             ).fetchall()
         return [
-            replace(RejectedRecord(*fields), resource=json.loads(resource or "null"))
+            replace(RejectedRecord(*fields), resource=self._resource(fields[7], resource))
             for *fields, resource in rows
         ]
+
+    def _resource(self, number: object, text: object) -> dict[str, str | bool | int | float] | None:
+        """The resource attributes that are kept with a rejected record."""
+        if text is None or text == "":
+            return None
+        try:
+            kept = json.loads(text) if isinstance(text, str) else text
+        except (ValueError, RecursionError):
+            kept = ()
+        if kept is None:
+            return None
+        if isinstance(kept, dict) and all(
+            isinstance(value, str | bool | int | float) for value in kept.values()
+        ):
+            return kept
+        raise CheckpointError(
+            f"the resource of the rejected record {number} in {self._path} cannot be read",
+            f"restore the file, or give the record up with `otel-alloy rejected drop {number}`",
+        )
 
     @contextmanager
     def hold_rejected(self) -> Iterator[None]:

@@ -52,8 +52,11 @@ def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> N
 @checkpoint.command("set")
 @click.argument("source", shell_complete=sources)
 @click.argument("moment")
+@click.option("--force", is_flag=True, help="also where MOMENT lies in the future")
 @storage_options
-def checkpoint_set(source: str, moment: str, config: str | None, storage: str | None) -> None:
+def checkpoint_set(
+    source: str, moment: str, force: bool, config: str | None, storage: str | None
+) -> None:
     """Begin SOURCE at MOMENT.
 
     MOMENT (of createdAt) is a timestamp, or how long ago: 6h. What was created after it is
@@ -64,6 +67,7 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
       otel-alloy checkpoint set default 6h
       otel-alloy checkpoint set default 2026-04-29T17:44:10Z
     """
+    from otel_alloy.alloy.clock import APART_MS
     from otel_alloy.alloy.timestamps import to_text
     from otel_alloy.settings.models import parse_moment
 
@@ -71,7 +75,14 @@ def checkpoint_set(source: str, moment: str, config: str | None, storage: str | 
         when = parse_moment(moment)
     except ValueError as error:
         raise click.UsageError(f"MOMENT: {error}") from None
-    high = when if isinstance(when, int) else system_runtime().now_ms() - int(when * 1000)
+    now = system_runtime().now_ms()
+    high = when if isinstance(when, int) else now - int(when * 1000)
+    if high > now + APART_MS and not force:
+        raise click.UsageError(
+            f"MOMENT: {to_text(high)} lies in the future, as this machine's clock says "
+            f"{to_text(now)}: nothing would be read until then; give one that has passed, set the "
+            "clock if it is wrong, or insist with --force"
+        )
     with closing(opened_store(config, storage, exclusive=True)) as store:
         store.set_high(source, high)
     click.echo(f"{source}: begins at {to_text(high)}")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 GROUP = "otel_alloy_hook"
 MOST_LINKS = 128
+MOST_VALUES = 1000
+"""Attributes of a link, and elements of one of them."""
 MOST_BYTES = 65_536
 """What the hook may add to a span: enough for anything sensible, far below a request's limit."""
 
@@ -180,6 +182,8 @@ def _link(link: Any, clean: Callable[[str], str]) -> bytes:
     _check(context, "a link")
     if not isinstance(attributes, Mapping | None):
         raise _Unusable("a link's attributes are no mapping")
+    if len(attributes or ()) > MOST_VALUES:
+        raise _Unusable(f"a link has more than {MOST_VALUES} attributes")
     pairs = {}
     for key, value in (attributes or {}).items():
         if not isinstance(key, str) or not key:
@@ -196,6 +200,8 @@ def _value(value: Any, clean: Callable[[str], str]) -> encode.Value | list[encod
         return clean(value)
     if isinstance(value, bool | int | float):
         return value
+    if isinstance(value, list | tuple) and len(value) > MOST_VALUES:
+        raise _Unusable(f"a link has an attribute with more than {MOST_VALUES} elements")
     if isinstance(value, list | tuple) and all(
         isinstance(one, str | bool | int | float) for one in value
     ):

@@ -129,6 +129,18 @@ VISIBILITY_LAG = _histogram(
     "How long after its createdAt a record became visible, less what the interval explains",
     buckets=BOUNDS_SECONDS,
 )
+CLOCK_SKEW = _gauge(
+    "runalloy.receiver.clock.skew",
+    "s",
+    "Alloy's clock minus this machine's, by the last answer",
+    read=lambda source: {"": source.skew},
+)
+HELD = _gauge(
+    "runalloy.receiver.held",
+    "{source}",
+    "1 while Alloy refuses what it had accepted before, or something before it does; 0 else",
+    read=lambda source: {"": source.held},
+)
 FAILING = _gauge(
     "runalloy.receiver.attempts.failed",
     "{attempt}",
@@ -214,9 +226,10 @@ EXECUTION_DURATION = _histogram(
 )
 
 METRICS = (
-    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, FAILING, RECEIVED, SETTLED, REPEATED, REJECTED, REFUSED),
-    *(OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
-    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
+    *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, CLOCK_SKEW, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
+    *(REJECTED, REFUSED, OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
+    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES),
+    *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
 )
 
 

@@ -61,6 +61,10 @@ class _Source:
     audited: dict[float, events.Audited] = field(default_factory=dict)  # the last, by age
     missing: dict[tuple[int, int], int] = field(default_factory=dict)  # by stretch
     recovered: int = 0
+    held: tuple[float, str] | None = None  # Unix seconds, reason
+    skew: float | None = None
+    clock_words: str | None = None
+    ahead: int | None = None  # createdAt
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class Gauges:
     open: int | None
     unreachable: int
     """Records that Alloy counts and does not give; 1 where they cannot be counted."""
+    skew: float | None
+    """Alloy's clock minus this machine's."""
+    held: int
+    """1 while Alloy refuses what it had accepted before, else 0."""
     missing: int | None
     """Records that Alloy counts and the audit could not have; None where nothing was audited."""
     audited_to: Mapping[str, float]
@@ -125,8 +133,13 @@ class Status:
                 source.gap = self._now(), event.after, event.oldest
             case events.Requested(error=None):
                 source.trouble.pop("alloy", None)
-            case events.RequestRetried():
-                self._fails(source, "alloy", str(event.error), event.attempt, event.wait, False)
+                source.held = None
+            case events.RequestRetried(held=held):
+                words = str(event.error)
+                self._fails(source, "alloy", words, event.attempt, event.wait, held)
+                if held:
+                    since = self._now() if source.held is None else source.held[0]
+                    source.held = since, self._mask(words)
             case events.ExportAttempted(report=report):
                 if report.next_wait is None:
                     source.trouble.pop(report.signal, None)
@@ -148,17 +161,28 @@ class Status:
                 source.open = at.open
                 if at.high is not None:
                     source.high = at.high
-                    self._settled_to(source, at.high)
+                    self._settled_to(source, at.high, at.now)
                 self._learn(source, at.now)
             case events.CycleEnded():
                 source.complete = source.resting = True
                 source.success = self._now()
-                self._settled_to(source, event.before)
+                self._settled_to(source, event.before, event.now)
                 source.trouble.clear()
-                source.unreachable = None
+                source.unreachable = source.ahead = None
                 source.rest = event.rest
                 source.quiet_until = source.heard + event.rest
                 self._learn(source, event.now)
+            case events.ClocksCompared():
+                source.skew = event.skew
+                source.clock_words = event.words
+                self._learn(source, event.now)
+            case events.CursorAhead():
+                attempt = source.trouble["checkpoint"].attempt + 1 if source.ahead else 1
+                source.trouble.clear()
+                source.ahead = event.moment
+                source.resting = True
+                source.rest = event.rest
+                self._fails(source, "checkpoint", event.reason, attempt, event.rest, True)
             case events.Unreached():
                 attempt = source.trouble["records"].attempt + 1 if source.unreachable else 1
                 source.trouble.clear()
@@ -184,8 +208,10 @@ class Status:
             case _:
                 pass
 
-    def _settled_to(self, source: _Source, moment: int) -> None:
+    def _settled_to(self, source: _Source, moment: int, now: int) -> None:
         known = source.settled_to if source.known else None
+        if known is not None and now:  # a clock may have been corrected since
+            known = min(known, now)
         source.settled_to = moment if known is None else max(known, moment)
         source.known = True
 
@@ -210,6 +236,8 @@ class Status:
                     self._behind(s, s.high),
                     s.open,
                     0 if s.unreachable is None else s.unreachable[0] or 1,
+                    s.skew,
+                    int(s.held is not None),
                     sum(s.missing.values()) if s.audited else None,
                     {f"{age:.0f}": e.before / 1000 for age, e in s.audited.items()},
                     None if s.lateness is None else s.lateness[1],
@@ -303,6 +331,10 @@ class Status:
         if source.unreachable is not None:
             count, moment = source.unreachable
             unreachable = {"records": count, "from": to_text(moment)}
+        held = None
+        if source.held is not None:
+            since, reason = source.held
+            held = {"since": _text(since), "reason": reason}
         waits = self._waits(source)
         if source.stopped is not None:
             waits = ["a person: it has stopped"]
@@ -324,6 +356,12 @@ class Status:
             "overlap_seconds": None if source.lateness is None else source.lateness[1],
             "visibility_lag_seconds": None if source.lateness is None else source.lateness[0],
             "audit": self._audit(source),
+            "held": held,
+            "clock": {
+                "skew_seconds": None if source.skew is None else round(source.skew, 1),
+                "note": source.clock_words,
+            },
+            "cursor_ahead": None if source.ahead is None else to_text(source.ahead),
             "waits_for": waits,
         }
 

@@ -10,6 +10,7 @@ Without NOTIFY_SOCKET nothing happens. A lost message is no error.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,6 +85,6 @@ def _watchdog_seconds(environment: Mapping[str, str]) -> float:
     """WatchdogSec of the unit; 0 where there is none, or it is meant for another process."""
     micros = environment.get("WATCHDOG_USEC", "")
     process = environment.get("WATCHDOG_PID", "")
-    if not micros.isdecimal() or (process and process != str(os.getpid())):
+    if not re.fullmatch(r"[0-9]{1,18}", micros) or (process and process != str(os.getpid())):
         return 0.0
     return int(micros) / 1e6

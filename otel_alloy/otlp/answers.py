@@ -122,8 +122,8 @@ WORDS: tuple[tuple[re.Pattern[str], frozenset[Kind], Rule], ...] = (
 """Words of an answer, the kinds that they may change, and what to."""
 
 _HTTP_BEHIND_GRPC = re.compile(r"^received http2 header with status: (\d{3})")
-_IGNORED = re.compile(r"total ignored: (\d+) out of (\d+)")
-_ERRORS_LIKE = re.compile(r"(\d+) errors? like: ")
+_IGNORED = re.compile(r"total ignored: ([0-9]{1,9}) out of [0-9]")
+_ERRORS_LIKE = re.compile(r"\b([0-9]{1,9}) errors? like: ")
 _ONE_ENTRY = re.compile(r"^entry (with timestamp|for stream) |\bignored, reason: ", re.MULTILINE)
 
 

@@ -11,10 +11,10 @@ variables of its own, is told to read none.
 from __future__ import annotations
 
 from math import isinf
-from pathlib import Path
 
 import grpc
 
+from otel_alloy.bounded_file import read_bounded
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many
 from otel_alloy.otlp.files import WatchedFiles
@@ -22,7 +22,7 @@ from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import OtlpSettings
-from otel_alloy.trust import shared_context
+from otel_alloy.trust import MOST_BYTES, shared_context
 
 _METHODS: dict[str, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -171,7 +171,7 @@ def credentials(settings: OtlpSettings) -> grpc.ChannelCredentials:
 
 
 def _read(path: str | None) -> bytes | None:
-    return Path(path).read_bytes() if path else None
+    return read_bounded(path, MOST_BYTES) if path else None
 
 
 def _same(message: bytes) -> bytes:

@@ -7,7 +7,8 @@ an empty body of any type but HTML, and the JSON that some backends answer with.
 
 Certificate and key files that are exchanged on disk are taken up with the next request.
 
-Proxies and trusted certificates are those of the settings' `route`. Policy does not belong here.
+Proxies and trusted certificates are those of the settings' `route`; what an answer may cost stands
+in `http_limits`. Policy does not belong here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from otel_alloy.bounded_file import check_file
 from otel_alloy.durations import retry_after
 from otel_alloy.errors import ConfigurationError
+from otel_alloy.http_limits import (
+    NoCookies,
+    TooMuch,
+    check_headers,
+    limited_transport,
+    read_body,
+    within,
+)
 from otel_alloy.otlp.answers import for_signal, http_rule, refused_of_many
 from otel_alloy.otlp.files import WatchedFiles
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, delivered_as_json, hide, status_of
@@ -29,7 +39,7 @@ from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import OtlpSettings
-from otel_alloy.trust import certificate_remedy, shared_context, unused_context
+from otel_alloy.trust import MOST_BYTES, certificate_remedy, shared_context, unused_context
 
 _GZIP_LEVEL = 1
 """Measured on 1,000 spans (650 kB): level 1 takes 3.6 ms for 4.0:1, level 6 6.6 ms for 4.6:1."""
@@ -38,7 +48,7 @@ _PROTOBUF = ("application/x-protobuf", "application/protobuf", "application/octe
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 _MOST_WORDS = 65_536
-"""Bytes of a refusal that are searched for what it means."""
+"""Bytes of a refusal that are read, and searched for what it means."""
 
 
 class HttpSender:
@@ -62,11 +72,12 @@ class HttpSender:
         self._client = self._connect()
 
     def send(self, request: bytes) -> Outcome:
-        """Send `request` once, within about the timeout of the settings."""
+        """Send `request` once, within the timeout of the settings."""
         self._take_up_files()
         if self._settings.compression == "gzip":
             request = gzip.compress(request, _GZIP_LEVEL, mtime=0)
-        deadline = self._runtime.monotonic() + self._settings.timeout
+        seconds = None if isinf(self._settings.timeout) else self._settings.timeout
+        body, excess = b"", ""
         with suppressed_instrumentation():
             try:
                 with self._client.stream(
@@ -76,12 +87,21 @@ class HttpSender:
                     # megabyte once it is sent, so memory does not wait for the cycle collector.
                     content=iter((request,)),
                     headers={"content-length": str(len(request))},
+                    extensions=within(seconds, self._runtime.monotonic),
                 ) as response:
-                    body = self._bounded(response, deadline)
+                    try:
+                        check_headers(response)
+                        most = MAX_ANSWER if response.is_success else _MOST_WORDS
+                        body = read_body(response, most)
+                    except TooMuch as error:
+                        body, excess = error.begun, f" ({error})"
+                    except httpx.DecodingError:
+                        if response.is_success:
+                            raise
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 return self._broken(error)
         if response.is_success:
-            return self._success(response, body)
+            return self._success(response, body, excess)
         return self._refused(response, body)
 
     def close(self) -> None:
@@ -90,11 +110,13 @@ class HttpSender:
 
     def _connect(self) -> httpx.Client:
         settings = self._settings
+        options = settings.route.client_options(tls_context(settings))
         return httpx.Client(
             headers=self._headers,
-            timeout=None if isinf(settings.timeout) else settings.timeout,
+            cookies=NoCookies(),
             follow_redirects=False,
-            **settings.route.client_options(tls_context(settings)),
+            transport=limited_transport(self._runtime.monotonic, options),
+            trust_env=False,
         )
 
     def _take_up_files(self) -> None:
@@ -103,37 +125,33 @@ class HttpSender:
             self._client.close()
             self._client = client
 
-    def _bounded(self, response: httpx.Response, deadline: float) -> bytes:
-        """The body, at most a chunk beyond `MAX_ANSWER` bytes."""
-        body = bytearray()
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                break
-            if self._runtime.monotonic() > deadline:
-                raise httpx.ReadTimeout("the answer trickles")
-        return bytes(body)
-
-    def _success(self, response: httpx.Response, body: bytes) -> Outcome:
+    def _success(self, response: httpx.Response, body: bytes, excess: str) -> Outcome:
+        """`excess`: the limit that the answer is above, in words; empty where it is not."""
         kind = _content_type(response)
+        if excess:
+            return self._no_answer(response, kind, excess)
         if response.status_code == httpx.codes.NO_CONTENT or (not body and kind != "text/html"):
             return Outcome(Kind.DELIVERED)
         read = delivered if kind in _PROTOBUF else delivered_as_json if _is_json(kind) else None
-        if read is not None and len(body) <= MAX_ANSWER:
+        if read is not None:
             try:
                 return read(self._settings.signal, body, self._secrets)
             except ValueError:
                 pass
+        return self._no_answer(response, kind, "")
+
+    def _no_answer(self, response: httpx.Response, kind: str, excess: str) -> Outcome:
+        named = hide(kind, self._secrets)[:100] or "something"
         return Outcome(
             Kind.MISCONFIGURED,
-            f"HTTP {response.status_code} with {kind or 'something'} that is no OTLP answer: "
+            f"HTTP {response.status_code} with {named} that is no OTLP answer{excess}: "
             "OTEL_EXPORTER_OTLP_ENDPOINT leads to something else, perhaps a login page",
         )
 
     def _refused(self, response: httpx.Response, body: bytes) -> Outcome:
         code = response.status_code
         if response.is_redirect:
-            target = hide(_host(response.headers.get("location", "")), self._secrets)
+            target = hide(_host(response.headers.get("location", ""))[:253], self._secrets)
             return Outcome(
                 Kind.MISCONFIGURED,
                 f"HTTP {code}: redirected to {target or 'another place'}; redirects are not "
@@ -147,7 +165,7 @@ class HttpSender:
         )
         rule = for_signal(http_rule(code, words), self._settings.signal)
         refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0
-        status = f"HTTP {code} {response.reason_phrase}".rstrip()
+        status = f"HTTP {code} {response.reason_phrase[:100]}".rstrip()
         parts = (status, hide(words, self._secrets)[:200], rule.remedy)
         return Outcome(
             rule.kind,
@@ -163,7 +181,7 @@ class HttpSender:
         kind = _content_type(response)
         words, delay = status_of(body) if kind in _PROTOBUF else ("", None)
         if not words and (kind in ("text/plain", "") or _is_json(kind)):
-            words = body[:_MOST_WORDS].decode("utf-8", "replace")
+            words = body.decode("utf-8", "replace")
         return words, delay
 
     def _broken(self, error: Exception) -> Outcome:
@@ -211,6 +229,9 @@ def tls_context(settings: OtlpSettings) -> ssl.SSLContext:
         return shared_context(trust)
     context = trust.context()
     try:
+        for path in (settings.client_certificate, settings.client_key):
+            if path:
+                check_file(path, MOST_BYTES)
         context.load_cert_chain(
             settings.client_certificate,
             settings.client_key,

@@ -7,6 +7,7 @@ Throttling".
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +23,12 @@ from otel_alloy.settings.otlp import Signal
 
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that are read at most (the OTLP specification's response limit)."""
+MOST_JSON = 1024 * 1024
+"""Bytes of one in JSON, which takes up to thirty times as much when it is read."""
+MOST_WORDS = 1000
+"""Characters of its words that are kept."""
+_LONGEST_DELAY = 1e9
+_MOST_REJECTED = 2**53
 
 _WELL = frozenset(("ok", "success", "accepted"))
 
@@ -40,7 +47,7 @@ def delivered(signal: Signal, body: bytes, secrets: Iterable[str] = ()) -> Outco
             rejected, words = logs.rejected_log_records, logs.error_message
     except DecodeError as error:
         raise ValueError("not an OTLP answer") from error
-    return Outcome(Kind.DELIVERED, hide(words, secrets), rejected=max(rejected, 0))
+    return Outcome(Kind.DELIVERED, _shown(words, secrets), rejected=_count(rejected))
 
 
 def delivered_as_json(signal: Signal, body: bytes, secrets: Iterable[str] = ()) -> Outcome:
@@ -50,8 +57,10 @@ def delivered_as_json(signal: Signal, body: bytes, secrets: Iterable[str] = ()) 
 
     Raises `ValueError` where `body` is none of these.
     """
+    if len(body) > MOST_JSON:
+        raise ValueError(f"JSON of more than {MOST_JSON} bytes")
     try:
-        value = json.loads(body) if body.strip() else {}
+        value = json.loads(body.removeprefix(codecs.BOM_UTF8)) if body.strip() else {}
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
     if isinstance(value, str) and value.lower() in _WELL:
@@ -65,9 +74,10 @@ def delivered_as_json(signal: Signal, body: bytes, secrets: Iterable[str] = ()) 
             names = ("rejectedLogRecords", "rejected_log_records")
         rejected = next((_number(partial[n]) for n in names if n in partial), 0)
         words = partial.get("errorMessage", partial.get("error_message")) or ""
-        return Outcome(Kind.DELIVERED, hide(str(words), secrets), rejected=max(rejected, 0))
+        words = words if isinstance(words, str) else ""
+        return Outcome(Kind.DELIVERED, _shown(words, secrets), rejected=_count(rejected))
     well = (
-        str(value.get("status", "")).lower() in _WELL
+        str(value.get("status", ""))[:20].lower() in _WELL
         or value.get("success") is True
         or (type(value.get("code")) is int and (value["code"] == 0 or 200 <= value["code"] < 300))
     )
@@ -95,10 +105,20 @@ def status_of(body: bytes) -> tuple[str, float | None]:
         for detail in status.details:
             info = RetryInfo()
             if detail.Unpack(info):
-                delay = max(info.retry_delay.seconds + info.retry_delay.nanos / 1e9, 0.0)
+                seconds = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+                delay = min(max(seconds, 0.0), _LONGEST_DELAY)
     except DecodeError:
         return "", None
     return status.message, delay
+
+
+def _count(rejected: int) -> int:
+    return min(max(rejected, 0), _MOST_REJECTED)
+
+
+def _shown(words: str, secrets: Iterable[str]) -> str:
+    shown = hide(words, secrets)
+    return shown if len(shown) <= MOST_WORDS else shown[:MOST_WORDS] + "…[cut]"
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:

@@ -344,6 +344,8 @@ class Backfill:
         workers = [first]
         try:
             first.probe()
+            if clocks := first.source.clock_words():
+                shared.say(logging.WARNING, f"{clocks}; the range ends by the earlier of them")
             self._wait_for_run(first, shared)
             plan, goes_on = self._plan(first, shared)
             words = f"{to_text(plan.start)} to {to_text(plan.before)}"

@@ -48,14 +48,17 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
     """When a batch is full: at so many executions, at twice as many records received (of which
-    starts and repeats make no execution), or after so many seconds."""
+    starts and repeats make no execution), after so many seconds, or when its pages, which stay in
+    memory until it is settled, have so many bytes."""
 
     executions: int
     seconds: float = 1.0
+    bytes: int = 64 * 2**20
 
-    def is_full(self, executions: int, received: int, seconds: float) -> bool:
+    def is_full(self, executions: int, received: int, seconds: float, held: int = 0) -> bool:
         """Whether a batch that holds so much, and is so old, is to be settled."""
-        return max(executions, received // 2) >= self.executions or seconds >= self.seconds
+        most = max(executions, received // 2)
+        return most >= self.executions or seconds >= self.seconds or held >= self.bytes
 
     def rest(self, seconds: float) -> float:
         """For how many seconds more a batch of this age may grow."""
@@ -101,8 +104,9 @@ def batches(
     `on_received` is told how many records each page held. Raises what reading raises; where that is
     UnorderedApi, what was read so far comes first, as a batch that says nothing of how far the
     window is settled, and the window is to be read again; where it is Unreachable, what was read so
-    far comes first, and the window stays begun: it goes on where it is."""
-    batch, begun = tracker.batch(), runtime.monotonic()
+    far comes first, and the window stays begun: it goes on where it is. `readings` may reach beyond
+    the window's end; no more than the window is called settled."""
+    batch, begun, held = tracker.batch(), runtime.monotonic(), 0
     newest: int | None = None
     try:
         while True:
@@ -114,25 +118,27 @@ def batches(
                 times = [r.created for r in reading.records if r.created is not None]
                 if times:
                     newest = max(newest or 0, *times)
+                for entry in (*reading.records[:1], *reading.bad[:1]):
+                    held += entry.body.size
                 known = batch.received
                 tracker.take(batch, reading.records, reading.bad, runtime.now_ms())
                 on_received(batch.received - known)
                 progress.window = (window.start, window.before)
-                progress.position = reading.position
+                progress.position = _within(reading.position, window)
                 if progress.begin is None:
                     progress.begin = window.start
                 if reading.last:
                     progress.window = progress.position = None
                     high = window.start if progress.high is None else None
                     if newest is not None:
-                        high = max(newest, high or 0)
+                        high = max(min(newest, window.before - 1), high or 0)
                     yield FullBatch(batch, window, high, last=True)
                     return
             age = policy.seconds if reading is None else 0.0
-            if policy.is_full(len(batch), batch.received, age):
+            if policy.is_full(len(batch), batch.received, age, held):
                 if batch.received:
                     yield FullBatch(batch, window, progress.position, last=False)
-                    batch = tracker.batch()
+                    batch, held = tracker.batch(), 0
                 begun = runtime.monotonic()
     except UnorderedApi:
         # What was taken so far is known from here on, so it has to be settled.
@@ -149,3 +155,7 @@ def batches(
         raise
     finally:
         readings.close()
+
+
+def _within(position: int | None, window: Window) -> int | None:
+    return None if position is None else min(position, window.before)

@@ -2,8 +2,9 @@
 
 Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `RequestRetried`,
 `Received`, `ExportAttempted`, `CheckpointWriteFailed` and `Settled` as often as it takes;
-`CycleEnded`; at the very end perhaps `SourceStopped`. Events of one source come from several
-threads, and watchers must neither block nor keep what an event lets them read.
+`CycleEnded`, `Unreached` or `CursorAhead`; at the very end perhaps `SourceStopped`. Besides,
+`ClocksCompared` at least once a cycle, and while they differ. Events of one source come from
+several threads, and watchers must neither block nor keep what an event lets them read.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -15,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
-from otel_alloy.alloy.events import Requested, RequestRetried
+from otel_alloy.alloy.events import ClocksCompared, Requested, RequestRetried
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 
@@ -24,7 +25,9 @@ __all__ = [
     "Audited",
     "BackfillCounted",
     "CheckpointWriteFailed",
+    "ClocksCompared",
     "Counts",
+    "CursorAhead",
     "CycleBegan",
     "CycleEnded",
     "ExportAttempted",
@@ -205,6 +208,17 @@ class Unreached:
 
     source: str
     count: int | None
+    moment: int
+    reason: str
+    rest: float
+
+
+@dataclass(frozen=True, slots=True)
+class CursorAhead:
+    """The checkpoint, `moment`, lies in the future of every clock. Nothing is read until a person
+    has moved it, as `reason` says, or its time has come; looked at again after `rest`."""
+
+    source: str
     moment: int
     reason: str
     rest: float

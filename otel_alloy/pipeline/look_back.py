@@ -84,6 +84,11 @@ class LookBack:
             kept = high - self._kept
             batch.settlement.forget_known_before = kept if needed is None else min(kept, needed)
 
+    def pass_over(self) -> None:
+        """After a window that was read while the clocks disagree: nothing is concluded from it."""
+        self._received = 0
+        self._tracker.covered = None
+
     def look(self, window: Window) -> None:
         """After a window that was read to its end: what of it has to be read again, and what is due
         for an audit. Raises what asking and settling raise."""
@@ -98,7 +103,7 @@ class LookBack:
 
     def audit(self, window: Window) -> None:
         """Audits a window at once, whatever is due."""
-        self._tell(self._auditor.audit(window, self._source.now()))
+        self._tell(self._auditor.audit(window, self._source.certain()))
 
     def _audit(self, read_to: int) -> None:
         if not self._policy.ages:
@@ -109,7 +114,7 @@ class LookBack:
         requests = _UNLIMITED
         if self._requests is not None:
             requests = max(1, int(AUDIT_SHARE * self._requests))
-        self._auditor.work(known_from, read_to, self._source.now(), requests)
+        self._auditor.work(known_from, read_to, self._source.certain(), requests)
         for result in self._auditor.take_results():
             self._tell(result)
 

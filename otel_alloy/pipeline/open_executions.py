@@ -20,7 +20,7 @@ from collections.abc import Callable
 from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.alloy.source import AlloySource
-from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Retry, Throttled
+from otel_alloy.errors import AlloyReceiverError, RequestRefused, Retry, Stop, Throttled
 from otel_alloy.pipeline.batch import Batch, BatchPolicy, FullBatch
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
@@ -31,9 +31,11 @@ TIME_SHARE = 0.25
 """Of the collection interval."""
 REQUEST_SHARE = 0.5
 """Of the requests that `requests_per_minute` lets through in an interval; at least one."""
-UNANSWERED = (Retry, RequestRefused, AccessRefused)
+UNANSWERED = (Retry, RequestRefused, Stop)
 """What becomes of a question that one of many executions asks is no reason to wait or to end."""
 _PICKED_AT_ONCE = 100
+_HOPELESS = 10
+"""So many failures in a row at least, before executions are given up without an answer."""
 
 
 class Budget:
@@ -85,17 +87,21 @@ class OpenExecutions:
         if settings.requests_per_minute:
             per_interval = settings.requests_per_minute / 60 * settings.collection_interval
             self._most = max(1, int(REQUEST_SHARE * per_interval))
-        self._unanswered_since: float | None = None
+        self._failures = 0
+        self._failing_since = 0.0
 
     def look_after(self) -> None:
         """Does what a cycle may do, and settles all of it: at least one batch, so that it goes on
         whatever the API takes. Nothing may be unsettled."""
         clock, source = self._runtime.monotonic, self._source
         budget = Budget(clock, self._seconds, lambda: source.requests, self._most)
+        asking = True
         while not self._runtime.stopping():
-            batch, now = self._tracker.batch(), source.now()
-            if self._has_to_ask():
+            batch, now = self._tracker.batch(), source.certain()
+            if asking and self._has_to_ask():
                 more = self._ask(batch, now, budget)
+                if more is None:
+                    asking, more = False, self._is_hopeless()
             else:
                 more = self._tracker.give_up(batch, now, self._policy.executions)
             if batch.executions or batch.settlement.asked or batch.settlement.closed:
@@ -104,15 +110,17 @@ class OpenExecutions:
             if not more or budget.is_spent:
                 return
 
+    def _is_hopeless(self) -> bool:
+        """Whether nothing but failures has come of questions for a long time."""
+        waited = self._runtime.monotonic() - self._failing_since
+        return self._failures >= _HOPELESS and waited >= self._patience
+
     def _has_to_ask(self) -> bool:
-        since = self._unanswered_since
-        if since is not None and self._runtime.monotonic() - since >= self._patience:
-            return False
         return self._source.finds_executions and not self._tracker.separate
 
-    def _ask(self, batch: Batch, now: int, budget: Budget) -> bool:
-        """Asks for what is due, until the batch or the budget is used up; whether more may be
-        due."""
+    def _ask(self, batch: Batch, now: int, budget: Budget) -> bool | None:
+        """Asks for what is due, until the batch or the budget is used up; whether more may be due,
+        None where a question failed."""
         begun = self._runtime.monotonic()
         due = self._tracker.due(now, _PICKED_AT_ONCE)
         for execution in due:
@@ -122,8 +130,8 @@ class OpenExecutions:
                 self._failed(error)
                 if not isinstance(error, Throttled):
                     self._tracker.unanswered(batch, execution, now)
-                return False
-            self._unanswered_since = None
+                return None
+            self._failures = 0
             # Anything else of it was settled long ago, and may be forgotten.
             ends = [r for r in records if r.notification.message in TERMINAL]
             self._tracker.take(batch, ends, [], self._runtime.now_ms())
@@ -138,8 +146,9 @@ class OpenExecutions:
         return bool(due)
 
     def _failed(self, error: AlloyReceiverError) -> None:
-        if self._unanswered_since is None:
-            self._unanswered_since = self._runtime.monotonic()
+        if not self._failures:
+            self._failing_since = self._runtime.monotonic()
+        self._failures += 1
         self._log.complain(
             "open executions",
             f"cannot ask for an execution that has not ended: {error}; it is asked for again in "

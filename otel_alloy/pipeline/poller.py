@@ -10,13 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from otel_alloy.alloy.clock import future_words
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.retention import find_gap
+from otel_alloy.alloy.retry import HOLD_SECONDS
 from otel_alloy.checkpoint.store import SourceStore
-from otel_alloy.errors import Unreachable
+from otel_alloy.errors import CheckpointAhead, ConfigurationError, Unreachable
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.pipeline.batch import FullBatch, batches
+from otel_alloy.pipeline.coverage import Coverage, Extent
 from otel_alloy.pipeline.events import (
+    CursorAhead,
     CycleBegan,
     CycleEnded,
     GapFound,
@@ -57,6 +61,7 @@ class Poller:
         state = store.load(source.name, source.fingerprint)
         state.patience = self._processor.patiently
         self.tracker = factory.tracker(source, state)
+        self._coverage = Coverage(int(source.overlap * 1000))
         self._open = OpenExecutions(
             self._source,
             source,
@@ -89,16 +94,23 @@ class Poller:
     def run(self, once: bool) -> bool:
         """Cycles until the end is asked for, or once. Whether a cycle came to its end."""
         done = False
+        if once:
+            self._source.hold_at_most(HOLD_SECONDS)
         while not self._runtime.stopping():
             begun = self._runtime.monotonic()
             before: int | None = None
             found: Unreachable | None = None
+            ahead: CheckpointAhead | None = None
             try:
                 before = self.cycle(once)
             except Unreachable as error:
                 if once:
                     raise
                 found = error
+            except CheckpointAhead as error:
+                if once:
+                    raise
+                ahead = error
             rest = self._settings.collection_interval - (self._runtime.monotonic() - begun)
             rest = 0.0 if once else max(0.0, rest)
             name, cycle, now = self._source.name, self._log.cycle, self._source.now()
@@ -107,6 +119,8 @@ class Poller:
                 self._observe(CycleEnded(name, cycle, before, now, rest))
             if found is not None:
                 self._observe(Unreached(name, found.count, found.moment, str(found), rest))
+            if ahead is not None:
+                self._observe(CursorAhead(name, self._cursor(), str(ahead), rest))
             if once or self._runtime.wait(rest):
                 break
         return done
@@ -121,9 +135,10 @@ class Poller:
         self._back.audit(window)
 
     def cycle(self, once: bool = False) -> int:
-        """Reads one window to its end and settles all of it; the window's upper bound. `once`: an
-        end that nothing confirms is looked at twice. Raises Unreachable where a part of the window
-        cannot be read; what can be is settled then."""
+        """Reads one window to its end and settles all of it; up to which time, by Alloy's clock.
+        `once`: an end that nothing confirms is looked at twice. Raises Unreachable where a part of
+        the window cannot be read; what can be is settled then. Raises CheckpointAhead, having read
+        nothing, where the checkpoint lies in the future."""
         self._log.cycle = self._runtime.short_id()
         high = self.tracker.state.progress.high
         settled_to = self._window().start if high is None else high
@@ -133,34 +148,51 @@ class Poller:
             self._source.probe()
             if self._source.newest_first:
                 self._log.fallback(self._source.filter.value)
+        self._compare_clocks()
         self._look_for_gap()
         begun = self._runtime.monotonic()
-        window = self._window()
+        agreed = self._source.clocks_agree()
+        self._coverage.overlap = self._back.overlap
+        extent = self._coverage.extent(
+            self._window(), self._source.look_beyond(), agreed, self._source.clock.setbacks
+        )
         # Only an end that something is concluded from has to be sure: what was not read is read by
         # the next window, as long as that begins at the newest record that was.
-        final = begun - self._grew_at > self._back.overlap / 1000
+        final = agreed and begun - self._grew_at > self._back.overlap / 1000
         sure = once or (final and not self._final)
         try:
             try:
-                self._read(window, sure)
+                self._read(extent, sure)
             except UnorderedApi as error:
                 self._log.fallback(error.why)
-                self._read(window, sure)
+                self._read(extent, sure)
         except Unreachable:
             self._open.look_after()
             raise
         # What this window brought may be newer than an overlap: then records before it may follow.
         self._final = final and self.tracker.state.progress.high == high
+        self._coverage.ended()
         self._open.look_after()
-        self._back.look(window)
-        self._note_read(window.before)
-        return window.before
+        if agreed:
+            self._back.look(extent.window)
+        else:
+            self._back.pass_over()
+        self._note_read(extent.window.before)
+        self._compare_clocks()
+        if agreed:
+            return extent.window.before
+        # By the clock as it is known now, when the window began.
+        passed = int((self._runtime.monotonic() - begun) * 1000)
+        return min(extent.reach, self._source.now() - passed)
 
     def _window(self) -> Window:
+        """What may be written down as read when it is."""
         progress = self.tracker.state.progress
+        certain = self._source.certain() + 1  # the bound excludes
         if progress.window is not None:
             start, before = progress.window
-            return Window(start if progress.position is None else progress.position, before)
+            start = start if progress.position is None else progress.position
+            return Window(start, max(min(before, certain), start))
         if progress.high is not None:
             start = window_start(progress.high, self._back.overlap, self._final)
             start = max(start, progress.begin or 0)
@@ -170,18 +202,44 @@ class Poller:
             ago = self._settings.initial_lookback if self._since is None else self._since
             start = self._source.earliest() - int(ago * 1000)
         start = max(start, 1)
-        # A record of this very millisecond is there already: the bound excludes.
-        return Window(start, max(self._source.now() + 1, start + 1))
+        return Window(start, max(certain, start + 1))
 
-    def _read(self, window: Window, sure: bool) -> None:
+    def _cursor(self) -> int:
+        """Nothing before this createdAt would be read any more."""
+        progress = self.tracker.state.progress
+        known = (progress.high, progress.position, progress.window and progress.window[0])
+        return max((moment for moment in known if moment is not None), default=0)
+
+    def _compare_clocks(self) -> None:
+        """Tells what the clocks say. Raises CheckpointAhead or ConfigurationError where reading
+        would begin in the future of all of them."""
+        source = self._source
+        cursor, name = self._cursor(), source.name
+        if source.is_ahead(cursor):
+            source.look(source.base_query.limited(1))  # for the time, which may have been corrected
+        source.tell_clocks()
+        latest = source.look_beyond()
+        if source.is_ahead(cursor):
+            raise CheckpointAhead(
+                future_words("the checkpoint", cursor, latest),
+                f"nothing is read until then; stop this and give the moment up to which you have "
+                f"everything: `otel-alloy checkpoint set {name} 6h`",
+            )
+        since = self._since
+        if not cursor and isinstance(since, int) and source.is_ahead(since):
+            raise ConfigurationError(
+                [future_words("--since", since, latest) + "; give one that has passed"]
+            )
+
+    def _read(self, extent: Extent, sure: bool) -> None:
         """Settles a window's records, batch after batch."""
-        for full in self._batches(window, sure):
+        for full in self._batches(extent, sure):
             self._settle(full)
 
-    def _batches(self, window: Window, sure: bool) -> Iterator[FullBatch]:
+    def _batches(self, extent: Extent, sure: bool) -> Iterator[FullBatch]:
         return batches(
-            window,
-            self._factory.prefetch(self._source.read(window, sure=sure), self._runtime),
+            extent.window,
+            self._factory.prefetch(self._source.read(extent.whole, sure=sure), self._runtime),
             self.tracker,
             self._factory.policy,
             self._runtime,
@@ -191,6 +249,7 @@ class Poller:
     def _settle(self, full: FullBatch) -> None:
         high = self.tracker.state.progress.high
         self._back.note(full.batch)
+        self._coverage.saw(full.batch.newest)
         self._processor.settle(self.tracker, full)
         if self.tracker.state.progress.high != high:
             self._grew_at = self._runtime.monotonic()
@@ -198,7 +257,7 @@ class Poller:
     def _look_for_gap(self) -> None:
         """Says so where Alloy has removed records before they were read."""
         gap = find_gap(
-            self._source.oldest_beyond, self.tracker.state.read_up_to, self._source.now()
+            self._source.oldest_beyond, self.tracker.state.read_up_to, self._source.certain()
         )
         if gap is not None:
             self._log.say(logging.ERROR, gap.sentence())
@@ -207,7 +266,7 @@ class Poller:
     def _note_read(self, before: int) -> None:
         """Remembers that all before `before` was read, once an hour: a silent source writes
         nothing else."""
-        if before - (self.tracker.state.progress.read_to or 0) < _NOTED_MS:
+        if 0 <= before - (self.tracker.state.progress.read_to or 0) < _NOTED_MS:
             return
         batch = self.tracker.batch()
         batch.settlement.progress.read_to = before

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from otel_alloy.alloy.clock import future_words
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
@@ -64,7 +65,8 @@ class ExecutionQuery:
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
     is told of requests that have to be sent again, and of records that Alloy does not give; reading
-    goes on then. `budgets`: where other queries share them.
+    goes on then. `budgets`: where other queries share them. `hold_at_most`: after so many seconds a
+    refusal that came after good answers is raised; None: it is waited for.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ExecutionQuery:
         runtime: Runtime,
         report: Callable[[RequestRetried | Unreached], None],
         budgets: Budgets | None = None,
+        hold_at_most: float | None = None,
     ) -> None:
         self.settings = source
         self.unreadable = 0
@@ -97,6 +100,8 @@ class ExecutionQuery:
         budgets = budgets or Budgets(settings, runtime)
         client = open_client(source, runtime, settings.network)
         self._source = open_source(source, runtime, observe, budgets.of(source), client)
+        if hold_at_most is not None:
+            self._source.hold_at_most(hold_at_most)
         self._converter = open_converter(settings, runtime)
         self._store = PrivateStore()
         self._tracker = ExecutionTracker(
@@ -131,11 +136,16 @@ class ExecutionQuery:
 
     def window(self, since: float) -> Window:
         """The window from `since` until now: Unix ms (int), or how many seconds ago (float). Asks
-        the API for its clock and what it makes of filters: two requests, the first time."""
+        the API for its clock and what it makes of filters: two requests, the first time. Raises
+        ConfigurationError where it would begin in the future."""
         self._learn()
+        latest = self._source.look_beyond()
+        if isinstance(since, int) and self._source.is_ahead(since):
+            words = future_words("--since", since, latest)
+            raise ConfigurationError([f"{words}; give one that has passed"])
         start = since if isinstance(since, int) else self._source.earliest() - since * 1000
         start = max(1, int(start))
-        return Window(start, max(self._source.now(), start + 1))
+        return Window(start, max(latest, start + 1))
 
     def count(self, window: Window) -> int | None:
         """How many records of a window Alloy counts (one request, up to three the first time);
@@ -171,6 +181,7 @@ class ExecutionQuery:
         tracker.advance(batch, self._high)
         yield self._part(batch, None)
         batch = tracker.batch()
+        now = self._source.certain()
         idle = self.newest_first or tracker.separate
         for execution in [] if idle else tracker.due(now, _ASKED_AT_ONCE):
             try:
@@ -192,7 +203,7 @@ class ExecutionQuery:
         start = before.start
         if self._high is not None:
             start = max(start, window_start(self._high, self._overlap, False))
-        return Window(start, max(self._source.now(), start + 1))
+        return Window(start, max(self._source.look_beyond(), start + 1))
 
     def _learn(self) -> None:
         """As long as it is not known what the API makes of filters, finds out."""
@@ -241,6 +252,8 @@ def report_words(event: RequestRetried | Unreached) -> str:
     """What to tell people when a request has to be sent again, or cannot bring what there is."""
     if isinstance(event, Unreached):
         return f"source {event.source}: {event.reason}: they are left out"
+    if event.held:
+        return f"source {event.source}: {event.error}; held: trying again in {event.wait:.1f} s"
     if event.smaller:
         return f"source {event.source}: {event.error}; trying half the page size"
     return f"source {event.source}: {event.error}; trying again in {event.wait:.1f} s"

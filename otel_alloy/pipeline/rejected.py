@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from otel_alloy.alloy.models import Unreadable, read_notification
 from otel_alloy.checkpoint.store import RejectedRecord, Store
 from otel_alloy.mapping import semconv
-from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
+from otel_alloy.mapping.convert import Converter, Execution, Role
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.pipeline.factory import Factory, open_converter
@@ -97,7 +97,7 @@ def _retry(
             continue
         try:
             span, log = _convert(convert, record)
-        except (Unreadable, Unconvertible) as error:
+        except ValueError as error:  # Unreadable, Unconvertible, or a role that there is not
             done.refused[record.number] = str(error)
             continue
         batch.append(record)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.retry import HOLD_SECONDS, RequestBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled, Unreachable
 from otel_alloy.log_throttle import LogThrottle
@@ -108,6 +108,7 @@ class SliceWorker:
         self._log = SourceLog(shared.source.name, shared.throttle)
         self._observe = tell_all(self._log, shared.on_event, observe)
         self.source = factory.source(shared.source, self._observe, shared.budget)
+        self.source.hold_at_most(HOLD_SECONDS)
         self._processor = factory.processor(
             shared.source, self.source, self._write, self._observe, self._log
         )
@@ -138,14 +139,14 @@ class SliceWorker:
         return page.received
 
     def moment(self, when: int | float) -> int:
-        """Unix ms of a moment, by the API's clock where it is told as so long ago."""
+        """Unix ms of a moment, by the earliest clock where it is told as so long ago."""
         if isinstance(when, int):
             return when
         return max(1, self.source.earliest() - int(when * 1000))
 
     def latest(self) -> int:
         """How far a backfill may reach: what is younger may become visible later."""
-        return self.source.now() - self._overlap
+        return self.source.certain() - self._overlap
 
     def count(self, windows: Sequence[Window]) -> int | None:
         """How many records the API says are in the windows; None where its count cannot be

@@ -13,6 +13,8 @@ from otel_alloy.otlp.outcome import Kind
 from otel_alloy.pipeline.events import (
     Audited,
     CheckpointWriteFailed,
+    ClocksCompared,
+    CursorAhead,
     CycleEnded,
     ExportAttempted,
     Requested,
@@ -34,11 +36,16 @@ class SourceLog:
         self._source = source
         self._throttle = throttle
         self._uncounted = False
+        self._held = False
+        self._clocks_apart = False
 
     def __call__(self, event: object) -> None:
         """Takes an event."""
         match event:
+            case RequestRetried(held=True, error=error, wait=wait):
+                self._hold(f"{error}; held: trying again in {wait:.1f} s")
             case Requested(error=None):
+                self._held = False
                 self._works_again("alloy", "Alloy answers again")
             case RequestRetried(error=error, smaller=True):
                 self.say(logging.WARNING, f"{error}; trying half the page size")
@@ -48,12 +55,17 @@ class SourceLog:
                 self._export(event)
             case CheckpointWriteFailed(reason=reason):
                 self.complain("checkpoint", reason)
+            case ClocksCompared(words=words):
+                self._clocks(words)
+            case CursorAhead(reason=reason):
+                self.complain("ahead", reason, logging.ERROR)
             case Unreached(reason=reason):
                 self.complain("unreachable", reason, logging.ERROR)
             case Audited():
                 self._audited(event)
             case CycleEnded():
                 self._works_again("unreachable", "what could not be reached is read")
+                self._works_again("ahead", "the checkpoint does not lie in the future any more")
 
     def say(self, level: int, words: str) -> None:
         """A line, always."""
@@ -65,6 +77,27 @@ class SourceLog:
         more = self._throttle.admit(topic)
         if more is not None:
             self.say(level, words + more)
+
+    def _hold(self, words: str) -> None:
+        """A refusal: an error the first time, then warnings now and then until it has passed."""
+        first, self._held = not self._held, True
+        more = self._throttle.admit("alloy")
+        if first:
+            self.say(logging.ERROR, words)
+        elif more is not None:
+            self.say(logging.WARNING, words + more)
+
+    def _clocks(self, words: str | None) -> None:
+        """That the clocks disagree, once, and that they agree again."""
+        apart, self._clocks_apart = self._clocks_apart, words is not None
+        if words is not None and not apart:
+            self.say(
+                logging.WARNING,
+                f"{words}; nothing is passed by either alone, and what Alloy shows is delivered; "
+                "set this machine's clock if it is wrong",
+            )
+        elif words is None and apart:
+            self.say(logging.INFO, "the API's clock and this machine's agree again")
 
     def fallback(self, why: str) -> None:
         """That the API has to be read newest first."""

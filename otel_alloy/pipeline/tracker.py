@@ -21,15 +21,26 @@ Which open executions are to be asked for, and when, is the business of `open_ex
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
-from otel_alloy.alloy.models import ERROR, STARTED, TERMINAL, BadRecord, Record, read_notification
+from otel_alloy.alloy.models import (
+    ERROR,
+    STARTED,
+    TERMINAL,
+    BadRecord,
+    Record,
+    Unreadable,
+    read_notification,
+)
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
 
+_LEAST_MS = 1_000
+"""An execution is not asked for again sooner than that, also where there is no overlap."""
 _INCOMPLETE_MEMORY_MS = 60 * 86_400_000
 _ON_TIME_MS = 1000
 
@@ -160,9 +171,15 @@ class ExecutionTracker:
 
     def _incomplete(self, batch: Batch, execution: str, start: Open, now: int) -> None:
         _count(batch, "incomplete")
-        batch.add(Execution(read_notification(start.text()), Role.INCOMPLETE), start)
+        text = start.text()
         self.state.closed(batch.settlement, execution)
         self.state.remember_end(batch.settlement, execution, now + _INCOMPLETE_MEMORY_MS)
+        try:
+            notification = read_notification(text)
+        except Unreadable as error:  # the state file holds something else by now
+            self._unreadable(batch, text, str(error), now)
+            return
+        batch.add(Execution(notification, Role.INCOMPLETE), start)
 
     def _unreadable(self, batch: Batch, original: str, reason: str, now: int) -> None:
         rejected = RejectedRecord(
@@ -176,10 +193,11 @@ class ExecutionTracker:
         if start is None:
             return None
         if not self.separate:
-            self.separate = read_notification(start.text()).id != record.notification.id
-            _count(batch, "separate" if self.separate else "in_place")
-            if not self.separate and record.created != start.created:
-                _count(batch, "in_place_moved")
+            with suppress(Unreadable):
+                self.separate = read_notification(start.text()).id != record.notification.id
+                _count(batch, "separate" if self.separate else "in_place")
+                if not self.separate and record.created != start.created:
+                    _count(batch, "in_place_moved")
         self.state.closed(batch.settlement, execution)
         return start.started_at
 
@@ -201,7 +219,7 @@ class ExecutionTracker:
         if age >= self._incomplete_after:
             self._incomplete(batch, execution, start, now)
         else:
-            next_check = min(max(age, start.next_check) * 2, self._incomplete_after)
+            next_check = min(max(age, start.next_check, _LEAST_MS) * 2, self._incomplete_after)
             self.state.asked(batch.settlement, execution, next_check)
 
     def unanswered(self, batch: Batch, execution: str, now: int) -> None:
@@ -215,7 +233,7 @@ class ExecutionTracker:
         if age >= 2 * self._incomplete_after and start.next_check > self._incomplete_after:
             self._incomplete(batch, execution, start, now)
         else:
-            next_check = age + max(self.overlap, age // 8, 1)
+            next_check = age + max(self.overlap, age // 8, _LEAST_MS)
             self.state.asked(batch.settlement, execution, next_check)
 
     def give_up(self, batch: Batch, now: int, most: int) -> bool:

@@ -116,9 +116,14 @@ def _header(carrier: CarrierT, name: str, getter: Getter[CarrierT]) -> str | Non
     if len(values) != 1 or not isinstance(values[0], str):
         return None
     value = values[0].strip(" \t")
-    if not value or len(value) > LONGEST or any(c < " " or "\x7f" <= c <= "\x9f" for c in value):
+    if not value or len(value) > LONGEST or any(_is_unfit(c) for c in value):
         return None
     return value
+
+
+def _is_unfit(c: str) -> bool:
+    """A control character, or half of one: no exporter could send that on."""
+    return c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff"
 
 
 def propagator_sampled(environment: Mapping[str, str] | None = None) -> bool:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
 from pydantic import ValidationError
 
+from otel_alloy.bounded_file import read_bounded
 from otel_alloy.environment import kept_quotes
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.network import network
+from otel_alloy.network import VARIABLES, network
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
 from otel_alloy.settings.models import Settings, SourceSettings, environment_of, one_key
 from otel_alloy.settings.otlp import otlp_exporters
+from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_yaml
 
 _ALIASES = {
     "ALLOY_API_KEY": "api_key",
@@ -61,6 +62,13 @@ def load_settings(
         for name, value in environment.items()
         if value.strip() or name in _EMPTY_MEANS_OFF
     }
+    told = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
+    told |= {name: value for name, value in environment.items() if _is_read(name)}
+    unusable = [n for n, value in told.items() if isinstance(value, str) and not _is_text(value)]
+    if unusable:
+        raise ConfigurationError(
+            [f"{name}: holds bytes that are not UTF-8; write it anew" for name in unusable]
+        )
     path = file or environment.get(_OURS + "CONFIG")
     otlp: dict[str, str] = {}
     if path:
@@ -112,6 +120,19 @@ def load_settings(
     return settings
 
 
+def _is_read(variable: str) -> bool:
+    return variable.startswith("OTEL_") or variable in _ALIASES or variable in VARIABLES
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be sent and kept: the bytes of a variable that are not UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
     found = []
     inner = [p for p in error.errors() if len(p["loc"]) > 1 and p["loc"][0] == "sources"]
@@ -137,30 +158,33 @@ def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | Non
     return found
 
 
+_MOST_EXPANDED = 1_048_576
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_bounded(path, MOST_BYTES).decode("utf-8-sig")
+        loaded = read_yaml(text)
     except OSError as error:
         mistakes.append(f"{path}: cannot be read ({error.strerror}); correct --config")
         return {}
     except UnicodeDecodeError:
         mistakes.append(f"{path}: is not UTF-8 text; save it as UTF-8")
         return {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        words = getattr(error, "problem", None) or "unreadable"
-        words = words.partition(" '")[0]  # what it quotes may be a part of a key
-        mistakes.append(f"{path}: is not YAML{place}: {words}")
+    except YamlMistake as error:
+        mistakes.append(f"{path}: {error}")
+        return {}
+    except ValueError:
+        mistakes.append(f"{str(path)!r} can be no file name; correct --config")
         return {}
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         mistakes.append(f"{path}: has to be `name: value` lines")
         return {}
+
+    characters = 0
 
     def resolve(value: Any) -> Any:
         if isinstance(value, dict):
@@ -171,16 +195,22 @@ def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) 
             return value
 
         def look_up(match: re.Match[str]) -> str:
+            nonlocal characters
             found = environment.get(match[1], match[2])
             if found is None:
                 mistakes.append(f"{path}: the environment variable {match[1]} is not set; set it")
                 return "unset"
-            return found
+            characters += len(found)
+            return found if characters <= _MOST_EXPANDED else ""
 
         return _REFERENCE.sub(look_up, value)
 
     resolved = resolve(loaded)
     assert isinstance(resolved, dict)
+    if characters > _MOST_EXPANDED:
+        mistakes.append(
+            f"{path}: its ${{env:…}} stand for more than {_MOST_EXPANDED} characters; use fewer"
+        )
     return resolved
 
 

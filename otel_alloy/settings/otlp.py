@@ -24,10 +24,11 @@ from importlib.metadata import entry_points
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from otel_alloy.bounded_file import check_file
 from otel_alloy.environment import first_set, kept_quotes
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.network import Network, Route, network
-from otel_alloy.trust import Trust
+from otel_alloy.trust import MOST_BYTES, Trust
 
 Signal = Literal["traces", "logs", "metrics"]
 
@@ -348,8 +349,7 @@ class _Reader:
         if not path:
             return None
         try:
-            with open(path, "rb") as file:
-                file.read(1)
+            check_file(path, MOST_BYTES)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self._mistake(

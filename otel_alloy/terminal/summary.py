@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from otel_alloy.alloy.retry import HOLD_SECONDS
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
@@ -154,6 +155,7 @@ def run_summary(
                         runtime=runtime,
                         report=report,
                         budgets=budgets,
+                        hold_at_most=HOLD_SECONDS,
                     )
                 )
                 queries.append(query)

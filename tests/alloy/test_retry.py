@@ -14,8 +14,10 @@ from otel_alloy.alloy.retry import RETRY_AFTER_CAP, Fetch, RequestBudget, Retryi
 from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
+    Challenged,
     RequestRefused,
     ShutdownRequested,
+    Stop,
     Throttled,
     Unavailable,
 )
@@ -168,3 +170,167 @@ def test_without_patience_the_first_error_is_raised(error: AlloyReceiverError) -
     with pytest.raises(type(error)):
         fetch(Query(100))
     assert fetch.requests == 1 and told == []
+
+
+@pytest.mark.parametrize(
+    "error", [Throttled("429", after=900), Unavailable("x"), RequestRefused("400")]
+)
+def test_an_impatient_question_is_not_sent_again(error: AlloyReceiverError) -> None:
+    """A question that can be put off raises its first error and halves no page; where Alloy wants
+    everybody to wait, whoever asks next does, up to the cap."""
+    time = VirtualTime()
+    fetch, told = patient(failing(error), time)
+    with pytest.raises(type(error)), fetch.impatient():
+        fetch(Query(100))
+    assert fetch.requests == 1 and told == [] and time.now == 100.0
+    page = fetch(Query(100))
+    assert page.limit == 100
+    assert time.now == 100.0 + (RETRY_AFTER_CAP if isinstance(error, Throttled) else 0)
+
+
+def test_impatience_ends_with_its_question() -> None:
+    """What is asked after it is asked with patience again."""
+    time = VirtualTime()
+    fetch, told = patient(failing(Unavailable("x"), Unavailable("y")), time)
+    with pytest.raises(Unavailable), fetch.impatient():
+        fetch(Query(100))
+    fetch(Query(100))
+    assert fetch.requests == 3 and len(told) == 1
+
+
+# Refusals ----------------------------------------------------------------------------------------
+
+REFUSALS = [
+    AccessRefused("401"),
+    Stop("404"),
+    Unavailable("200, but it is an HTML page", refusal=True),
+    Challenged("403", after=7.0, refusal=True),
+    RequestRefused("400"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=str)
+def test_a_refusal_after_a_good_answer_is_held(error: AlloyReceiverError) -> None:
+    """It is asked again slowly, told as held each time, and the answer comes when it has passed."""
+    clock = VirtualTime()
+    down = [False]
+
+    def fetch(query: Query) -> Page:
+        if down[0] and clock.now < 1000:
+            raise error
+        return Page([])
+
+    patiently, told = patient(fetch, clock)
+    patiently(Query(100))
+    down[0] = True
+    patiently(Query(100))
+    held = [t for t in told if t.held]
+    assert held and [t.attempt for t in held] == list(range(1, len(held) + 1))
+    assert all(t.wait == 7.0 for t in held) or [t.wait for t in held][:4] == [2, 4, 8, 16]
+    assert all(1 <= t.wait <= 300 for t in held) and clock.now >= 1000
+
+
+@pytest.mark.parametrize("error", REFUSALS[:2] + REFUSALS[4:], ids=str)
+def test_a_refusal_before_any_good_answer_is_final(error: AlloyReceiverError) -> None:
+    """The key or the address is wrong: it is raised without waiting."""
+    clock = VirtualTime()
+    patiently, told = patient(failing(*[error] * 20), clock)
+    with pytest.raises(type(error)):
+        patiently(Query(1))
+    assert not any(t.held for t in told) and set(clock.waits) == {0.0}
+
+
+@pytest.mark.parametrize("after", [None, 0.0, 1e9])
+def test_what_is_not_alloys_refusal_is_held_from_the_start(after: float | None) -> None:
+    """A challenge says nothing of the key; a `Retry-After` is honoured within bounds."""
+    clock = VirtualTime()
+    errors = [Challenged("403", after=after, refusal=True)] * 3
+    patiently, told = patient(failing(*errors), clock)
+    patiently(Query(10))
+    waits = {None: [2, 4, 8], 0.0: [1, 1, 1], 1e9: [300, 300, 300]}
+    assert [t.wait for t in told] == waits[after] and all(t.held for t in told)
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=str)
+def test_a_command_that_ends_holds_for_a_while(error: AlloyReceiverError) -> None:
+    """`hold_at_most` seconds, then the refusal itself is raised."""
+    clock = VirtualTime()
+    good = [Page([])]
+
+    def fetch(query: Query) -> Page:
+        if good:
+            return good.pop()
+        raise error
+
+    patiently, told = patient(fetch, clock)
+    patiently.hold_at_most = 60.0
+    patiently(Query(10))
+    began = clock.now
+    with pytest.raises(type(error)):
+        patiently(Query(10))
+    assert 20 <= clock.now - began <= 60 and any(t.held for t in told)
+
+
+@pytest.mark.parametrize("retry", [True, False])
+@pytest.mark.parametrize("least", [10, 30])
+def test_a_few_records_that_are_refused_are_asked_for_as_more(retry: bool, least: int) -> None:
+    """One 400 to `limit=1` is not taken as final: the API may know a least page size."""
+    sizes: list[int] = []
+
+    def fetch(query: Query) -> Page:
+        sizes.append(query.limit)
+        if query.limit < least:
+            raise RequestRefused("400")
+        return Page([])
+
+    patiently, _ = patient(fetch, VirtualTime(), retry=retry)
+    assert patiently(Query(1)).limit == least
+    assert sizes == [n for n in (1, 10, 30) if n <= least]
+
+
+def test_an_attempt_raises_what_the_api_does_not_take() -> None:
+    """Also after a good answer, so that another way can be tried; the key is held even then."""
+    clock = VirtualTime()
+    errors = iter([None, AccessRefused("401"), RequestRefused("400"), RequestRefused("400")])
+
+    def fetch(query: Query) -> Page:
+        error = next(errors, RequestRefused("400"))
+        if error is not None:
+            raise error
+        return Page([])
+
+    patiently, told = patient(fetch, clock)
+    patiently(Query(100))
+    with pytest.raises(RequestRefused):
+        patiently.attempt(Query(100))
+    assert [type(t.error) for t in told if t.held] == [AccessRefused]
+
+
+def test_the_page_size_grows_back() -> None:
+    """One refusal does not halve pages for life."""
+    refuse = [True]
+
+    def fetch(query: Query) -> Page:
+        if refuse and refuse.pop():
+            raise RequestRefused("400")
+        return Page([])
+
+    patiently, _ = patient(fetch, VirtualTime())
+    sizes = [patiently(Query(100)).limit for _ in range(12)]
+    assert sizes == [50] * 8 + [100] * 4
+
+
+def test_after_refusing_every_size_the_whole_one_is_asked_for() -> None:
+    """It was not the size, so nothing is learned about it."""
+    clock = VirtualTime()
+    down = [False]
+
+    def fetch(query: Query) -> Page:
+        if down[0] and clock.now < 200:
+            raise RequestRefused("400")
+        return Page([])
+
+    patiently, _ = patient(fetch, clock)
+    patiently(Query(100))
+    down[0] = True
+    assert patiently(Query(100)).limit == 100

@@ -119,7 +119,8 @@ def test_every_answer_teaches_the_clock(assemble: Assemble) -> None:
     assert source.now() == NOW
     source.look(Query(1))
     assert source.clock.skew == 3_600_000 - 2000  # our clock went on while the request was sent
-    assert source.now() == source.earliest() == NOW + 3_600_000
+    assert source.now() == source.look_beyond() == NOW + 3_600_000
+    assert source.certain() == source.earliest() == NOW + 2000
 
 
 @pytest.mark.parametrize("verdict", [Filter.HONOURED, Filter.IGNORED])

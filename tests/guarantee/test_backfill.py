@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from otel_alloy.checkpoint.slices import SqliteSlices
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
-from otel_alloy.errors import CheckpointUnwritable, RequestRefused
+from otel_alloy.errors import AccessRefused, CheckpointUnwritable, RequestRefused
 from otel_alloy.pipeline.backfill import Backfill, Range
 from otel_alloy.runtime import Runtime, Task
 from otel_alloy.testing.simulator import Config
@@ -238,7 +238,7 @@ class History(World):
         except Crash:
             self.crashes += 1
             return False
-        except RequestRefused:  # at a page size of 1
+        except (RequestRefused, AccessRefused):  # at a page size of 1; before a good answer
             return False
         finally:
             self.dead = True  # whoever is left ends at the next step

@@ -26,7 +26,10 @@ ANSWERS = st.lists(
     st.sampled_from(["ok", "ok", "lost", "busy", "unexpected", "partial", "large"]), max_size=4
 )
 FAULTS = st.lists(
-    st.sampled_from([None, None, "unavailable", "throttled", "shape", "refused"]), max_size=4
+    st.sampled_from(
+        [None, None, "unavailable", "throttled", "shape", "refused", "denied", "challenged"]
+    ),
+    max_size=4,
 )
 
 
@@ -164,6 +167,11 @@ class Guarantee(RuleBasedStateMachine):
             max_limit=clamp,
             over_limit="refuse" if over == "refuse" else "clamp",
         )
+
+    @rule(hours=st.sampled_from([0, 0, 5, 25, -1, -30]))
+    def the_apis_clock_jumps(self, hours: int) -> None:
+        """What it says of the time is wrong, or right again; records are created as before."""
+        self.world.jump(hours * 3600)
 
     # The process ----------------------------------------------------------------------------------
 

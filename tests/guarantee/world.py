@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,18 @@ from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import AuditResult, Settlement
-from otel_alloy.errors import CheckpointUnwritable, RequestRefused, Throttled, Unavailable
+from otel_alloy.errors import (
+    AccessRefused,
+    Challenged,
+    CheckpointUnwritable,
+    RequestRefused,
+    Throttled,
+    Unavailable,
+    Unreachable,
+)
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
 from otel_alloy.runtime import Runtime
@@ -193,6 +202,16 @@ class Api:
         fault = world.faults.popleft() if world.faults else None
         if world.clock.now < world.api_away_until:
             fault = "unavailable"
+        world.clock.wait(world.request_seconds)
+        if query.execution_id is not None:
+            world.questions.append(query.execution_id)
+            error = world.refuse(query.execution_id)
+            if error is not None:
+                raise error
+        if fault == "denied":
+            raise AccessRefused("401")
+        if fault == "challenged":
+            raise Challenged("403", refusal=True)
         if fault == "throttled":
             raise Throttled("429", after=2.0)
         if fault == "refused":
@@ -212,7 +231,7 @@ class Api:
         for mark, odd in world.spoil.items():
             body = body.replace(mark, odd)
         page = read_page(body)
-        page.server_date = int(world.clock.now * 1000)
+        page.server_date = world.now + int(world.log.config.clock_offset * 1000)
         world.step()
         return page
 
@@ -303,6 +322,9 @@ class World:
         self.pauses: deque[bool] = deque()
         self.spoil: dict[bytes, bytes] = {}
         self.ahead = 2
+        self.request_seconds = 0.0
+        self.questions: list[str] = []
+        self.refuse: Callable[[str], Exception | None] = lambda execution: None
         self.api_away_until = self.end_away_until = 0.0
         self.disk_full = 0
         self.poison: set[Key] = set()
@@ -317,6 +339,7 @@ class World:
         self.mistakes: list[str] = []
         self._unsettled: set[Key] = set()
         self.executions: list[Model] = []
+        self.told: deque[object] = deque(maxlen=1000)
         self.wanted: dict[Key, int] = {}
         self._number = 0
         self._chance = random.Random(0)
@@ -344,6 +367,10 @@ class World:
             endpoint=lambda settings, runtime: (self.traces, self.logs),
             prefetch=lambda items, runtime: Ahead(self, items),
         )
+
+    def _tell(self, event: object) -> None:
+        """Keeps an event, but nothing that it lets one read only while it is observed."""
+        self.told.append(replace(event, ended=tuple) if isinstance(event, Settled) else event)
 
     # What the process does ------------------------------------------------------------------------
 
@@ -399,19 +426,27 @@ class World:
                 self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
                 store = _Store(self, self._store)
                 source = self.settings.sources[0]
-                self.poller = Poller(self.factory(), source, store, lambda event: None)
+                self.poller = Poller(self.factory(), source, store, self._tell)
             self.poller.cycle()
         except Crash:
             self.crashes += 1
             self.restart()
             return False
-        except RequestRefused:  # at a page size of 1: the process ends, and is started again
+        except (
+            RequestRefused,
+            AccessRefused,
+        ):  # before a good answer: it ends, and is started again
             self.refused += 1
             self.restart()
             return False
         finally:
             self.dies_in = None
         return True
+
+    def unreachable_cycle(self) -> None:
+        """A cycle in which Alloy has records that it does not give."""
+        with suppress(Unreachable):
+            self.cycle()
 
     def restart(self) -> None:
         """The process ends without another word; the next cycle starts a new one."""
@@ -429,9 +464,13 @@ class World:
 
     # What happens at Alloy ------------------------------------------------------------------------
 
+    def jump(self, seconds: float) -> None:
+        """From here on the API's `Date` and `lastFetched` are wrong by so much; 0: right again."""
+        self.log.config = replace(self.log.config, clock_offset=seconds)
+
     @property
     def now(self) -> int:
-        """The API's clock, ms."""
+        """The time, ms, also by the records that are created."""
         return int(self.clock.now * 1000)
 
     def identity(self) -> str:
@@ -535,6 +574,7 @@ class World:
             script.clear()
         self.logs.script.clear()
         self.disk_full = 0
+        self.jump(0)
         for pause in (1, OVERLAP + 1, 1, OVERLAP + 1, *[OVERLAP * 2] * 12):
             self.cycle()
             self.clock.wait(pause)

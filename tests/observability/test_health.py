@@ -37,7 +37,7 @@ from otel_alloy.pipeline.events import tell_all
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.testing.otlp_endpoint import Answer
-from otel_alloy.testing.simulator import iso
+from otel_alloy.testing.simulator import Simulator, iso
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -313,6 +313,54 @@ def test_a_refused_key(place: Place) -> None:
         assert running.get("/livez")[0] == 200
     assert "canary" not in shown
     place.assert_exactly_once(place.ended(records))
+
+
+@pytest.mark.parametrize(
+    "outage", ["401", "403", "404", "redirect", "400", "html", "shape", "challenge:1"]
+)
+def test_a_refusal_after_good_answers_is_held(place: Place, outage: str) -> None:
+    """Whatever refuses for a while what was accepted before: not ready and said at once, by health
+    port, status and metric; one ERROR; the other source goes on; then one INFO, and all arrives."""
+    records = place.fill(5, days=0.02)
+    with Simulator(clock=lambda: place.now) as other:
+        sources = [{"name": "one"}, {"name": "other", "endpoint": other.endpoint}]
+        with Running(place, sources=sources, since="1h") as running:
+            running.wait_for(lambda told: ended_of(told, "one") and ended_of(told, "other"))
+            place.alloy.configure(outage=outage)
+            running.forget()
+            running.wait_for(lambda told: sum(held(event) for event in told) >= 2)
+            code, text = running.get("/readyz")
+            assert code == 503 and "source one: alloy: " in text and "source other" not in text
+            assert running.get("/livez")[0] == 200
+            assert running.source()["held"]["reason"] in text
+            assert {g.source: g.held for g in running.status.gauges()} == {"one": 1, "other": 0}
+            place.now += 1
+            add_one(place, "meanwhile")
+            running.forget()
+            running.wait_for(lambda told: ended_of(told, "other"))
+
+            place.alloy.configure(outage=None)
+            running.forget()
+            running.wait_for(lambda told: ended_of(told, "one"))
+            running.forget()
+            running.wait_for(lambda told: ended_of(told, "one"))
+            assert running.get("/readyz") == (200, "ready\n")
+            assert running.source()["held"] is None
+            assert set(running.values(telemetry.HELD).values()) == {0}
+            told = [line for line in running.lines() if line["source"] == "one"]
+        said = [line["level"] for line in told if "held" in line["message"]]
+        assert said[0] == "ERROR" and set(said[1:]) <= {"WARNING"}, told
+        again = [line for line in told if "answers again" in line["message"]]
+        assert [line["level"] for line in again] == ["INFO"]
+    place.assert_exactly_once([*place.ended(records), "meanwhile"])
+
+
+def held(event: object) -> bool:
+    return isinstance(event, events.RequestRetried) and event.held
+
+
+def ended_of(told: list[Any], source: str) -> bool:
+    return any(isinstance(e, events.CycleEnded) and e.source == source for e in told)
 
 
 def test_before_the_first_cycle() -> None:

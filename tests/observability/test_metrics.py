@@ -106,6 +106,7 @@ def everything(measured: Measured) -> None:
     """One of each event, so that every metric has a value."""
     tell = measured.tell
     tell(events.CycleBegan("one", "c", NOW - 1000, NOW - 5000, NOW))
+    tell(events.ClocksCompared("one", -2.5, NOW))
     tell(events.Requested("one", 429, "Throttled"))
     tell(events.RequestRetried("one", Throttled("slow down (429)"), 1, 1.0))
     tell(events.Requested("one", 200, None))

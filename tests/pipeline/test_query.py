@@ -124,6 +124,50 @@ def test_tail_finds_an_end_that_changed_in_place(place: Place) -> None:
     interrupt(place, process)
 
 
+def test_what_is_running_holds_up_nothing(place: Place) -> None:
+    """A question for an execution that is running and fails is put off, not sent again until it is
+    answered; what is remembered of thousands that never end is not in memory."""
+    for number in range(12_000):
+        place.alloy.store.add(an_end(place, number, message="executionStarted", completedAt=None))
+    place.now += 60
+    place.alloy.store.add(an_end(place, 20_000))
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    settings = place.settings(requests_per_minute=0, page_size=2000)
+    query = ExecutionQuery(
+        settings,
+        settings.sources[0],
+        overlap=10,
+        runtime=replace(
+            system_runtime(), wait=wait, clock=lambda: place.now, monotonic=lambda: place.now
+        ),
+        report=lambda event: None,
+    )
+    with query:
+        window = query.window(600.0)
+        list(query.read(window))
+        assert query.running == 12_000
+        assert len(query._tracker.state.held().open) <= 2_000
+        place.now += 600
+        parts = query.follow(query.next_window(window))
+        while next(parts).position is not None:
+            pass
+        asked = len(place.alloy.requests)
+        place.alloy.script("500")
+        list(parts)
+        assert len(place.alloy.requests) == asked + 1 and not any(waits)
+        list(query.follow(query.next_window(window)))
+        assert query.running == 12_000
+        place.now += 86_400
+        for left in (10_998, 9_996):  # a thousand, and two that were asked for before
+            shown = [len(p.executions) for p in query.follow(query.next_window(window))]
+            assert shown[-2:] == [2, 1_000] and query.running == left
+
+
 def test_tail_shows_a_second_end_as_such(place: Place) -> None:
     """An execution that failed and then finished after all is shown twice, the second time said to
     be so."""
@@ -338,7 +382,9 @@ def test_the_request_budget_is_kept(place: Place) -> None:
         settings,
         settings.sources[0],
         overlap=10,
-        runtime=replace(system_runtime(), wait=wait),
+        runtime=replace(
+            system_runtime(), wait=wait, clock=lambda: place.now, monotonic=lambda: place.now
+        ),
         report=lambda event: None,
     )
     with query:

@@ -288,6 +288,18 @@ def test_after_a_pause_nothing_is_asked_for_twice(between: Between) -> None:
     assert source.tracker.due(T0 + 2 * HOUR, 9) == ["e4", "e3", "e2", "e1", "e0"]
 
 
+def test_without_an_overlap_nobody_is_asked_for_again_at_once() -> None:
+    """The ages double from a second on, where they would begin at 0."""
+    source = Source(overlap_ms=0)
+    source.page(notification("a", START, 0))
+    for now, next_one in ((0, 2_000), (2_000, 4_000)):
+        assert source.tracker.due(T0 + now, 9) == ["e"]
+        batch = source.tracker.batch()
+        source.tracker.asked(batch, "e", T0 + now)
+        source.settle(batch)
+        assert source.tracker.due(T0 + next_one - 1, 9) == []
+
+
 def test_what_cannot_be_asked_for_comes_after_the_others(between: Between) -> None:
     """A question that fails is put off, so that one execution does not keep the others waiting; it
     is given up at twice the limit, when asking had failed after the limit already."""

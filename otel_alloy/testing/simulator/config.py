@@ -22,6 +22,17 @@ class Config:
     """The key that is accepted; ``None`` accepts any. All others are answered 401."""
     forbidden: bool = False
     """Answer 403 to every request with an accepted key."""
+    outage: str | None = None
+    """What every request gets instead of its answer, as ``Fault.parse`` reads it: ``"401"``;
+    ``None`` ends it."""
+    clock_offset: float = 0.0
+    """Seconds by which ``Date`` and ``lastFetched`` are ahead of the clock that records follow."""
+    date_offset: float = 0.0
+    """The same, on top, for ``Date`` alone."""
+    min_limit: int = 1
+    """A smaller ``limit`` gets 400."""
+    refuse_filters: bool = False
+    """Answer 400 to every request with ``filters``."""
     max_limit: int | None = None
     """The largest page, in records; ``None`` for no bound."""
     over_limit: Literal["clamp", "refuse"] = "clamp"
@@ -69,12 +80,14 @@ class Config:
     """Where executions of ``live(..., calls=True)`` call the customer's service."""
 
     def __post_init__(self) -> None:
-        for name in ("max_limit", "request_log"):
+        for name in ("max_limit", "min_limit", "request_log"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.delay < 0:
             raise ValueError(f"delay must not be negative, not {self.delay}")
+        if self.outage is not None:
+            Fault.parse(self.outage)
         for text, rate in self.fault_rate.items():
             Fault.parse(text)
             if not 0 <= rate <= 1:

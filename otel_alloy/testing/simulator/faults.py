@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
 
-SPOILING = frozenset({"truncate", "chunk", "slow"})
+SPOILING = frozenset({"truncate", "chunk", "slow", "trickle"})
 """Faults that need the true answer; the others take its place."""
-REPLACING = frozenset({"drop", "html", "empty", "shape", "redirect"})
+REPLACING = frozenset({"204", "drop", "html", "empty", "shape", "redirect", "challenge"})
 
 _HTML = b"<!doctype html><html><body><h1>%d %s</h1></body></html>"
 
@@ -32,7 +32,10 @@ class Fault:
     empty      200 with no body                     -
     shape      200, JSON of another shape           the body
     slow       the true answer, late                real seconds (default 1)
+    trickle    the true answer, byte by byte        real seconds before each (default 1)
+    204        that status, no body                 -
     redirect   302                                  ``Location``
+    challenge  403 with a proxy's page of HTML      ``Retry-After``, as it is sent
     ========== ==================================== ================================
     """
 
@@ -46,8 +49,9 @@ class Fault:
             raise ValueError(f"unknown fault {self.kind!r}; use a status from 400 to 599, {known}")
         if "\r" in self.argument or "\n" in self.argument:
             raise ValueError("the argument of a fault must be one line")
-        if self.kind == "slow" and self.argument and not 0 <= float(self.argument) <= 3600:
-            raise ValueError("a slow answer takes from 0 to 3600 seconds")
+        timed = self.kind in ("slow", "trickle") and self.argument
+        if timed and not 0 <= float(self.argument) <= 3600:
+            raise ValueError(f"a {self.kind} answer waits from 0 to 3600 seconds")
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
@@ -65,6 +69,11 @@ class Fault:
         """How long the answer waits, in real seconds."""
         return float(self.argument or 1) if self.kind == "slow" else 0.0
 
+    @property
+    def pause(self) -> float:
+        """How long the answer waits before each of its bytes, in real seconds."""
+        return float(self.argument or 1) if self.kind == "trickle" else 0.0
+
 
 class Answer(NamedTuple):
     """An HTTP answer: status, headers (without length and connection) and body."""
@@ -80,6 +89,8 @@ class Wire(NamedTuple):
     status: int
     data: bytes
     close: bool
+    pause: float = 0.0
+    """Real seconds before each byte."""
 
 
 def choose(rates: Mapping[str, float], seed: int, number: int) -> Fault | None:
@@ -98,8 +109,9 @@ def choose(rates: Mapping[str, float], seed: int, number: int) -> Fault | None:
 
 def wire(answer: Answer, fault: Fault | None = None) -> Wire:
     """The bytes of ``answer`` under ``fault``. A replacing fault keeps only the ``Date`` header."""
-    if fault is None or fault.kind == "slow":
-        return Wire(answer.status, _head(answer, len(answer.body)) + answer.body, False)
+    if fault is None or fault.kind in ("slow", "trickle"):
+        whole = _head(answer, len(answer.body)) + answer.body
+        return Wire(answer.status, whole, False, fault.pause if fault else 0.0)
     if fault.kind == "drop":
         return Wire(0, b"", True)
     if fault.kind == "truncate":
@@ -120,12 +132,19 @@ def _replacement(fault: Fault, headers: dict[str, str]) -> Answer:
     plain_json = headers | {"Content-Type": "application/json; charset=utf-8"}
     if fault.kind == "html":
         return Answer(200, html, _HTML % (200, b"Please sign in"))
+    if fault.kind == "204":
+        return Answer(204, headers, b"")
     if fault.kind == "empty":
         return Answer(200, plain_json, b"")
     if fault.kind == "shape":
         return Answer(200, plain_json, (fault.argument or '{"result":"ok"}').encode())
     if fault.kind == "redirect":
         return Answer(302, html | {"Location": fault.argument or "/login"}, b"")
+    if fault.kind == "challenge":
+        if fault.argument:
+            html["Retry-After"] = fault.argument
+        page = _HTML % (403, b"Checking your browser")
+        return Answer(403, html | {"cf-mitigated": "challenge"}, page)
     status = int(fault.kind)
     if fault.argument:
         plain_json["Retry-After"] = html["Retry-After"] = fault.argument

@@ -58,12 +58,16 @@ class Query(NamedTuple):
 def parse(params: Mapping[str, str], config: Config) -> Query:
     """Read the parameters; an empty value counts as absent. Raises ``Refused``."""
     conditions = _filters(params.get("filters", ""))
+    if conditions and config.refuse_filters:
+        raise Refused(400, "filters are not taken")
     if config.ignore_filters:
         conditions = []
     for name, column in (("workflowId", "forgeWorkflowId"), ("associatedUserId", "userId")):
         if text := params.get(name):
             conditions.append(Condition(column, "equals", text, text))
     asked = _integer(params, "limit", DEFAULT_LIMIT, least=1)
+    if asked < config.min_limit:
+        raise Refused(400, f"limit must not be below {config.min_limit}")
     limit = asked
     if config.max_limit is not None and asked > config.max_limit:
         if config.over_limit == "refuse":

@@ -137,12 +137,16 @@ class Simulator:
             number, now, config = self._number, self.clock(), self.config
             if self._script:
                 fault = self._script.popleft()
+            elif config.outage is not None:
+                fault = Fault.parse(config.outage)
             else:
                 fault = choose(config.fault_rate, config.seed, number)
         path, _, text = target.partition("?")
         params = dict(parse_qsl(text, keep_blank_values=True))
         if fault is not None and not fault.needs_answer:
-            answer = _message(now, 200, "")  # the fault takes its place, but for the date
+            answer = _message(
+                self._told(now), 200, ""
+            )  # the fault takes its place, but for the date
         else:
             answer = self._answer(method, path, params, headers, now)
         sent = wire(answer, fault)
@@ -167,16 +171,20 @@ class Simulator:
         headers: Message,
         now: float,
     ) -> Answer:
-        config = self.config
+        config, told = self.config, self._told(now)
         if path != _PATH:
-            return _message(now, 404, "Not Found")
+            return _message(told, 404, "Not Found")
         if method != "GET":
-            return _message(now, 405, "Method Not Allowed", Allow="GET")
+            return _message(told, 405, "Method Not Allowed", Allow="GET")
         if not _authorized(headers.get("Authorization"), config.api_key):
-            return _message(now, 401, "Unauthorized")
+            return _message(told, 401, "Unauthorized")
         if config.forbidden:
-            return _message(now, 403, "Forbidden")
+            return _message(told, 403, "Forbidden")
         return self.store.query(params)
+
+    def _told(self, now: float) -> float:
+        """What the header ``Date`` says at that time."""
+        return now + self.config.clock_offset + self.config.date_offset
 
     def _call_customer(self) -> None:
         """Make the requests of running executions to the customer's service as they fall due."""
@@ -239,7 +247,13 @@ class _Handler(Handler):
             self.close_connection = True
         if sent.close:
             self.close_connection = True
-        self.wfile.write(data)
+        if not sent.pause:
+            self.wfile.write(data)
+        for byte in data if sent.pause else b"":
+            if self.server.owner._stopping.wait(sent.pause):
+                self.close_connection = True
+                return
+            self.wfile.write(bytes([byte]))
 
     def __getattr__(self, name: str) -> Any:
         # The base class looks for do_<METHOD>; here every method gets its answer, if only a 405.

@@ -182,18 +182,20 @@ class LogStore:
         with self._lock:
             now = self.advance()
             self._answered += 1
+            told = now + round(self.config.clock_offset * 1000)
+            date = told / 1000 + self.config.date_offset
             headers = {
-                "Date": formatdate(now // 1000, usegmt=True),
+                "Date": formatdate(date, usegmt=True),
                 "Content-Type": "application/json; charset=utf-8",
             }
             try:
-                body = self._page(parse(params, self.config), now)
+                body = self._page(parse(params, self.config), told)
             except Refused as refused:
                 error = json.dumps({"message": refused.message}).encode()
                 return Answer(refused.status, headers, error)
             return Answer(200, headers, body)
 
-    def _page(self, query: Query, now: int) -> bytes:
+    def _page(self, query: Query, told: int) -> bytes:
         config = self.config
         if config.ignore_skip:
             query = query._replace(skip=0)
@@ -230,7 +232,7 @@ class LogStore:
         }
         body = b'{"notifications":[%b],"lastFetched":"%b","pagination":%b}' % (
             b",".join([row.head + row.tail.json for row in page]),
-            iso(now).encode(),
+            iso(told).encode(),
             _dumps(pagination),
         )
         return b'{"data":%b}' % body if config.envelope else body

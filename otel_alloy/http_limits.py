@@ -1,0 +1,260 @@
+"""What an HTTP answer may cost: bytes on the wire, bytes after each decoding, headers, and time.
+
+httpx bounds each read, so a server that sends a byte now and then holds a request for ever; it
+decompresses what it gets, however much that becomes; and it keeps cookies. Here, every wait on a
+socket gets what is left of one deadline for the whole request, by the runtime's monotonic clock:
+connecting (all addresses of a name together), TLS, sending, headers, body. Not the look-up of the
+name, which the operating system bounds. Every limit is named where it is exceeded.
+
+Nothing here knows what is asked for, or of whom.
+"""
+
+from __future__ import annotations
+
+import socket
+import zlib
+from collections.abc import Callable, Iterable
+from http.cookiejar import CookieJar
+from typing import Any
+
+import httpcore
+import httpx
+
+MOST_HEADERS = 200
+MOST_HEADER_BYTES = 65_536
+MOST_ENCODINGS = 3
+"""Encodings of one body, one within the other; servers use one."""
+_MOST_MEMBERS = 100
+"""Pieces that a gzip body may be put together from (RFC 1952)."""
+_PIECE = 65_536
+"""Bytes that are sent before the deadline is looked at again."""
+
+LATE = "the time for the whole request is over"
+"""The words of a timeout that something came before."""
+
+ACCEPTED = "gzip, deflate"
+"""The encodings that `read_body` undoes, as Accept-Encoding says it."""
+
+
+class TooMuch(Exception):
+    """An answer is above a limit, which the words name. `begun`: some of how its body begins."""
+
+    def __init__(self, words: str, begun: bytes = b"") -> None:
+        super().__init__(words)
+        self.begun = begun
+
+
+def limited_transport(
+    monotonic: Callable[[], float], options: dict[str, Any]
+) -> httpx.HTTPTransport:
+    """A transport that takes `within` as the timeout of a request. `options`: as
+    `Route.client_options` makes them."""
+    transport = httpx.HTTPTransport(**options)
+    # httpx has no argument for what httpcore calls its network backend.
+    if not hasattr(transport._pool, "_network_backend"):
+        raise RuntimeError("this release of httpx takes no deadline; install another one")
+    transport._pool._network_backend = _Backend(monotonic)
+    return transport
+
+
+def within(seconds: float | None, monotonic: Callable[[], float]) -> dict[str, Any]:
+    """The `extensions` of a request that has so many seconds from now on; None: no limit."""
+    end = None if seconds is None else monotonic() + seconds
+    return {"timeout": {"connect": end, "read": end, "write": end, "pool": seconds}}
+
+
+class NoCookies(CookieJar):
+    """Keeps none: they would be a foreign text that grows, and is sent back."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Takes nothing."""
+
+    def add_cookie_header(self, request: Any) -> None:
+        """Adds nothing."""
+
+
+def check_headers(response: httpx.Response) -> None:
+    """Raises TooMuch where there are more, or longer ones, than anybody needs."""
+    raw = response.headers.raw
+    if len(raw) > MOST_HEADERS:
+        raise TooMuch(f"with more than {MOST_HEADERS} headers")
+    if sum(len(name) + len(value) for name, value in raw) > MOST_HEADER_BYTES:
+        raise TooMuch(f"with more than {MOST_HEADER_BYTES} bytes of headers")
+
+
+def read_body(response: httpx.Response, most: int) -> bytes:
+    """The body of a streamed answer, decoded; `most`: its bytes on the wire, and after each
+    decoding. Raises TooMuch, httpx.DecodingError, and what reading raises."""
+    chunks: list[bytes] = []
+    size = 0
+    for chunk in response.iter_raw():
+        size += len(chunk)
+        if size > most:
+            chunks.append(chunk[: len(chunk) - (size - most)])
+            raise TooMuch(f"with more than {most} bytes", _plain(response, b"".join(chunks)))
+        chunks.append(chunk)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    del chunks
+    for encoding in _encodings(response) if body else ():
+        body = _decoded(body, encoding, most)
+    return body
+
+
+def _plain(response: httpx.Response, begun: bytes) -> bytes:
+    return b"" if "content-encoding" in response.headers else begun
+
+
+def _encodings(response: httpx.Response) -> list[str]:
+    """The encodings to undo, in the order of undoing."""
+    header = response.headers.get("content-encoding", "")
+    if not header:
+        return []
+    named = [word.strip().lower() for word in header.split(",")]
+    named = [word for word in named if word not in ("", "identity")]
+    if len(named) > MOST_ENCODINGS:
+        raise TooMuch(f"in more than {MOST_ENCODINGS} encodings, one within the other")
+    return named[::-1]
+
+
+def _decoded(body: bytes, encoding: str, most: int) -> bytes:
+    if encoding in ("gzip", "x-gzip"):
+        return _inflated(body, encoding, most, zlib.MAX_WBITS | 16)
+    if encoding == "deflate":
+        try:
+            return _inflated(body, encoding, most, zlib.MAX_WBITS)
+        except httpx.DecodingError:  # some send it without its header (RFC 9110, 8.4.1.2)
+            return _inflated(body, encoding, most, -zlib.MAX_WBITS)
+    raise httpx.DecodingError("its encoding was not asked for")
+
+
+def _inflated(body: bytes, encoding: str, most: int, window: int) -> bytes:
+    made: list[bytes] = []
+    left = most + 1
+    for _ in range(_MOST_MEMBERS):
+        member = zlib.decompressobj(window)
+        try:
+            made.append(member.decompress(body, left))
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error)) from None
+        left -= len(made[-1])
+        if left <= 0:
+            begun = made[0][: min(most, _PIECE)]
+            raise TooMuch(f"with more than {most} bytes, after {encoding} was undone", begun)
+        if not member.eof:
+            raise httpx.DecodingError(f"its {encoding} is cut off")
+        body = member.unused_data
+        if window < zlib.MAX_WBITS | 16 or not body.startswith(b"\x1f\x8b"):
+            return made[0] if len(made) == 1 else b"".join(made)
+    raise TooMuch(f"in more than {_MOST_MEMBERS} pieces of {encoding}")
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects and makes streams whose `timeout` is a moment of `monotonic`, not a duration:
+    httpcore hands a request's timeouts down unseen, so each request has its own."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Tries the addresses of the name one after the other, each with its share of the time."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(str(error)) from error
+        addresses = [host if "%" in host else str(entry[4][0]) for entry in found]
+        options = list(socket_options or ())
+        for number, address in enumerate(addresses):
+            share = _left(timeout, self._monotonic, httpcore.ConnectTimeout)
+            if share is not None:
+                share /= len(addresses) - number
+            try:
+                stream = self._inner.connect_tcp(address, port, share, local_address, options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if number == len(addresses) - 1:
+                    raise
+            else:
+                return _Stream(stream, self._monotonic, timeout)
+        raise httpcore.ConnectError("the name has no address")
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection; see `_Backend`."""
+
+    def __init__(
+        self,
+        inner: httpcore.NetworkStream,
+        monotonic: Callable[[], float],
+        first: float | None,
+    ) -> None:
+        self._inner = inner
+        self._monotonic = monotonic
+        # The end of the request that made it: for talking to a SOCKS proxy httpcore tells none.
+        self._first = first
+        self._heard = False  # whether something came since the last sending
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What comes next."""
+        seconds = self._left(timeout, httpcore.ReadTimeout)
+        try:
+            data = self._inner.read(max_bytes, seconds)
+        except httpcore.ReadTimeout:
+            self._inner.close()
+            if self._heard:
+                raise httpcore.ReadTimeout(LATE) from None
+            raise
+        self._heard = True
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Sends all of it."""
+        self._heard = False
+        if len(buffer) <= _PIECE:
+            self._inner.write(buffer, self._left(timeout, httpcore.WriteTimeout))
+            return
+        view = memoryview(buffer)  # no copy for each piece that the kernel takes
+        for begin in range(0, len(buffer), _PIECE):
+            seconds = self._left(timeout, httpcore.WriteTimeout)
+            self._inner.write(view[begin : begin + _PIECE], seconds)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Closes it."""
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """The same connection within TLS."""
+        seconds = self._left(timeout, httpcore.ConnectTimeout)
+        inner = self._inner.start_tls(ssl_context, server_hostname, seconds)
+        return _Stream(inner, self._monotonic, timeout)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore wants to know of the socket."""
+        return self._inner.get_extra_info(info)
+
+    def _left(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
+        try:
+            return _left(self._first if timeout is None else timeout, self._monotonic, late)
+        except late:
+            self._inner.close()  # httpcore does not, while TLS or a proxy is being talked to
+            raise
+
+
+def _left(
+    end: float | None, monotonic: Callable[[], float], late: type[httpcore.TimeoutException]
+) -> float | None:
+    """The seconds until `end`, None where there is no end. Raises `late` after it."""
+    if end is None:
+        return None
+    seconds = end - monotonic()
+    if seconds <= 0:
+        raise late(LATE)
+    return seconds
