@@ -87,9 +87,12 @@ class AlloyClient:
         self._headers = headers
         # No httpx.Client: it follows, keeps and logs, and costs as much again.
         self._http = limited_transport(runtime.monotonic, route.client_options(context))
+        self._closed = False
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections. A request that still runs, as one that reads ahead, closes its
+        own when it ends."""
+        self._closed = True
         self._http.close()
 
     def fetch(self, query: Query) -> Page:
@@ -120,6 +123,8 @@ class AlloyClient:
                 body = read_body(response, self._max) if response.status_code == 200 else b""
             finally:
                 response.close()
+                if self._closed:
+                    self._http.close()
         except httpx.HTTPError as error:
             raise self._network_error(error) from None
         except TooMuch as error:

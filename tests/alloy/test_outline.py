@@ -116,10 +116,13 @@ def test_large_usual_pages_pass() -> None:
 
 
 def test_nesting_and_a_long_text_together() -> None:
-    """The record that is too deep is cut there, the one with the long text set aside."""
+    """The record that is too deep is cut there, or set aside where this Python's parser goes deeper
+    than the rest of it; the one with the long text is set aside, the others are read."""
     deep = b'{"_id":"d","message":"executionError","x":' + b"[" * 5000 + b"]" * 5000 + b"}"
     got = read_page(page(deep, entry(1, x="x" * 2_000_000), entry(2)))
-    assert [r.notification.id for r in got.records] == ["d", f"{2:024x}"] and len(got.bad) == 1
+    read = [r.notification.id for r in got.records]
+    assert read in (["d", f"{2:024x}"], [f"{2:024x}"]) and len(read) + len(got.bad) == 3
+    assert any("text of 2000000 bytes" in entry.reason for entry in got.bad)
 
 
 PIECES = [b'"', b"\\", b'\\"', b"{", b"}", b"[", b"]", b",", b":", b"1", b" ", b"a" * 70, b"\xff"]

@@ -5,6 +5,7 @@ was settled, as a crash does.
 """
 
 import json
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,6 +49,7 @@ class Source:
         self.in_memory = options.pop("in_memory", IN_MEMORY)
         self.options = {"overlap_ms": OVERLAP, "incomplete_after_ms": DAY} | options
         self.store = PrivateStore()
+        weakref.finalize(self, self.store.close)
         self.progress = Progress()
         self.made: list[tuple[Role, str | None]] = []
         self.rejected: list[RejectedRecord] = []
