@@ -60,7 +60,7 @@ def system_runtime(stop: threading.Event | None = None) -> Runtime:
         monotonic=time.monotonic,
         wait=event.wait,
         stopping=event.is_set,
-        random=random.random,
+        random=random.Random().random,  # not shared with what the program seeds
         spawn=spawn_thread,
         stop=event.set,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -66,22 +67,22 @@ ANSWER = st.fixed_dictionaries(
 def convert_all(body: bytes) -> None:
     """Through models, tracker and converter, as the receiver does it."""
     page = read_page(body)
-    store = PrivateStore()
-    tracker = ExecutionTracker(
-        "s", store.load("s"), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True
-    )
-    batch = tracker.batch()
-    tracker.take(batch, page.records, page.bad, 1_750_000_000_000)
-    store.settle("s", batch.settlement)
-    tracker.settled(batch)
-    given_up = tracker.batch()
-    tracker.give_up(given_up, 4 * 10**12, 100)
-    for index, execution in enumerate(given_up.executions):
-        batch.add(execution, given_up.originals[index])
-    for opened in batch.settlement.opened.values():
-        json.loads(opened.text())
-    for aside in batch.settlement.rejected:
-        aside.original.encode()
+    with closing(PrivateStore()) as store:
+        tracker = ExecutionTracker(
+            "s", store.load("s"), overlap_ms=1000, incomplete_after_ms=10_000, started_logs=True
+        )
+        batch = tracker.batch()
+        tracker.take(batch, page.records, page.bad, 1_750_000_000_000)
+        store.settle("s", batch.settlement)
+        tracker.settled(batch)
+        given_up = tracker.batch()
+        tracker.give_up(given_up, 4 * 10**12, 100)
+        for index, execution in enumerate(given_up.executions):
+            batch.add(execution, given_up.originals[index])
+        for opened in batch.settlement.opened.values():
+            json.loads(opened.text())
+        for aside in batch.settlement.rejected:
+            aside.original.encode()
     converter = Converter(started_logs=True, email="hash", full_name="keep", privacy_key=b"k")
     for index, execution in enumerate(batch.executions):
         json.loads(batch.original(index))

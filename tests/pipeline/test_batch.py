@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -67,18 +68,19 @@ class Pages:
 
 def run(pages: Pages, found: list[FullBatch] | None = None) -> tuple[list[FullBatch], list[int]]:
     found = [] if found is None else found
-    tracker = ExecutionTracker(
-        "s", PrivateStore().load("s"), overlap_ms=60_000, incomplete_after_ms=10**9
-    )
     received: list[int] = []
     runtime = replace(system_runtime(), monotonic=lambda: 0.0)
     policy = BatchPolicy(2)
-    try:
-        for full in batches(WINDOW, pages, tracker, policy, runtime, received.append):
-            found.append(full)
-            tracker.advance(full.batch, full.high)
-    finally:
-        assert pages.closed
+    with closing(PrivateStore()) as store:
+        tracker = ExecutionTracker(
+            "s", store.load("s"), overlap_ms=60_000, incomplete_after_ms=10**9
+        )
+        try:
+            for full in batches(WINDOW, pages, tracker, policy, runtime, received.append):
+                found.append(full)
+                tracker.advance(full.batch, full.high)
+        finally:
+            assert pages.closed
     return found, received
 
 
