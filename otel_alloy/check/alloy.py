@@ -66,9 +66,10 @@ def alloy_findings(
                 error.remedy or "try again; if it goes on, check ALLOY_ENDPOINT and the network",
                 exit_code=3 if refused else 1,
             )
-        if seen is not None:
-            seen.requests = source.requests
-            seen.entries = examination.entries()
+        finally:
+            if seen is not None:
+                seen.requests = source.requests
+                seen.entries = examination.entries()
 
 
 class _Examination:

@@ -3,7 +3,6 @@ same answers either way."""
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import tracemalloc
@@ -17,7 +16,7 @@ import pytest
 from otel_alloy.checkpoint.private import PrivateStore
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import SCHEMA_VERSION, Open, Progress, Seen, Settlement, State
+from otel_alloy.checkpoint.store import Open, Progress, Seen, Settlement, State
 from otel_alloy.errors import CheckpointError
 
 TEXT = '{"_id":"x","filler":"' + "x" * 1000 + '"}'
@@ -129,32 +128,6 @@ def test_no_statement_looks_at_all_there_is(store: SqliteStore) -> None:
         plan = [row[3] for row in store._db.execute(f"EXPLAIN QUERY PLAN {one}")]
         assert not any("SCAN" in step and "CONSTANT" not in step for step in plan), (one, plan)
         assert not any("TEMP B-TREE" in step for step in plan), (one, plan)
-
-
-def test_a_file_of_an_older_version_gets_its_indexes(tmp_path: Path) -> None:
-    """Schema version 3 stays: a file without the indexes gets them when it is opened, and an older
-    version, which does not know them, writes into it as ever."""
-    path = tmp_path / "c.db"
-    indexes = "SELECT name FROM sqlite_schema WHERE type='index' AND sql IS NOT NULL ORDER BY 1"
-    with closing(SqliteStore(path)) as store:
-        store.load("s", "f")
-        store.settle("s", Settlement(Progress(1), opened=opened(3)))
-        there = store.read(indexes)
-    with closing(sqlite3.connect(path)) as old:
-        for (name,) in there:
-            if name != "seen_created":
-                old.execute(f"DROP INDEX {name}")
-        old.commit()
-    with closing(SqliteStore(path)) as store:
-        assert store.read(indexes) == there and len(there) == 5
-        assert store.read("PRAGMA user_version") == [(SCHEMA_VERSION,)] == [(3,)]
-        assert store.load("s", "f").due(10**6, 9) == ["e0", "e1", "e2"]
-    with closing(sqlite3.connect(path)) as old:  # what version 3 writes
-        old.execute("INSERT OR REPLACE INTO open_execution VALUES ('s','e9','{}',-9,1,NULL)")
-        old.execute("DELETE FROM open_execution WHERE source='s' AND execution='e1'")
-        old.commit()
-    with closing(SqliteStore(path)) as store:
-        assert store.load("s", "f").due(10**6, 9) == ["e9", "e0", "e2"]
 
 
 def test_reading_is_tried_again_where_that_may_succeed_later(store: SqliteStore) -> None:
