@@ -13,9 +13,10 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from struct import unpack
 from zlib import crc32
 
 from otel_alloy.checkpoint.store import Identity
@@ -40,13 +41,26 @@ class Block:
 
 def blocks(records: Iterable[tuple[Identity, int]]) -> Iterator[Block]:
     """Packs records with their createdAt (Unix ms), in as few blocks as their span allows."""
-    ordered = sorted((created, _checksum(identity)) for identity, created in records)
+    created: list[int] = []
+    identities: list[Identity] = []
+    for identity, moment in records:
+        identities.append(identity)
+        created.append(moment)
+    if not created:
+        return
+    lowest = min(created)
+    ordered = [
+        (c - lowest) << _SHIFT | x for c, x in zip(created, _checksums(identities), strict=True)
+    ]
+    ordered.sort()
     at = 0
     while at < len(ordered):
-        first = ordered[at][0]
-        end = bisect_left(ordered, (first + SPAN_MS, 0))
-        numbers = array("Q", (((c - first) << _SHIFT) | check for c, check in ordered[at:end]))
-        yield Block(first, ordered[end - 1][0], _to_bytes(numbers))
+        base = ordered[at] >> _SHIFT
+        end = bisect_left(ordered, (base + SPAN_MS) << _SHIFT)
+        less = base << _SHIFT
+        numbers = array("Q", [number - less for number in ordered[at:end]])
+        last = lowest + (ordered[end - 1] >> _SHIFT)
+        yield Block(lowest + base, last, _to_bytes(numbers))
         at = end
 
 
@@ -82,7 +96,8 @@ class Known:
 
 def pack_executions(executions: Iterable[str]) -> bytes:
     """Executions, to be looked up in what `unpack_executions` gives."""
-    return _to_bytes(array("Q", sorted(execution_number(e) for e in executions)))
+    found = list(executions)
+    return _to_bytes(array("Q", sorted(_object_ids(found) or map(execution_number, found))))
 
 
 def unpack_executions(packed: Iterable[bytes]) -> set[int]:
@@ -95,13 +110,25 @@ def unpack_executions(packed: Iterable[bytes]) -> set[int]:
 
 def execution_number(execution: str) -> int:
     """64 bits that tell executions apart: of an ObjectId all but its time, else a digest."""
-    if len(execution) == 24:
-        try:
-            return int(execution[8:], 16)
-        except ValueError:
-            pass
-    digest = blake2b(execution.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+    (found,) = _object_ids([execution]) or (None,)
+    if found is None:
+        digest = blake2b(execution.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        found = int.from_bytes(digest, "big")
+    return found
+
+
+def _object_ids(executions: list[str]) -> Sequence[int] | None:
+    """The numbers of all, where each is an ObjectId as Alloy writes them; else None."""
+    if set(map(len, executions)) != {24}:
+        return None
+    text = "".join(executions)
+    try:
+        together = bytes.fromhex(text)
+    except ValueError:
+        return None
+    if together.hex() != text:  # it had capital letters or spaces
+        return None
+    return unpack(f">{'4xQ' * len(executions)}", together)
 
 
 def _to_bytes(numbers: array[int]) -> bytes:
@@ -118,10 +145,23 @@ def _from_bytes(packed: bytes) -> array[int]:
 
 
 def _checksum(identity: Identity) -> int:
-    record_id, message = identity
-    found = crc32(record_id.encode("utf-8", "surrogatepass")) << _MESSAGE_BITS
-    told = _MESSAGES.get(message)
-    if told is None:
-        rest = _MESSAGE_MASK + 1 - len(_MESSAGES)
-        told = len(_MESSAGES) + crc32(message.encode("utf-8", "surrogatepass")) % rest
-    return found | told
+    (found,) = _checksums([identity])
+    return found
+
+
+def _checksums(identities: Sequence[Identity]) -> Iterable[int]:
+    """38 bits of each identity."""
+    ids = [record_id for record_id, _ in identities]
+    try:
+        encoded = list(map(str.encode, ids))
+    except UnicodeEncodeError:
+        encoded = [record_id.encode("utf-8", "surrogatepass") for record_id in ids]
+    told = map(_MESSAGES.get, [message for _, message in identities])
+    for check, number, (_, message) in zip(map(crc32, encoded), told, identities, strict=True):
+        yield check << _MESSAGE_BITS | (_other(message) if number is None else number)
+
+
+def _other(message: str) -> int:
+    """Of a message that is not known."""
+    rest = _MESSAGE_MASK + 1 - len(_MESSAGES)
+    return len(_MESSAGES) + crc32(message.encode("utf-8", "surrogatepass")) % rest

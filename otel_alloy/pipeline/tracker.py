@@ -134,17 +134,20 @@ class ExecutionTracker:
         """How much later than its createdAt a new record became visible (ms), as far as that is
         certain: the window before did not have it, or it is an end that bears the time of its
         start. One that changed in place was visible all the time."""
-        n = record.notification
-        is_open = execution is not None and self.state.started(execution) is not None
         if self.covered is not None and self.covered[0] <= created < self.covered[1]:
-            return self.covered[1] - created if self.separate or not is_open else 0
-        if is_open or n.message not in TERMINAL:
-            return 0
+            late = self.separate or not self._is_open(execution)
+            return self.covered[1] - created if late else 0
+        n = record.notification
         completed, dated = n.completedAt, n.createdAt
         if type(completed) is not str or type(dated) is not str or completed <= dated:
             return 0
+        if n.message not in TERMINAL or self._is_open(execution):
+            return 0
         lag = (to_ms(completed) or created) - created
         return lag if lag >= _ON_TIME_MS else 0
+
+    def _is_open(self, execution: str | None) -> bool:
+        return execution is not None and self.state.started(execution) is not None
 
     # Transitions ----------------------------------------------------------------------------------
 
