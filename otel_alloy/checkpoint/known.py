@@ -86,6 +86,11 @@ class Known:
         at = bisect_left(self._entries, wanted)
         return at < len(self._entries) and self._entries[at] == wanted
 
+    def records(self) -> Iterator[tuple[int, int]]:
+        """The createdAt of each (Unix ms), and the CRC-32 of its `_id`; of one whose message
+        changed in place perhaps twice."""
+        return ((created, check >> _MESSAGE_BITS) for created, check in self._entries)
+
     def count(self, start: int, before: int) -> int:
         """How many records of this stretch are settled. One whose message changed in place counts
         once, as the API counts it."""

@@ -401,6 +401,11 @@ class SqliteStore:
         with self.transaction() as db:
             write_audit(db, source, result)
 
+    def write_audited_to(self, source: str, age: int, before: int) -> None:
+        """See `Store.write_audited_to`."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO audited VALUES (?,?,?)", (source, age, before))
+
     def audits(self, source: str, start: int, before: int) -> list[AuditResult]:
         """See `Store.audits`."""
         with self.transaction() as db:

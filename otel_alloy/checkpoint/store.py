@@ -202,6 +202,8 @@ class SourceStore(Protocol):
 
     def write_audit(self, source: str, result: AuditResult) -> None: ...
 
+    def write_audited_to(self, source: str, age: int, before: int) -> None: ...
+
 
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
@@ -230,7 +232,12 @@ class Store(Protocol):
         ...
 
     def audited_to(self, source: str) -> dict[int, int]:
-        """By age (ms), up to which createdAt (Unix ms) every stretch was audited."""
+        """By age (ms), up to which createdAt (Unix ms) every stretch was audited; and what
+        `write_audited_to` noted under other numbers."""
+        ...
+
+    def write_audited_to(self, source: str, age: int, before: int) -> None:
+        """Notes such a createdAt without a result. Raises CheckpointUnwritable as `settle`."""
         ...
 
     def removes(self, source: str) -> bool:

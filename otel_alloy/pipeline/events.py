@@ -33,6 +33,8 @@ __all__ = [
     "ExportAttempted",
     "GapFound",
     "Observe",
+    "OverlapLooked",
+    "Paced",
     "Planned",
     "Position",
     "Received",
@@ -169,6 +171,31 @@ class SeenLate:
     late: tuple[float, ...]
     largest: float
     overlap: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapLooked:
+    """How a window looks for what appeared late: `read`, `counted` or `put off`
+    (`otel_alloy.pipeline.overlap`). `read_again_to`: the createdAt up to which what was counted was
+    read once more; None where nothing was."""
+
+    source: str
+    how: str
+    read_again_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """How often a source is read: each `interval` seconds, which needs so many requests a minute of
+    a `budget` (0: no limit). `words`: the arithmetic. `tight`: new records alone take nearly all of
+    the budget (`otel_alloy.pipeline.pace`)."""
+
+    source: str
+    interval: float
+    needed: float
+    budget: float
+    words: str
+    tight: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,14 +111,24 @@ class Budgets:
         limits: dict[tuple[str, str], list[int]] = {}
         for source in settings.sources:
             limits.setdefault(_account(source), []).append(source.requests_per_minute)
+        lowest = {
+            account: min((n for n in some if n), default=0) for account, some in limits.items()
+        }
         self._budgets = {
-            account: RequestBudget(min((n for n in some if n), default=0), runtime)
-            for account, some in limits.items()
+            account: RequestBudget(per_minute, runtime) for account, per_minute in lowest.items()
+        }
+        self._parts = {
+            account: per_minute / len(limits[account]) for account, per_minute in lowest.items()
         }
 
     def of(self, source: SourceSettings) -> RequestBudget:
         """The budget of the source's key."""
         return self._budgets[_account(source)]
+
+    def part_of(self, source: SourceSettings) -> float:
+        """Requests a minute that are the source's own, where those that share its key have as many
+        each; 0 is no limit."""
+        return self._parts[_account(source)]
 
 
 def _account(source: SourceSettings) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from otel_alloy.pipeline.events import (
     CycleEnded,
     GapFound,
     Observe,
+    Paced,
     Received,
     Unreached,
     tell_all,
@@ -32,6 +33,8 @@ from otel_alloy.pipeline.events import (
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.look_back import LookBack
 from otel_alloy.pipeline.open_executions import OpenExecutions
+from otel_alloy.pipeline.pace import Pace
+from otel_alloy.pipeline.patient_store import PatientStore
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.settings.models import SourceSettings
 
@@ -62,6 +65,13 @@ class Poller:
         state.patience = self._processor.patiently
         self.tracker = factory.tracker(source, state)
         self._coverage = Coverage(int(source.overlap * 1000))
+        self._pace = Pace(
+            source.name,
+            source.collection_interval,
+            factory.budgets.part_of(source),
+            source.adaptive,
+            self._runtime.monotonic,
+        )
         self._open = OpenExecutions(
             self._source,
             source,
@@ -76,11 +86,12 @@ class Poller:
             self._source,
             source,
             self.tracker,
-            store,
+            PatientStore(store, self._processor.patiently),
             self._settle,
             self._observe,
             self._runtime,
             self._log,
+            self._pace,
         )
         self._grew_at = self._runtime.monotonic()
         self._final = False
@@ -111,7 +122,7 @@ class Poller:
                 if once:
                     raise
                 ahead = error
-            rest = self._settings.collection_interval - (self._runtime.monotonic() - begun)
+            rest = self._pace.interval - (self._runtime.monotonic() - begun)
             rest = 0.0 if once else max(0.0, rest)
             name, cycle, now = self._source.name, self._log.cycle, self._source.now()
             if before is not None:
@@ -153,8 +164,11 @@ class Poller:
         begun = self._runtime.monotonic()
         agreed = self._source.clocks_agree()
         self._coverage.overlap = self._back.overlap
+        window = self._window()
+        if agreed and self.tracker.state.progress.window is None:
+            window = self._back.begin(window, high)
         extent = self._coverage.extent(
-            self._window(), self._source.look_beyond(), agreed, self._source.clock.setbacks
+            window, self._source.look_beyond(), agreed, self._source.clock.setbacks
         )
         # Only an end that something is concluded from has to be sure: what was not read is read by
         # the next window, as long as that begins at the newest record that was.
@@ -173,6 +187,7 @@ class Poller:
         self._final = final and self.tracker.state.progress.high == high
         self._coverage.ended()
         self._open.look_after()
+        self._observe(self._keep_pace(extent.window))
         if agreed:
             self._back.look(extent.window)
         else:
@@ -184,6 +199,13 @@ class Poller:
         # By the clock as it is known now, when the window began.
         passed = int((self._runtime.monotonic() - begun) * 1000)
         return min(extent.reach, self._source.now() - passed)
+
+    def _keep_pace(self, window: Window) -> Paced:
+        """What follows from a window that was read, for the next ones."""
+        progress = self.tracker.state.progress
+        newest = progress.begin if progress.high is None else progress.high
+        silent = 0 if newest is None else window.before - newest
+        return self._pace.cycle(window, silent, self._source.page_size, self._back.costs)
 
     def _window(self) -> Window:
         """What may be written down as read when it is."""
@@ -243,12 +265,13 @@ class Poller:
             self.tracker,
             self._factory.policy,
             self._runtime,
-            self._on_window,
+            self._on_received,
         )
 
     def _settle(self, full: FullBatch) -> None:
         high = self.tracker.state.progress.high
         self._back.note(full.batch)
+        self._pace.received(full.batch.received - full.batch.repeated)
         self._coverage.saw(full.batch.newest)
         self._processor.settle(self.tracker, full)
         if self.tracker.state.progress.high != high:
@@ -272,10 +295,6 @@ class Poller:
         batch.settlement.progress.read_to = before
         self.tracker.advance(batch, None)
         self._processor.write(batch.settlement)
-
-    def _on_window(self, records: int) -> None:
-        self._back.received(records)
-        self._on_received(records)
 
     def _on_received(self, records: int) -> None:
         self._observe(Received(self._source.name, records))

@@ -17,6 +17,7 @@ from otel_alloy.pipeline.events import (
     CursorAhead,
     CycleEnded,
     ExportAttempted,
+    Paced,
     Requested,
     RequestRetried,
     Unreached,
@@ -63,6 +64,15 @@ class SourceLog:
                 self.complain("unreachable", reason, logging.ERROR)
             case Audited():
                 self._audited(event)
+            case Paced(tight=True):
+                self.complain(
+                    "pace",
+                    f"the request budget is nearly used up by new records: {event.words}; raise "
+                    "requests_per_minute, or ask Alloy for larger pages, before this falls behind",
+                )
+            case Paced(tight=False):
+                if self._throttle.forget("pace"):
+                    self.say(logging.INFO, "the request budget has room again")
             case CycleEnded():
                 self._works_again("unreachable", "what could not be reached is read")
                 self._works_again("ahead", "the checkpoint does not lie in the future any more")

@@ -70,6 +70,12 @@ class ExecutionTracker:
         """Whether the API is seen to write an end as a record of its own, so that no open execution
         has to be asked for by its id."""
 
+    @property
+    def only_adds(self) -> bool:
+        """Whether what is known cannot change any more, as far as was seen: ends are records of
+        their own, or nothing is open that might become its end in place."""
+        return self.separate or not self.state.open_count
+
     def batch(self) -> Batch:
         """An empty batch that changes nothing yet."""
         progress = self.state.progress

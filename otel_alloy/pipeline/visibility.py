@@ -99,18 +99,11 @@ class VisibilityWatch:
         self._most = max(configured, most)
         self._observe = observe
         self._say = say
-        self._affordable = self._most
         self.overlap = self._lag.overlap(configured, self._most)
         """How much to read again, ms."""
 
-    def afford(self, ms: int) -> None:
-        """The overlap may be this long and no longer (ms), unless configured so: what reads it
-        again each cycle must leave requests for what is new."""
-        self._affordable = min(self._most, ms)
-        self.overlap = self._wanted()
-
     def _wanted(self) -> int:
-        return self._lag.overlap(self._configured, max(self._configured, self._affordable))
+        return self._lag.overlap(self._configured, self._most)
 
     def note(self, batch: Batch, now: int) -> None:
         """Learns from a batch that is about to be settled, and puts what was learned into it."""

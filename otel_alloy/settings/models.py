@@ -98,12 +98,20 @@ class SourceSettings(_Model):
     endpoint: str = Field("https://production.runalloy.com", description="base URL of the API")
     api_version: str = Field("2025-09", description="header `x-api-version`; empty leaves it out")
     timeout: Seconds = Field(30.0, gt=0, le=600, description="for one request to Alloy")
-    collection_interval: Seconds = Field(30.0, ge=1, le=86400, description="between two cycles")
+    collection_interval: Seconds = Field(
+        30.0, ge=1, le=86400, description="at most between two cycles"
+    )
+    adaptive: bool = Field(
+        True, description="shorter intervals, down to 1s, as far as the request budget allows"
+    )
     initial_lookback: Seconds = Field(
         3600.0, ge=0, description="how far back the first run begins; at most 60d is kept by Alloy"
     )
     overlap: Seconds = Field(
-        120.0, ge=0, le=86400, description="re-read each cycle for records that appear late"
+        120.0,
+        ge=0,
+        le=86400,
+        description="counted or read again each cycle, for records that appear late",
     )
     overlap_max: Seconds = Field(
         86400.0, ge=0, le=7 * 86400, description="how far the overlap may grow by what was seen"

@@ -282,6 +282,14 @@ class _Store:
         self._inner.write_audit(source, result)
         self._world.step()
 
+    def write_audited_to(self, source: str, age: int, before: int) -> None:
+        self._world.step()
+        if self._world.disk_full:
+            self._world.disk_full -= 1
+            raise CheckpointUnwritable("disk full")
+        self._inner.write_audited_to(source, age, before)
+        self._world.step()
+
 
 @dataclass
 class Model:

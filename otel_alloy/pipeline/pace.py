@@ -1,0 +1,163 @@
+"""How often a source is read, and what its request budget is spent on: new records first.
+
+From how many new records there are, and how many a page brings, follows how many requests they
+cost. What is left of the budget makes the interval between two cycles shorter, down to a second,
+or goes into reading again and audits, each within its share. No request is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp
+
+from otel_alloy.alloy.cursor import Window
+from otel_alloy.pipeline.events import Paced
+
+_SHORTEST = 1.0
+_SILENCE = 1 / 8
+"""Of the time for which nothing new came, what a cycle may wait: what is silent is asked seldom."""
+_MEMORY_SECONDS = 60.0
+_NEW_COUNTED, _NEW_READ = 0.75, 0.4
+"""Of the budget, what windows may take, where the overlap is counted, and where it is read."""
+_TIGHT = 0.8
+_LEAST_SHARE = 0.02
+_BURST_SECONDS = 30.0
+
+
+class Share:
+    """A part of a request budget, for work that has to leave the rest alone. What was spent is
+    paid for by waiting. `per_second`: None is no limit."""
+
+    def __init__(self, per_second: float | None, monotonic: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._monotonic = monotonic
+        self._paid_at = monotonic() - _BURST_SECONDS
+
+    def change(self, per_second: float | None) -> None:
+        """Keeps to another rate from here on."""
+        self._per_second = per_second
+
+    def is_free(self) -> bool:
+        """Whether something may be spent now."""
+        return self._per_second is None or self._paid_at <= self._monotonic()
+
+    def spend(self, requests: int) -> None:
+        """So many were sent, or are about to be."""
+        if self._per_second is not None:
+            since = max(self._paid_at, self._monotonic() - _BURST_SECONDS)
+            self._paid_at = since + requests / self._per_second
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What reading takes. `rate`: new records a second; `page`: records a page; `budget`: requests
+    a minute, 0 for no limit; `looks`: requests a cycle beside full pages; `share`: of the budget,
+    what windows may take."""
+
+    rate: float
+    page: int
+    budget: float
+    looks: float = 1.5
+    share: float = _NEW_COUNTED
+
+    @property
+    def for_new(self) -> float:
+        """Requests a minute for new records alone."""
+        return 60 * self.rate / self.page
+
+    def interval(self, longest: float) -> float:
+        """The shortest interval (s) that the budget allows, at most `longest`."""
+        if not self.budget:
+            return min(longest, _SHORTEST)
+        left = (self.share * self.budget - self.for_new) / 60
+        if left * longest <= self.looks:
+            return longest
+        return min(longest, max(_SHORTEST, self.looks / left))
+
+    def needed(self, interval: float) -> float:
+        """Requests a minute at this interval (s)."""
+        return self.for_new + 60 * self.looks / interval
+
+    @property
+    def tight(self) -> bool:
+        """Whether new records alone take nearly all of the budget."""
+        return bool(self.budget) and self.for_new > _TIGHT * self.budget
+
+    def words(self, interval: float) -> str:
+        """The arithmetic, for people."""
+        found = (
+            f"{self.rate:.1f} records a second at {self.page} a page are {self.for_new:.0f} "
+            f"requests a minute, and {60 * self.looks / interval:.0f} more for a cycle each "
+            f"{interval:.1f} s: {self.needed(interval):.0f} requests a minute"
+        )
+        return found + (f" of {self.budget:.0f}" if self.budget else "; there is no limit")
+
+
+class Pace:
+    """Of one source. `longest`: the interval that is set, s; `adaptive`: whether it may be shorter.
+    `budget`: requests a minute that are this source's, 0 for no limit."""
+
+    def __init__(
+        self,
+        name: str,
+        longest: float,
+        budget: float,
+        adaptive: bool,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._longest = longest
+        self._budget = budget
+        self._adaptive = adaptive
+        self._rate: float | None = None
+        self._before: int | None = None
+        self._records = 0
+        limit = self._budget / 60 if budget else None
+        self.again = Share(limit and limit * 0.5, monotonic)
+        """For reading the overlap again."""
+        self.side = Share(limit and limit * 0.25, monotonic)
+        """For audits, and for reading once more what was counted."""
+        self.interval = longest
+        """Seconds from the beginning of a cycle to the next one's."""
+
+    def received(self, records: int) -> None:
+        """So many new records of the window came."""
+        self._records += records
+
+    def cycle(self, window: Window, silent_ms: int, page: int, reads: bool) -> Paced:
+        """A window is read to its end, where the newest record was `silent_ms` old. `page`: what
+        one request brings; `reads`: whether an overlap of more than a page is read again. What
+        follows for the next ones."""
+        before = window.before
+        since = window.start if self._before is None else self._before
+        seconds = max(0.001, (before - since) / 1000)
+        now = self._records / seconds
+        keep = 0.0 if self._rate is None else exp(-seconds / _MEMORY_SECONDS)
+        self._rate = keep * (self._rate or 0.0) + (1 - keep) * now
+        self._before, self._records = before, 0
+        demand = Demand(self._rate, max(1, page), self._budget)
+        if reads:
+            demand = Demand(self._rate, max(1, page), self._budget, 0.5, _NEW_READ)
+        self.interval = self._longest
+        if self._adaptive:
+            least = silent_ms / 1000 * _SILENCE
+            self.interval = min(self._longest, max(demand.interval(self._longest), least))
+        self._divide(demand)
+        return Paced(
+            self._name,
+            self.interval,
+            demand.needed(self.interval),
+            self._budget,
+            demand.words(self.interval),
+            demand.tight,
+        )
+
+    def _divide(self, demand: Demand) -> None:
+        """What windows do not need is left for the rest."""
+        if not self._budget:
+            return
+        left = max(_LEAST_SHARE, 1 - demand.needed(self.interval) / self._budget)
+        limit = self._budget / 60
+        self.side.change(limit * min(0.25, left))
+        self.again.change(limit * min(0.5, max(_LEAST_SHARE, 0.95 - demand.for_new / self._budget)))

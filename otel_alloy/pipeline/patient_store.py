@@ -1,0 +1,39 @@
+"""A source's store whose writes wait for a disk that is full, as settling a batch does.
+
+Side work writes too: what audits found, up to where was looked. A full disk delays that; it must
+not end the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from otel_alloy.checkpoint.store import AuditResult, SourceStore
+
+
+class Patiently(Protocol):
+    """Does something again and again where it may succeed later: `BatchProcessor.patiently`."""
+
+    def __call__(self, act: Callable[[], None], /) -> None: ...
+
+
+class PatientStore:
+    """What looking back needs of `store`."""
+
+    def __init__(self, store: SourceStore, patiently: Patiently) -> None:
+        self._store = store
+        self._patiently = patiently
+        self.known = store.known
+        self.known_from = store.known_from
+        self.audited_to = store.audited_to
+        self.visibility = store.visibility
+        self.removes = store.removes
+
+    def write_audit(self, source: str, result: AuditResult) -> None:
+        """See `Store.write_audit`."""
+        self._patiently(lambda: self._store.write_audit(source, result))
+
+    def write_audited_to(self, source: str, age: int, before: int) -> None:
+        """See `Store.write_audited_to`."""
+        self._patiently(lambda: self._store.write_audited_to(source, age, before))
