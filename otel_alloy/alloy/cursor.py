@@ -102,8 +102,7 @@ class Behaviour:
     `finds_executions`: whether it filters by executionId. `counts_matches`: whether `totalItems`
     counts what matches a filter, None while that is not known; `counts`, whether it counts at all;
     `exceeds`, whether it ever counted more than a page, as one that counts pages would not.
-    `largest`: the most records that it sends in one page; `clamped`, to how many it cut the last
-    page after which, by its count, more followed; 0 where it never did.
+    `largest`: the most records that it sends in one page.
     """
 
     filter: Filter = Filter.UNKNOWN
@@ -113,7 +112,6 @@ class Behaviour:
     counts: bool = True
     exceeds: bool = False
     largest: int = 0
-    clamped: int = 0
 
     @property
     def newest_first(self) -> bool:

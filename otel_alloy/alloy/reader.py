@@ -330,9 +330,6 @@ class Reader:
         self.api.largest = max(self.api.largest, page.received)
         if page.total is not None and page.total > query.skip + page.received:
             self.api.exceeds = True
-            asked = page.limit or query.limit
-            if asked >= self._base.limit:
-                self.api.clamped = page.received if page.received < asked else 0
         return page
 
 

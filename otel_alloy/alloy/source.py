@@ -116,8 +116,7 @@ class AlloySource:
     @property
     def page_size(self) -> int:
         """How many records a page brings at most, as far as was seen."""
-        api, limit = self._reader.api, self.base_query.limit
-        return (api.clamped if api.counts_matches else api.largest) or limit
+        return self._reader.api.largest or self.base_query.limit
 
     def now(self) -> int:
         """The time by Alloy's clock, Unix ms."""

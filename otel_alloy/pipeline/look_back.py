@@ -93,8 +93,7 @@ class LookBack:
         self._covers_from = window.start
         if high is None or window.start >= high:
             return window
-        tracker, page = self._tracker, self._source.page_size
-        start = self._overlap.start(window, high, tracker.only_adds, page)
+        start = self._overlap.start(window, high, self._tracker.only_adds, self._pace.page)
         self._covers_from = min(start, window.start)
         self._observe(
             OverlapLooked(self._source.name, self._overlap.look.value, self._overlap.read_again_to)
@@ -123,7 +122,7 @@ class LookBack:
         self._tracker.overlap = self._visibility.overlap
         read_to = window.before - self._visibility.overlap
         self._audit(read_to)
-        if not self._overlap.read_again(read_to, self._source.page_size, self._pace.side):
+        if not self._overlap.read_again(read_to, self._pace.page, self._pace.side):
             self._log.complain(
                 "second reading",
                 "the request budget leaves too little to read once more what was counted, so some "

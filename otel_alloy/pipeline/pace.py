@@ -20,9 +20,12 @@ _SILENCE = 1 / 8
 _MEMORY_SECONDS = 60.0
 _NEW_COUNTED, _NEW_READ = 0.75, 0.4
 """Of the budget, what windows may take, where the overlap is counted, and where it is read."""
+_PART_PAGE = 0.5
 _TIGHT = 0.8
 _LEAST_SHARE = 0.02
-_BURST_SECONDS = 30.0
+_SIDE_UNLIMITED = 2.5
+"""Requests a second for side work where the budget has no limit: so that it takes no time from what
+is new."""
 
 
 class Share:
@@ -32,11 +35,13 @@ class Share:
     def __init__(self, per_second: float | None, monotonic: Callable[[], float]) -> None:
         self._per_second = per_second
         self._monotonic = monotonic
-        self._paid_at = monotonic() - _BURST_SECONDS
+        self._cycle = 0.0
+        self._paid_at = monotonic()
 
-    def change(self, per_second: float | None) -> None:
-        """Keeps to another rate from here on."""
-        self._per_second = per_second
+    def change(self, per_second: float | None, cycle: float) -> None:
+        """Keeps to another rate from here on. What was left over of the last `cycle` seconds may be
+        spent later."""
+        self._per_second, self._cycle = per_second, cycle
 
     def is_free(self) -> bool:
         """Whether something may be spent now."""
@@ -45,20 +50,20 @@ class Share:
     def spend(self, requests: int) -> None:
         """So many were sent, or are about to be."""
         if self._per_second is not None:
-            since = max(self._paid_at, self._monotonic() - _BURST_SECONDS)
+            since = max(self._paid_at, self._monotonic() - self._cycle)
             self._paid_at = since + requests / self._per_second
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What reading takes. `rate`: new records a second; `page`: records a page; `budget`: requests
-    a minute, 0 for no limit; `looks`: requests a cycle beside full pages; `share`: of the budget,
-    what windows may take."""
+    a minute, 0 for no limit; `counts`: requests a cycle that bring no records; `share`: of the
+    budget, what windows may take."""
 
     rate: float
     page: int
     budget: float
-    looks: float = 1.5
+    counts: int = 1
     share: float = _NEW_COUNTED
 
     @property
@@ -70,14 +75,18 @@ class Demand:
         """The shortest interval (s) that the budget allows, at most `longest`."""
         if not self.budget:
             return min(longest, _SHORTEST)
-        left = (self.share * self.budget - self.for_new) / 60
-        if left * longest <= self.looks:
+        most = self.share * self.budget / 60
+        left = most - self.rate / self.page
+        beside = _PART_PAGE + self.counts
+        if left * longest <= beside:
             return longest
-        return min(longest, max(_SHORTEST, self.looks / left))
+        return min(longest, max(_SHORTEST, beside / left, (1 + self.counts) / most))
 
     def needed(self, interval: float) -> float:
-        """Requests a minute at this interval (s)."""
-        return self.for_new + 60 * self.looks / interval
+        """Requests a minute at this interval (s): of each cycle the last page is full by half, and
+        there is always one."""
+        pages = max(1.0, self.rate * interval / self.page + _PART_PAGE)
+        return 60 * (pages + self.counts) / interval
 
     @property
     def tight(self) -> bool:
@@ -86,17 +95,19 @@ class Demand:
 
     def words(self, interval: float) -> str:
         """The arithmetic, for people."""
+        needed = self.needed(interval)
         found = (
             f"{self.rate:.1f} records a second at {self.page} a page are {self.for_new:.0f} "
-            f"requests a minute, and {60 * self.looks / interval:.0f} more for a cycle each "
-            f"{interval:.1f} s: {self.needed(interval):.0f} requests a minute"
+            f"requests a minute, and {needed - self.for_new:.0f} more with a cycle each "
+            f"{interval:.1f} s: {needed:.0f} requests a minute"
         )
         return found + (f" of {self.budget:.0f}" if self.budget else "; there is no limit")
 
 
 class Pace:
     """Of one source. `longest`: the interval that is set, s; `adaptive`: whether it may be shorter.
-    `budget`: requests a minute that are this source's, 0 for no limit."""
+    `budget`: requests a minute that are this source's, 0 for no limit. `page`: records asked for
+    per request."""
 
     def __init__(
         self,
@@ -104,6 +115,7 @@ class Pace:
         longest: float,
         budget: float,
         adaptive: bool,
+        page: int,
         monotonic: Callable[[], float],
     ) -> None:
         self._name = name
@@ -113,32 +125,41 @@ class Pace:
         self._rate: float | None = None
         self._before: int | None = None
         self._records = 0
+        self._pages: list[int] = []
         limit = self._budget / 60 if budget else None
-        self.again = Share(limit and limit * 0.5, monotonic)
+        self.again = Share(None if limit is None else limit * 0.5, monotonic)
         """For reading the overlap again."""
-        self.side = Share(limit and limit * 0.25, monotonic)
+        self.side = Share(_SIDE_UNLIMITED if limit is None else limit * 0.25, monotonic)
         """For audits, and for reading once more what was counted."""
+        self.page = page
+        """How many records a page brings, as far as was seen."""
         self.interval = longest
         """Seconds from the beginning of a cycle to the next one's."""
 
-    def received(self, records: int) -> None:
-        """So many new records of the window came."""
+    def settled(self, records: int) -> None:
+        """So many new records of the window are settled."""
         self._records += records
 
-    def cycle(self, window: Window, silent_ms: int, page: int, reads: bool) -> Paced:
-        """A window is read to its end, where the newest record was `silent_ms` old. `page`: what
-        one request brings; `reads`: whether an overlap of more than a page is read again. What
-        follows for the next ones."""
+    def received(self, records: int) -> None:
+        """A page of the window held so many records."""
+        self._pages.append(records)
+
+    def cycle(self, window: Window, silent_ms: int, reads: bool) -> Paced:
+        """A window is read to its end, where the newest record was `silent_ms` old. `reads`:
+        whether an overlap of more than a page is read again. What follows for the next ones."""
         before = window.before
         since = window.start if self._before is None else self._before
         seconds = max(0.001, (before - since) / 1000)
         now = self._records / seconds
         keep = 0.0 if self._rate is None else exp(-seconds / _MEMORY_SECONDS)
         self._rate = keep * (self._rate or 0.0) + (1 - keep) * now
-        self._before, self._records = before, 0
-        demand = Demand(self._rate, max(1, page), self._budget)
+        largest = sorted(self._pages)[-2:]
+        if len(self._pages) > 2 and largest[1] - largest[0] <= 1:  # all but the last one were full
+            self.page = max(1, largest[1])
+        self._before, self._records, self._pages = before, 0, []
+        demand = Demand(self._rate, self.page, self._budget)
         if reads:
-            demand = Demand(self._rate, max(1, page), self._budget, 0.5, _NEW_READ)
+            demand = Demand(self._rate, self.page, self._budget, 0, _NEW_READ)
         self.interval = self._longest
         if self._adaptive:
             least = silent_ms / 1000 * _SILENCE
@@ -156,8 +177,10 @@ class Pace:
     def _divide(self, demand: Demand) -> None:
         """What windows do not need is left for the rest."""
         if not self._budget:
+            self.side.change(_SIDE_UNLIMITED, self.interval)
             return
-        left = max(_LEAST_SHARE, 1 - demand.needed(self.interval) / self._budget)
-        limit = self._budget / 60
-        self.side.change(limit * min(0.25, left))
-        self.again.change(limit * min(0.5, max(_LEAST_SHARE, 0.95 - demand.for_new / self._budget)))
+        limit, new = self._budget / 60, demand.for_new / self._budget
+        left = 1 - demand.needed(self.interval) / self._budget
+        side, again = max(_LEAST_SHARE, min(0.25, left)), max(_LEAST_SHARE, min(0.5, 0.95 - new))
+        self.side.change(limit * side, self.interval)
+        self.again.change(limit * again, self.interval)

@@ -70,6 +70,7 @@ class Poller:
             source.collection_interval,
             factory.budgets.part_of(source),
             source.adaptive,
+            source.page_size,
             self._runtime.monotonic,
         )
         self._open = OpenExecutions(
@@ -97,6 +98,11 @@ class Poller:
         self._final = False
         self._log.exporters(factory.settings.otlp)
 
+    @property
+    def interval(self) -> float:
+        """Seconds from the beginning of the last cycle to that of the next."""
+        return self._pace.interval
+
     def close(self) -> None:
         """Closes the connections."""
         self._source.close()
@@ -122,7 +128,7 @@ class Poller:
                 if once:
                     raise
                 ahead = error
-            rest = self._pace.interval - (self._runtime.monotonic() - begun)
+            rest = self.interval - (self._runtime.monotonic() - begun)
             rest = 0.0 if once else max(0.0, rest)
             name, cycle, now = self._source.name, self._log.cycle, self._source.now()
             if before is not None:
@@ -205,7 +211,7 @@ class Poller:
         progress = self.tracker.state.progress
         newest = progress.begin if progress.high is None else progress.high
         silent = 0 if newest is None else window.before - newest
-        return self._pace.cycle(window, silent, self._source.page_size, self._back.costs)
+        return self._pace.cycle(window, silent, self._back.costs)
 
     def _window(self) -> Window:
         """What may be written down as read when it is."""
@@ -265,13 +271,13 @@ class Poller:
             self.tracker,
             self._factory.policy,
             self._runtime,
-            self._on_received,
+            self._on_page,
         )
 
     def _settle(self, full: FullBatch) -> None:
         high = self.tracker.state.progress.high
         self._back.note(full.batch)
-        self._pace.received(full.batch.received - full.batch.repeated)
+        self._pace.settled(full.batch.received - full.batch.repeated)
         self._coverage.saw(full.batch.newest)
         self._processor.settle(self.tracker, full)
         if self.tracker.state.progress.high != high:
@@ -295,6 +301,10 @@ class Poller:
         batch.settlement.progress.read_to = before
         self.tracker.advance(batch, None)
         self._processor.write(batch.settlement)
+
+    def _on_page(self, records: int) -> None:
+        self._pace.received(records)
+        self._on_received(records)
 
     def _on_received(self, records: int) -> None:
         self._observe(Received(self._source.name, records))

@@ -37,6 +37,7 @@ class SourceLog:
         self._source = source
         self._throttle = throttle
         self._uncounted = False
+        self._tight = False
         self._held = False
         self._clocks_apart = False
 
@@ -64,15 +65,8 @@ class SourceLog:
                 self.complain("unreachable", reason, logging.ERROR)
             case Audited():
                 self._audited(event)
-            case Paced(tight=True):
-                self.complain(
-                    "pace",
-                    f"the request budget is nearly used up by new records: {event.words}; raise "
-                    "requests_per_minute, or ask Alloy for larger pages, before this falls behind",
-                )
-            case Paced(tight=False):
-                if self._throttle.forget("pace"):
-                    self.say(logging.INFO, "the request budget has room again")
+            case Paced():
+                self._paced(event)
             case CycleEnded():
                 self._works_again("unreachable", "what could not be reached is read")
                 self._works_again("ahead", "the checkpoint does not lie in the future any more")
@@ -157,6 +151,18 @@ class SourceLog:
                     f"{signal}-advice",
                     f"the OTLP endpoint took {signal} and says: {outcome.reason}",
                 )
+
+    def _paced(self, event: Paced) -> None:
+        """That new records take nearly all of the budget, once, and that they do not any more."""
+        tight, self._tight = self._tight, event.tight
+        if event.tight and not tight:
+            self.say(
+                logging.WARNING,
+                f"the request budget is nearly used up by new records: {event.words}; raise "
+                "requests_per_minute, or ask Alloy for larger pages, before this falls behind",
+            )
+        elif tight and not event.tight:
+            self.say(logging.INFO, "the request budget has room again")
 
     def _audited(self, event: Audited) -> None:
         where = f"created between {to_text(event.start)} and {to_text(event.before)}"
