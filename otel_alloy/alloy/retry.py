@@ -16,7 +16,7 @@ from threading import Lock
 
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.page_size import PageSize
+from otel_alloy.alloy.page_size import LargerPages, PageSize
 from otel_alloy.alloy.query import Query
 from otel_alloy.errors import RequestRefused, Retry, ShutdownRequested, Stop, Throttled, TooLarge
 from otel_alloy.runtime import Runtime
@@ -87,7 +87,7 @@ class RetryingFetch:
     size, and any other refusal, is raised before the first good answer (`answered`), and held after
     it, for at most `hold_at_most` seconds where that is set; an answer that is too large at a page
     size of 1 is always held. Where `retry` is False, the first error is raised; only a small page
-    size is tried larger.
+    size is tried larger. `larger`: how whole pages grow; None where they stay as they are set.
     """
 
     def __init__(
@@ -99,8 +99,10 @@ class RetryingFetch:
         observe: Callable[[object], None],
         *,
         retry: bool = True,
+        larger: LargerPages | None = None,
     ) -> None:
         self._source = source
+        self._larger = larger
         self._fetch = fetch
         self._budget = budget
         self._runtime = runtime
@@ -148,13 +150,27 @@ class RetryingFetch:
         """The answer, at the largest size that is taken. Raises what `fetch` raises; RequestRefused
         where every size is refused."""
         larger = [limit for limit in _LARGER if limit > query.limit]
+        growing = self._larger if self._retry else None
+        whole = query.limit
+        if growing is not None:
+            query = query.limited(growing.of(whole))
         limit = self._size.of(query.limit)
         while True:
             self._pause(self._budget.take())
             self.requests += 1
             try:
                 page = self._fetch(query.limited(limit) if limit != query.limit else query)
-            except RequestRefused as refusal:
+            except (RequestRefused, Retry) as refusal:
+                refused = isinstance(refusal, RequestRefused)
+                if growing is not None and limit > whole:
+                    growing.failed(limit, refused)
+                    if refused:
+                        query = query.limited(growing.of(whole))
+                        limit = self._size.of(query.limit)
+                        self._observe(RequestRetried(self._source, refusal, 1, 0.0, smaller=True))
+                        continue
+                if isinstance(refusal, Retry):
+                    raise
                 too_large = isinstance(refusal, TooLarge)
                 smaller = self._retry and 1 < limit <= query.limit
                 if smaller:
@@ -170,6 +186,10 @@ class RetryingFetch:
                 continue
             if limit <= query.limit:
                 self._size.accepted(limit, query.limit)
+            if growing is not None and not growing.came(limit, page.received):
+                query = query.limited(growing.of(whole))
+                limit = self._size.of(query.limit)
+                continue
             self.answered = True
             page.limit = limit
             return page

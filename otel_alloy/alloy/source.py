@@ -14,6 +14,7 @@ from otel_alloy.alloy.clock import APART_MS, ServerClock, skew_words
 from otel_alloy.alloy.cursor import Filter, Reading, Window
 from otel_alloy.alloy.events import ClocksCompared, Requested
 from otel_alloy.alloy.models import Page, Record
+from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader
 from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
@@ -35,7 +36,7 @@ class AlloySource:
     For one thread at a time, except that `read` may be iterated in another thread than its
     owner's. `base_query`: what every request has in common. `observe` is told `Requested`,
     `RequestRetried` and, while the clocks differ, `ClocksCompared`. Where `retry` is False, a
-    request that fails is not sent again.
+    request that fails is not sent again. `larger`: how pages grow beyond what `base_query` says.
 
     Every method that asks raises Stop or RequestRefused where only a person can help (before the
     first good answer, or where `hold_at_most` is over), and ShutdownRequested where the end was
@@ -52,15 +53,19 @@ class AlloySource:
         observe: Callable[[object], None],
         *,
         retry: bool = True,
+        larger: LargerPages | None = None,
     ) -> None:
         self.name = name
+        self._larger = larger
         self.base_query = base_query
         self.clock = ServerClock()
         self._clocks_apart = False
         self._client = client
         self._runtime = runtime
         self._observe = observe
-        self._fetch = RetryingFetch(name, self._ask, budget, runtime, observe, retry=retry)
+        self._fetch = RetryingFetch(
+            name, self._ask, budget, runtime, observe, retry=retry, larger=larger
+        )
         self._reader = Reader(self._fetch, base_query, self._pause, self._fetch.attempt)
 
     def close(self) -> None:
@@ -117,6 +122,12 @@ class AlloySource:
     def page_size(self) -> int:
         """How many records a page brings at most, as far as was seen."""
         return self._reader.api.largest or self.base_query.limit
+
+    @property
+    def proven_page(self) -> int:
+        """How many records a page was found to bring where that is more than was set; 0 where it
+        is not."""
+        return 0 if self._larger is None else self._larger.proven
 
     def now(self) -> int:
         """The time by Alloy's clock, Unix ms."""

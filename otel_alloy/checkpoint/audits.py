@@ -1,6 +1,7 @@
 """What audits remember: which records are settled, and what was found at which age.
 
-Only the tables `known`, `audited` and `audit_result` may be touched here.
+Only the tables `known`, `audited` and `audit_result` may be touched here; with them `learned` is
+forgotten, which says up to where was looked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from otel_alloy.checkpoint.known import (
 from otel_alloy.checkpoint.store import AuditResult, Settlement
 
 _KEPT_MS = 8 * 86_400_000
-_TABLES = ("known", "audited", "audit_result")
+_TABLES = ("known", "audited", "audit_result", "learned")
 
 
 def read_known(

@@ -59,6 +59,7 @@ _INTEGERS = {
     ),
     "known": ("first", "last"),
     "audited": ("age", "before"),
+    "learned": ("number",),
     "audit_result": ("start", "age", "before", "at", "api", "settled", "recovered"),
     "seen": ("created",),
     "open_execution": ("created", "next_check"),
@@ -71,6 +72,7 @@ _TEXTS = {
     "source": ("name", "fingerprint", "visibility"),
     "known": ("source",),
     "audited": ("source",),
+    "learned": ("source", "name"),
     "audit_result": ("source",),
     "seen": ("source", "id", "message", "ended"),
     "open_execution": ("source", "execution", "original", "started_at"),
@@ -401,10 +403,17 @@ class SqliteStore:
         with self.transaction() as db:
             write_audit(db, source, result)
 
-    def write_audited_to(self, source: str, age: int, before: int) -> None:
-        """See `Store.write_audited_to`."""
+    def learned(self, source: str) -> dict[str, int]:
+        """See `Store.learned`."""
+        return dict(self.read("SELECT name, number FROM learned WHERE source=?", [source]))
+
+    def write_learned(self, source: str, name: str, number: int | None) -> None:
+        """See `Store.write_learned`."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO audited VALUES (?,?,?)", (source, age, before))
+            if number is None:
+                db.execute("DELETE FROM learned WHERE source=? AND name=?", (source, name))
+            else:
+                db.execute("INSERT OR REPLACE INTO learned VALUES (?,?,?)", (source, name, number))
 
     def audits(self, source: str, start: int, before: int) -> list[AuditResult]:
         """See `Store.audits`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otel_alloy.checkpoint.known import Known
     from otel_alloy.checkpoint.remembered import Remembered
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Identity = tuple[str, str]
 """(`_id`, `message`): the same `_id` with a new message is news."""
@@ -202,7 +202,9 @@ class SourceStore(Protocol):
 
     def write_audit(self, source: str, result: AuditResult) -> None: ...
 
-    def write_audited_to(self, source: str, age: int, before: int) -> None: ...
+    def learned(self, source: str) -> dict[str, int]: ...
+
+    def write_learned(self, source: str, name: str, number: int | None) -> None: ...
 
 
 class Store(Protocol):
@@ -232,12 +234,16 @@ class Store(Protocol):
         ...
 
     def audited_to(self, source: str) -> dict[int, int]:
-        """By age (ms), up to which createdAt (Unix ms) every stretch was audited; and what
-        `write_audited_to` noted under other numbers."""
+        """By age (ms), up to which createdAt (Unix ms) every stretch was audited."""
         ...
 
-    def write_audited_to(self, source: str, age: int, before: int) -> None:
-        """Notes such a createdAt without a result. Raises CheckpointUnwritable as `settle`."""
+    def learned(self, source: str) -> dict[str, int]:
+        """What was learned of the source, by name: `page_size`, how many records a page brings;
+        `put_off` and `read_again_to`, createdAt as `otel_alloy.pipeline.overlap` says."""
+        ...
+
+    def write_learned(self, source: str, name: str, number: int | None) -> None:
+        """Keeps such a number; None forgets it. Raises CheckpointUnwritable as `settle`."""
         ...
 
     def removes(self, source: str) -> bool:

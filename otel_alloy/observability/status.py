@@ -58,6 +58,8 @@ class _Source:
     unreachable: tuple[int | None, int] | None = None  # how many, createdAt
     gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
     lateness: tuple[float, float] | None = None  # seconds: largest seen, overlap
+    looked: events.OverlapLooked | None = None
+    paced: events.Paced | None = None
     audited: dict[float, events.Audited] = field(default_factory=dict)  # the last, by age
     missing: dict[tuple[int, int], int] = field(default_factory=dict)  # by stretch
     recovered: int = 0
@@ -192,6 +194,10 @@ class Status:
                 self._fails(source, "records", event.reason, attempt, event.rest, True)
             case events.SeenLate():
                 source.lateness = event.largest, event.overlap
+            case events.OverlapLooked():
+                source.looked = event
+            case events.Paced():
+                source.paced = event
             case events.Audited():
                 source.audited[event.age] = event
                 source.recovered += event.recovered
@@ -355,6 +361,8 @@ class Status:
             "unreachable": unreachable,
             "overlap_seconds": None if source.lateness is None else source.lateness[1],
             "visibility_lag_seconds": None if source.lateness is None else source.lateness[0],
+            "overlap": self._overlap(source),
+            "requests": self._requests(source),
             "audit": self._audit(source),
             "held": held,
             "clock": {
@@ -363,6 +371,30 @@ class Status:
             },
             "cursor_ahead": None if source.ahead is None else to_text(source.ahead),
             "waits_for": waits,
+        }
+
+    @staticmethod
+    def _overlap(source: _Source) -> dict[str, Any] | None:
+        """How the last window looked for what appeared late."""
+        if source.looked is None:
+            return None
+        again = source.looked.read_again_to
+        return {
+            "look": source.looked.how,
+            "read_once_more_to": None if again is None else to_text(again),
+        }
+
+    @staticmethod
+    def _requests(source: _Source) -> dict[str, Any] | None:
+        """What reading costs, with the arithmetic."""
+        paced = source.paced
+        if paced is None:
+            return None
+        return {
+            "interval_seconds": round(paced.interval, 1),
+            "needed_per_minute": round(paced.needed, 1),
+            "budget_per_minute": paced.budget or None,
+            "note": paced.words,
         }
 
     @staticmethod

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.cursor import Reading
+from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource, Client
@@ -66,9 +67,10 @@ def open_source(
     budget: RequestBudget | None = None,
     client: Client | None = None,
     retry: bool = True,
+    proven_page: int = 0,
 ) -> AlloySource:
     """The source, ready to be read. `budget`: where it is shared with others. `retry`: whether a
-    request that fails is sent again."""
+    request that fails is sent again. `proven_page`: how many records a page was found to bring."""
     return AlloySource(
         source.name,
         client or open_client(source, runtime),
@@ -77,6 +79,7 @@ def open_source(
         runtime,
         observe,
         retry=retry,
+        larger=LargerPages(source.page_size, proven_page) if source.adaptive else None,
     )
 
 
@@ -152,7 +155,11 @@ class Factory:
         return Budgets(self.settings, self.runtime)
 
     def source(
-        self, source: SourceSettings, observe: Observe, budget: RequestBudget | None = None
+        self,
+        source: SourceSettings,
+        observe: Observe,
+        budget: RequestBudget | None = None,
+        proven_page: int = 0,
     ) -> AlloySource:
         """See `open_source`. `budget`: that of the source's key, unless given."""
         if self.client is None:
@@ -160,7 +167,7 @@ class Factory:
         else:
             client = self.client(source, self.runtime)
         budget = budget or self.budgets.of(source)
-        return open_source(source, self.runtime, observe, budget, client)
+        return open_source(source, self.runtime, observe, budget, client, proven_page=proven_page)
 
     def tracker(self, source: SourceSettings, state: Remembered) -> ExecutionTracker:
         """A tracker that goes on from `state`."""

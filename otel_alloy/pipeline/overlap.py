@@ -33,9 +33,9 @@ from otel_alloy.checkpoint.store import Identity
 from otel_alloy.pipeline.pace import Share
 from otel_alloy.pipeline.search import Counted, Search
 
-READ_AGAIN, PUT_OFF = -1, -2
-"""Beside the ages of audits in the store: up to where was read once more; and from where on the
-overlap is still to be read, 0 where nothing was put off."""
+_READ_AGAIN_TO, _PUT_OFF = "read_again_to", "put_off"
+"""As the store names them: up to where was read once more; and from where on the overlap is still
+to be read."""
 _PIECE_PAGES = 10
 _FARTHEST_MS = 86_400_000
 _ID_BITS = 22
@@ -57,9 +57,9 @@ class OverlapStore(Protocol):
 
     def known_from(self, source: str) -> int | None: ...
 
-    def audited_to(self, source: str) -> dict[int, int]: ...
+    def learned(self, source: str) -> dict[str, int]: ...
 
-    def write_audited_to(self, source: str, age: int, before: int) -> None: ...
+    def write_learned(self, source: str, name: str, number: int | None) -> None: ...
 
 
 class SettledCount:
@@ -119,9 +119,9 @@ class Overlap:
         self._late = late
         self._share = share
         self._bucket = bucket
-        marks = store.audited_to(name)
-        self._again = marks.get(READ_AGAIN)
-        self._put_off = marks.get(PUT_OFF) or None
+        learned = store.learned(name)
+        self._again = learned.get(_READ_AGAIN_TO)
+        self._put_off = learned.get(_PUT_OFF)
         self._settled: SettledCount | None = None
         self._fell_before = 0
         self._work: Generator[None, None, None] | None = None
@@ -166,14 +166,14 @@ class Overlap:
         self.look = Look.PUTTING_OFF
         if self._put_off is None:
             self._put_off = start
-            self._store.write_audited_to(self._name, PUT_OFF, start)
+            self._store.write_learned(self._name, _PUT_OFF, start)
         return high
 
     def ended(self) -> None:
         """The window is read to its end."""
         if self._put_off is not None and self.look is not Look.PUTTING_OFF:
             self._put_off = None
-            self._store.write_audited_to(self._name, PUT_OFF, 0)
+            self._store.write_learned(self._name, _PUT_OFF, None)
 
     def _knows(self, start: int) -> bool:
         known_from = self._store.known_from(self._name)
@@ -194,7 +194,7 @@ class Overlap:
         self.look = Look.COUNTING
         if self._again is None:
             self._again = stretch.start // self._bucket * self._bucket
-            self._store.write_audited_to(self._name, READ_AGAIN, self._again)
+            self._store.write_learned(self._name, _READ_AGAIN_TO, self._again)
         return True
 
     def read_again(self, read_to: int, page: int, share: Share) -> bool:
@@ -225,7 +225,7 @@ class Overlap:
             piece = Window(begin, min(begin + length, whole.before))
             yield from self._late.by_reading(piece)
         self._again = whole.before
-        self._store.write_audited_to(self._name, READ_AGAIN, whole.before)
+        self._store.write_learned(self._name, _READ_AGAIN_TO, whole.before)
 
 
 def _counted(known: Known) -> SettledCount:

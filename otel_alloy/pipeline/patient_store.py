@@ -27,6 +27,7 @@ class PatientStore:
         self.known = store.known
         self.known_from = store.known_from
         self.audited_to = store.audited_to
+        self.learned = store.learned
         self.visibility = store.visibility
         self.removes = store.removes
 
@@ -34,6 +35,6 @@ class PatientStore:
         """See `Store.write_audit`."""
         self._patiently(lambda: self._store.write_audit(source, result))
 
-    def write_audited_to(self, source: str, age: int, before: int) -> None:
-        """See `Store.write_audited_to`."""
-        self._patiently(lambda: self._store.write_audited_to(source, age, before))
+    def write_learned(self, source: str, name: str, number: int | None) -> None:
+        """See `Store.write_learned`."""
+        self._patiently(lambda: self._store.write_learned(source, name, number))

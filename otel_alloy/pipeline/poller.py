@@ -39,6 +39,7 @@ from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.settings.models import SourceSettings
 
 _NOTED_MS = 3_600_000
+_PAGE_SIZE = "page_size"
 
 
 class Poller:
@@ -53,7 +54,8 @@ class Poller:
         self._runtime = factory.runtime
         self._log = SourceLog(source.name, LogThrottle(factory.runtime.monotonic))
         self._observe = tell_all(self._log, observe)
-        self._source = factory.source(source, self._observe)
+        learned = store.learned(source.name)
+        self._source = factory.source(source, self._observe, proven_page=learned.get(_PAGE_SIZE, 0))
         self._processor = factory.processor(
             source,
             self._source,
@@ -65,12 +67,14 @@ class Poller:
         state.patience = self._processor.patiently
         self.tracker = factory.tracker(source, state)
         self._coverage = Coverage(int(source.overlap * 1000))
+        self._proven_page = self._source.proven_page
+        self._store = PatientStore(store, self._processor.patiently)
         self._pace = Pace(
             source.name,
             source.collection_interval,
             factory.budgets.part_of(source),
             source.adaptive,
-            source.page_size,
+            max(source.page_size, self._proven_page),
             self._runtime.monotonic,
         )
         self._open = OpenExecutions(
@@ -87,7 +91,7 @@ class Poller:
             self._source,
             source,
             self.tracker,
-            PatientStore(store, self._processor.patiently),
+            self._store,
             self._settle,
             self._observe,
             self._runtime,
@@ -199,6 +203,9 @@ class Poller:
         else:
             self._back.pass_over()
         self._note_read(extent.window.before)
+        if self._source.proven_page != self._proven_page:
+            self._proven_page = self._source.proven_page
+            self._store.write_learned(name, _PAGE_SIZE, self._proven_page)
         self._compare_clocks()
         if agreed:
             return extent.window.before

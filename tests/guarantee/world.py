@@ -282,12 +282,15 @@ class _Store:
         self._inner.write_audit(source, result)
         self._world.step()
 
-    def write_audited_to(self, source: str, age: int, before: int) -> None:
+    def learned(self, source: str) -> dict[str, int]:
+        return self._inner.learned(source)
+
+    def write_learned(self, source: str, name: str, number: int | None) -> None:
         self._world.step()
         if self._world.disk_full:
             self._world.disk_full -= 1
             raise CheckpointUnwritable("disk full")
-        self._inner.write_audited_to(source, age, before)
+        self._inner.write_learned(source, name, number)
         self._world.step()
 
 
