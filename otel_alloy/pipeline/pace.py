@@ -21,6 +21,7 @@ _MEMORY_SECONDS = 60.0
 _NEW_COUNTED, _NEW_READ = 0.75, 0.4
 """Of the budget, what windows may take, where the overlap is counted, and where it is read."""
 _PART_PAGE = 0.5
+_SEVERAL = 4
 _TIGHT = 0.8
 _LEAST_SHARE = 0.02
 _SIDE_UNLIMITED = 2.5
@@ -153,9 +154,9 @@ class Pace:
         now = self._records / seconds
         keep = 0.0 if self._rate is None else exp(-seconds / _MEMORY_SECONDS)
         self._rate = keep * (self._rate or 0.0) + (1 - keep) * now
-        largest = sorted(self._pages)[-2:]
-        if len(self._pages) > 2 and largest[1] - largest[0] <= 1:  # all but the last one were full
-            self.page = max(1, largest[1])
+        pages = sorted(self._pages)
+        if len(pages) >= _SEVERAL and pages[-1] - pages[len(pages) // 2] <= 1:  # most were full
+            self.page = max(1, pages[-1])
         self._before, self._records, self._pages = before, 0, []
         demand = Demand(self._rate, self.page, self._budget)
         if reads:

@@ -172,19 +172,22 @@ def test_where_a_count_fell_the_stretch_is_read(tmp_path: Path) -> None:
 def test_what_is_put_off_is_read_later(tmp_path: Path, again: bool) -> None:
     """Where nothing is counted and the budget is small, the overlap is read now and then; a late
     record is found then, also where the program was started in between."""
-    values = {**COUNTED, "requests_per_minute": 15, "adaptive": False}
+    values = {**COUNTED, "requests_per_minute": 60, "page_size": 10, "adaptive": False}
+    values |= {"overlap": 600, "overlap_max": 600}
     world = late_world(tmp_path, Config(total_items="missing"), **values)
-    found = []
-    for _ in range(6):
-        traffic(world, 100)
+    found, seen = [], set()
+    traffic(world, 900, each=1)
+    for _ in range(4):
+        traffic(world, 100, each=1)
         late = world.execution()
-        world.add(late, "executionFinished", late=110)
+        world.add(late, "executionFinished", late=500)
         found.append(span_key(late.uuid))
-        traffic(world, 200)
+        traffic(world, 200, each=1)
+        seen |= set(looks(world))
         if again:
             world.restart()
-    traffic(world, 1800)
-    assert {"put off", "read"} <= set(looks(world))
+    traffic(world, 1500, each=10)
+    assert {"put off", "read"} <= seen
     assert all(key in world.taken for key in found)
     assert not twice(world) and not missing(world)
     world.close()
@@ -193,15 +196,17 @@ def test_what_is_put_off_is_read_later(tmp_path: Path, again: bool) -> None:
 def test_the_interval_is_as_short_as_the_budget_allows(tmp_path: Path) -> None:
     """It follows the traffic down to a second and goes back to what is set in silence."""
     world = World(tmp_path, **{**COUNTED, "requests_per_minute": 60})
+    world.cycle()
+    poller = world.poller
+    assert poller is not None
     for _ in range(60):
         world.add(world.execution(), "executionFinished")
         world.cycle()
-        assert world.poller is not None
-        world.clock.wait(world.poller.interval)
-    assert 1 <= world.poller.interval < 4
+        world.clock.wait(poller.interval)
+    assert 1 <= poller.interval < 4
     silent = world.clock.now
-    while world.poller.interval < INTERVAL:
-        world.clock.wait(world.poller.interval)
+    while poller.interval < INTERVAL:
+        world.clock.wait(poller.interval)
         world.cycle()
     assert 200 < world.clock.now - silent < 300
     world.close()
