@@ -100,6 +100,7 @@ class LargerPages:
             self._try_later()
         if received > before:
             self.proven, self._full = received, 0
+            self._wait = _FULL_PAGES if received == asked else self._wait
         return received >= before
 
     def failed(self, asked: int, refused: bool) -> None:

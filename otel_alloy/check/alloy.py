@@ -20,11 +20,13 @@ from otel_alloy.check.records import fields_finding, life_finding
 from otel_alloy.check.times import times_finding
 from otel_alloy.errors import AccessRefused, AlloyReceiverError, RequestRefused, Retry
 from otel_alloy.pipeline.factory import open_source
+from otel_alloy.pipeline.pace import Demand
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import SourceSettings
 
 _LARGE = 1000
 _FAR = 1_000_000
+_FEW = 10
 
 
 def alloy_findings(
@@ -117,6 +119,7 @@ class _Examination:
             separate=life.facts["lifecycle"] == "separate",
         )
         yield fields_finding(sample, len(self._bad))
+        yield self._pace_finding(newest)
         if self._seen is not None:
             self._look_for_report(self._seen, newest.total)
         sent = self._source.requests
@@ -222,6 +225,31 @@ class _Examination:
             words += ": the API clamps pages to that" if total else ", or clamped to that"
             advice = f"{NOTHING_TO_DO}, otel-alloy pages by what it receives"
         return Finding.of(part, tried, None, words, advice, largest=came)
+
+    def _pace_finding(self, newest: Page) -> Finding:
+        """Whether the request budget suffices for as many records as there were lately."""
+        settings, times = self._settings, newest.created
+        tried = f"looked at the times of the {len(times)} newest records"
+        seconds = max((self._source.now() - min(times)) / 1000, 1.0) if times else 0.0
+        if len(times) < _FEW:
+            return Finding.of("request budget", tried, True, "too few records to tell")
+        page = settings.page_size
+        if newest.received < page and (newest.total or 0) > newest.received:
+            page = newest.received
+        demand = Demand(len(times) / seconds, page, settings.requests_per_minute)
+        longest = settings.collection_interval
+        interval = demand.interval(longest) if settings.adaptive else longest
+        enough = not demand.tight
+        return Finding.of(
+            "request budget",
+            tried,
+            True if enough else None,
+            demand.words(interval),
+            "" if enough else "raise OTEL_ALLOY_REQUESTS_PER_MINUTE as far as Alloy allows",
+            records_per_second=round(demand.rate, 2),
+            requests_per_minute=round(demand.needed(interval), 1),
+            interval_seconds=round(interval, 1),
+        )
 
     def _oldest_finding(self) -> Finding:
         part, tried = "oldest record", "asked for one record, oldest first"

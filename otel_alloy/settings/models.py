@@ -102,7 +102,7 @@ class SourceSettings(_Model):
         30.0, ge=1, le=86400, description="at most between two cycles"
     )
     adaptive: bool = Field(
-        True, description="shorter intervals, down to 1s, as far as the request budget allows"
+        True, description="shorter intervals and larger pages, as far as they pay"
     )
     initial_lookback: Seconds = Field(
         3600.0, ge=0, description="how far back the first run begins; at most 60d is kept by Alloy"

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_alloy.pipeline.events import Audited
 from otel_alloy.testing.simulator import Config
 
 from .scale import scaled
@@ -165,6 +166,23 @@ def test_without_the_audit_the_overlap_is_what_there_is(lags: list[int]) -> None
             assert delivered is None or (key in world.taken) is delivered
         assert not twice(world)
         world.close()
+
+
+def test_a_full_disk_delays_an_audit(tmp_path: Path) -> None:
+    """Also where what is written is an audit's result: nothing ends, and it is written when there
+    is room."""
+    world = late_world(tmp_path, **DEFAULTS)
+    for _ in range(5):
+        world.add(world.execution(), "executionFinished")
+        run(world, 60)
+    delayed = 0
+    for _ in range(60):
+        world.disk_full = 3
+        run(world, 30)
+        delayed += not world.disk_full
+    audits = [event for event in world.told if isinstance(event, Audited)]
+    assert delayed and audits
+    world.close()
 
 
 @pytest.mark.parametrize(

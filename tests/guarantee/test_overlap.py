@@ -210,3 +210,37 @@ def test_the_interval_is_as_short_as_the_budget_allows(tmp_path: Path) -> None:
         world.cycle()
     assert 200 < world.clock.now - silent < 300
     world.close()
+
+
+def test_pages_grow_within_a_window_and_over_restarts(tmp_path: Path) -> None:
+    """Pages of a backlog grow up to what Alloy gives, at no lost record and hardly a request more
+    than the largest page needs; the size is remembered in the store."""
+    world = World(tmp_path, Config(max_limit=250), **{**COUNTED, "page_size": 20})
+    for _ in range(3000):
+        world.clock.wait(0.01)
+        world.add(world.execution(), "executionFinished")
+    world.cycle()
+    assert not missing(world) and not twice(world)
+    assert world.requests < 3000 / 250 + 15
+    world.restart()
+    before = world.requests
+    for _ in range(1000):
+        world.clock.wait(0.01)
+        world.add(world.execution(), "executionFinished")
+    world.cycle()
+    assert world.requests - before < 4 + 4000 / 250 + 5
+    assert not missing(world) and not twice(world)
+    world.close()
+
+
+def test_an_api_that_refuses_larger_pages_costs_a_request(tmp_path: Path) -> None:
+    """The refusal is noticed by nobody but the log, and nothing is lost."""
+    config = Config(max_limit=20, over_limit="refuse")
+    world = World(tmp_path, config, **{**COUNTED, "page_size": 20})
+    for _ in range(400):
+        world.clock.wait(0.01)
+        world.add(world.execution(), "executionFinished")
+    world.cycle()
+    assert world.requests < 400 / 19 + 10
+    assert not missing(world) and not twice(world)
+    world.close()
