@@ -59,15 +59,15 @@ class LargerPages:
     larger page costs fewer requests. `base`: what is set; `proven`: what was given before, as far
     as that is remembered.
 
-    After two full pages twice as many are asked for, at most 1,000. What comes says how large a
+    After two full pages twice as many are asked for, at most `most`. What comes says how large a
     page may be; where it brings no more than before, or is refused, the next try is made much
     later. A larger page that brings *fewer* records than a smaller one did shows nothing: the
     smaller one is asked for again, so that it is never taken for the end.
     """
 
-    def __init__(self, base: int, proven: int = 0) -> None:
+    def __init__(self, base: int, proven: int = 0, most: int = LARGEST) -> None:
         self._base = base
-        self._most = max(base, LARGEST)
+        self._most = max(base, min(most, LARGEST))
         self.proven = min(max(base, proven), self._most)
         """So many records were given at once."""
         self._full = self._failures = 0

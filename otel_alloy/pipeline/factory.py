@@ -67,10 +67,10 @@ def open_source(
     budget: RequestBudget | None = None,
     client: Client | None = None,
     retry: bool = True,
-    proven_page: int = 0,
+    larger: LargerPages | None = None,
 ) -> AlloySource:
     """The source, ready to be read. `budget`: where it is shared with others. `retry`: whether a
-    request that fails is sent again. `proven_page`: how many records a page was found to bring."""
+    request that fails is sent again. `larger`: how pages grow."""
     return AlloySource(
         source.name,
         client or open_client(source, runtime),
@@ -79,7 +79,7 @@ def open_source(
         runtime,
         observe,
         retry=retry,
-        larger=LargerPages(source.page_size, proven_page) if source.adaptive else None,
+        larger=larger,
     )
 
 
@@ -161,13 +161,18 @@ class Factory:
         budget: RequestBudget | None = None,
         proven_page: int = 0,
     ) -> AlloySource:
-        """See `open_source`. `budget`: that of the source's key, unless given."""
+        """See `open_source`. `budget`: that of the source's key, unless given. `proven_page`: how
+        many records a page was found to bring. A page never grows beyond a batch, as both are
+        delivered as a whole."""
         if self.client is None:
             client: Client = open_client(source, self.runtime, self.settings.network)
         else:
             client = self.client(source, self.runtime)
         budget = budget or self.budgets.of(source)
-        return open_source(source, self.runtime, observe, budget, client, proven_page=proven_page)
+        larger = None
+        if source.adaptive:
+            larger = LargerPages(source.page_size, proven_page, self.settings.batch_size)
+        return open_source(source, self.runtime, observe, budget, client, larger=larger)
 
     def tracker(self, source: SourceSettings, state: Remembered) -> ExecutionTracker:
         """A tracker that goes on from `state`."""
