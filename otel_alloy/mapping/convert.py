@@ -19,6 +19,7 @@ from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Work
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
 from otel_alloy.mapping import encode, forms, semconv
+from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
 
@@ -46,12 +47,14 @@ _ENDED, _ENDED_AGAIN = Role.ENDED, Role.ENDED_AGAIN  # for speed: an enum finds 
 class Execution:
     """One thing to convert: a notification, its role, and the `startedAt` that its start record
     told (used where the notification itself has none). `trace_id`: set by the converter where there
-    is a hook, which may have moved the execution to another trace."""
+    is a hook, which may have moved the execution to another trace. `enrichment`: what is known of
+    its blocks and of why it failed, where it was asked for."""
 
     notification: Notification
     role: Role
     started_at: str | int | float | None = None
     trace_id: bytes | None = None
+    enrichment: Enrichment | None = None
 
 
 class Attached(NamedTuple):
