@@ -40,13 +40,25 @@ from otel_alloy.checkpoint.store import (
     Progress,
     RejectedRecord,
     Settlement,
+    Waiting,
+)
+from otel_alloy.checkpoint.waiting import (
+    forget_waiting,
+    read_blocks,
+    read_reasons,
+    read_waiting,
+    write_blocks,
+    write_enrichments,
+    write_reason,
+    write_waiting,
 )
 from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 
 _APPLICATION_ID = 0x6F616C79  # "oaly"
 _PASSING = frozenset(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_BUSY"))
 _REJECTED = (
-    "SELECT source, signals, reason, role, original, started_at, at, number, resource"
+    "SELECT source, signals, reason, role, original, started_at, at, number, resource,"
+    " enrichment"
     " FROM rejected LEFT JOIN rejected_detail USING (number)"
 )
 _LONGEST = 128 * 2**20
@@ -60,6 +72,9 @@ _INTEGERS = {
     "known": ("first", "last"),
     "audited": ("age", "before"),
     "learned": ("number",),
+    "waiting": ("since",),
+    "reason": ("at",),
+    "workflow_blocks": ("version",),
     "audit_result": ("start", "age", "before", "at", "api", "settled", "recovered"),
     "seen": ("created",),
     "open_execution": ("created", "next_check"),
@@ -73,6 +88,9 @@ _TEXTS = {
     "known": ("source",),
     "audited": ("source",),
     "learned": ("source", "name"),
+    "waiting": ("source", "execution", "uuid", "original", "started_at", "enrichment"),
+    "reason": ("uuid", "report"),
+    "workflow_blocks": ("workflow", "blocks"),
     "audit_result": ("source",),
     "seen": ("source", "id", "message", "ended"),
     "open_execution": ("source", "execution", "original", "started_at"),
@@ -367,6 +385,8 @@ class SqliteStore:
             if s.counted:
                 _add_counts(db, source, s.counted)
             write_known(db, source, s)
+            if s.waits or s.enriched:
+                write_waiting(db, source, s)
             return write_settlement(db, source, s)
 
     def known(self, source: str, start: int, before: int) -> Known:
@@ -415,6 +435,33 @@ class SqliteStore:
             else:
                 db.execute("INSERT OR REPLACE INTO learned VALUES (?,?,?)", (source, name, number))
 
+    def waiting(self, source: str) -> dict[str, Waiting]:
+        """See `Store.waiting`."""
+        return read_waiting(self.read, source)
+
+    def write_enrichments(self, source: str, found: Mapping[str, str]) -> None:
+        """See `Store.write_enrichments`."""
+        with self.transaction() as db:
+            write_enrichments(db, source, found)
+
+    def write_reason(self, uuid: str, at: int, report: str, forget: int) -> bool:
+        """See `Store.write_reason`."""
+        with self.transaction() as db:
+            return write_reason(db, uuid, at, report, forget)
+
+    def reasons(self, uuids: Iterable[str]) -> dict[str, str]:
+        """See `Store.reasons`."""
+        return read_reasons(self.read, uuids)
+
+    def blocks(self, workflow: str, version: int) -> str | None:
+        """See `Store.blocks`."""
+        return read_blocks(self.read, workflow, version)
+
+    def write_blocks(self, workflow: str, version: int, blocks: str) -> None:
+        """See `Store.write_blocks`."""
+        with self.transaction() as db:
+            write_blocks(db, workflow, version, blocks)
+
     def audits(self, source: str, start: int, before: int) -> list[AuditResult]:
         """See `Store.audits`."""
         with self.transaction() as db:
@@ -446,6 +493,7 @@ class SqliteStore:
         with self.transaction() as db:
             forget_memory(db, source)
             forget_audits(db, source)
+            forget_waiting(db, source)
             return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
 
     def rejected(
@@ -460,8 +508,12 @@ class SqliteStore:
                 (after, wanted, wanted, most),
             ).fetchall()
         return [
-            replace(RejectedRecord(*fields), resource=self._resource(fields[7], resource))
-            for *fields, resource in rows
+            replace(
+                RejectedRecord(*fields),
+                resource=self._resource(fields[7], resource),
+                enrichment=enrichment,
+            )
+            for *fields, resource, enrichment in rows
         ]
 
     def _resource(self, number: object, text: object) -> dict[str, str | bool | int | float] | None:
@@ -574,7 +626,10 @@ def _set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
         ),
     )
     resource = None if record.resource is None else json.dumps(record.resource)
-    db.execute("INSERT INTO rejected_detail VALUES (?,?,?)", (row.lastrowid, resource, identity))
+    db.execute(
+        "INSERT INTO rejected_detail VALUES (?,?,?,?)",
+        (row.lastrowid, resource, identity, record.enrichment),
+    )
     return True
 
 

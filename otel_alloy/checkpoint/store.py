@@ -76,6 +76,31 @@ class Progress:
 
 
 @dataclass(slots=True)
+class Waiting:
+    """An execution that ended and waits for what else is known of it. `original`: its terminal
+    record's JSON, or what can give it; `started_at`: what its start told; `since`: when it was
+    seen, Unix ms by our clock; `enrichment`: what is known of it, once that does not change any
+    more (`otel_alloy.mapping.enrichment`)."""
+
+    uuid: str
+    original: HasText
+    started_at: str | None
+    since: int
+    enrichment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that is there already."""
+
+    whole: str
+
+    def text(self) -> str:
+        """It."""
+        return self.whole
+
+
+@dataclass(slots=True)
 class State:
     """All that is remembered of one source, as a value; what is at work is `Remembered`. `ended`:
     executions whose span is settled and whose later records must not make another, with the
@@ -91,7 +116,8 @@ class State:
 class RejectedRecord:
     """A record that was set aside: which signals refused it (`source` where it cannot be read or
     converted), why, and all that is needed to try again. `role` is a `Role` value, `at` Unix ms.
-    `resource`: the attributes of the resource that it belongs to; None where they were not kept."""
+    `resource`: the attributes of the resource that it belongs to; None where they were not kept.
+    `enrichment`: what was known of it beyond its notification."""
 
     source: str
     signals: str
@@ -102,6 +128,7 @@ class RejectedRecord:
     at: int = 0
     number: int = 0
     resource: Mapping[str, str | bool | int | float] | None = None
+    enrichment: str | None = None
 
 
 @dataclass(slots=True)
@@ -110,7 +137,8 @@ class Settlement:
     with their `next_check`. `known`: records that audits have to know as settled, with their
     createdAt; `spans`: executions that got their span. `visibility`: what `VisibilityLag.text`
     gives, where it changed. `counted`: what was seen of the API, and how often (see
-    `Store.counted`)."""
+    `Store.counted`). `waits`: executions that begin to wait for what else is known of them;
+    `enriched`: those that waited and are delivered."""
 
     progress: Progress
     seen: dict[Identity, Seen] = field(default_factory=dict)
@@ -123,6 +151,8 @@ class Settlement:
     spans: list[str] = field(default_factory=list)
     visibility: str | None = None
     counted: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, Waiting] = field(default_factory=dict)
+    enriched: list[str] = field(default_factory=list)
     forget_before: int = 0
     forget_ended_before: int = 0
     forget_open_before: int = 0
@@ -206,6 +236,16 @@ class SourceStore(Protocol):
 
     def write_learned(self, source: str, name: str, number: int | None) -> None: ...
 
+    def waiting(self, source: str) -> dict[str, Waiting]: ...
+
+    def write_enrichments(self, source: str, found: Mapping[str, str]) -> None: ...
+
+    def reasons(self, uuids: Iterable[str]) -> dict[str, str]: ...
+
+    def blocks(self, workflow: str, version: int) -> str | None: ...
+
+    def write_blocks(self, workflow: str, version: int, blocks: str) -> None: ...
+
 
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
@@ -244,6 +284,34 @@ class Store(Protocol):
 
     def write_learned(self, source: str, name: str, number: int | None) -> None:
         """Keeps such a number; None forgets it. Raises CheckpointUnwritable as `settle`."""
+        ...
+
+    def waiting(self, source: str) -> dict[str, Waiting]:
+        """The executions that wait for what else is known of them, longest first."""
+        ...
+
+    def write_enrichments(self, source: str, found: Mapping[str, str]) -> None:
+        """Keeps what is known of waiting executions, by execution, for good: they are delivered
+        with that. Raises CheckpointUnwritable as `settle`."""
+        ...
+
+    def write_reason(self, uuid: str, at: int, report: str, forget: int) -> bool:
+        """Keeps what Alloy's error webhook told of an execution at `at` (Unix ms, our clock), until
+        it is forgotten: what came before `forget` is now. False where it is known already. Raises
+        CheckpointUnwritable as `settle`."""
+        ...
+
+    def reasons(self, uuids: Iterable[str]) -> dict[str, str]:
+        """What the webhook told of these, by executionUuid, as far as it did."""
+        ...
+
+    def blocks(self, workflow: str, version: int) -> str | None:
+        """How the blocks of one version of an installed workflow are called, as JSON; None where it
+        is not known."""
+        ...
+
+    def write_blocks(self, workflow: str, version: int, blocks: str) -> None:
+        """Keeps that."""
         ...
 
     def removes(self, source: str) -> bool:

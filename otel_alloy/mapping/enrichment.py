@@ -64,5 +64,3 @@ class Enrichment:
             )
         except (ValueError, TypeError, KeyError, RecursionError):
             return cls()
-
-

@@ -6,7 +6,7 @@ not end the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from otel_alloy.checkpoint.store import AuditResult, SourceStore
@@ -30,6 +30,9 @@ class PatientStore:
         self.learned = store.learned
         self.visibility = store.visibility
         self.removes = store.removes
+        self.waiting = store.waiting
+        self.reasons = store.reasons
+        self.blocks = store.blocks
 
     def write_audit(self, source: str, result: AuditResult) -> None:
         """See `Store.write_audit`."""
@@ -38,3 +41,11 @@ class PatientStore:
     def write_learned(self, source: str, name: str, number: int | None) -> None:
         """See `Store.write_learned`."""
         self._patiently(lambda: self._store.write_learned(source, name, number))
+
+    def write_enrichments(self, source: str, found: Mapping[str, str]) -> None:
+        """See `Store.write_enrichments`."""
+        self._patiently(lambda: self._store.write_enrichments(source, found))
+
+    def write_blocks(self, workflow: str, version: int, blocks: str) -> None:
+        """See `Store.write_blocks`."""
+        self._patiently(lambda: self._store.write_blocks(workflow, version, blocks))

@@ -71,6 +71,7 @@ class BatchProcessor:
         tracker.advance(batch, full.high)
         s = batch.settlement
         changed = s.seen or s.known or s.opened or s.closed or s.asked or s.ended or s.rejected
+        changed = changed or s.enriched
         new = 0
         if changed or tracker.state.progress != before:
             new = self.write(s)
@@ -132,6 +133,7 @@ class BatchProcessor:
                 batch.original(index),
                 None if started_at is None else str(started_at),
                 self._runtime.now_ms(),
+                enrichment=None if execution.enrichment is None else execution.enrichment.text(),
             )
         )
 

@@ -17,6 +17,7 @@ from otel_alloy.checkpoint.store import RejectedRecord, Store
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Execution, Role
 from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.pipeline.factory import Factory, open_converter
 from otel_alloy.settings.models import Settings
@@ -122,7 +123,9 @@ def _convert(convert: Converter, record: RejectedRecord) -> tuple[bytes | None, 
     n = read_notification(record.original)
     if n.message is None:
         raise Unreadable("the record has no `message`")
-    span, log = convert.convert(Execution(n, Role(record.role), record.started_at))
+    known = None if record.enrichment is None else Enrichment.read(record.enrichment)
+    execution = Execution(n, Role(record.role), record.started_at, enrichment=known)
+    span, log = convert.convert(execution)
     if record.signals == "source":
         return span, log
     signals = record.signals.split(",")

@@ -20,7 +20,7 @@ Which open executions are to be asked for, and when, is the business of `open_ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -29,13 +29,14 @@ from otel_alloy.alloy.models import (
     STARTED,
     TERMINAL,
     BadRecord,
+    Notification,
     Record,
     Unreadable,
     read_notification,
 )
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.remembered import Remembered
-from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement
+from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Settlement, Waiting
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
 
@@ -66,6 +67,8 @@ class ExecutionTracker:
         self._started_logs = started_logs
         self.covered: tuple[int, int] | None = None
         """The window that was read to its end last: what it covers and did not bring, came late."""
+        self.waits_for: Callable[[Notification], bool] = lambda n: False
+        """Whether an end is delivered later, when more is known of its execution."""
         self.separate = False
         """Whether the API is seen to write an end as a record of its own, so that no open execution
         has to be asked for by its id."""
@@ -110,7 +113,7 @@ class ExecutionTracker:
                 if state.has_span(execution):
                     self._ended_again(batch, record, execution)
                 else:
-                    self._ended(batch, record, execution, created)
+                    self._ended(batch, record, execution, created, now)
                     ended = execution
                     settlement.spans.append(execution)
             elif n.message == STARTED and execution:
@@ -166,12 +169,17 @@ class ExecutionTracker:
         if self._started_logs:
             batch.add(Execution(n, Role.STARTED), record)
 
-    def _ended(self, batch: Batch, record: Record, execution: str, created: int) -> None:
+    def _ended(self, batch: Batch, record: Record, execution: str, created: int, now: int) -> None:
         n = record.notification
         if n.message == ERROR:
             until = created + self._incomplete_after
             self.state.remember_end(batch.settlement, execution, until)
-        batch.add(Execution(n, Role.ENDED, self._joined(batch, record, execution)), record)
+        started_at = self._joined(batch, record, execution)
+        if self.waits_for(n):
+            uuid = (n.data.executionUuid if n.data else None) or ""
+            batch.settlement.waits[execution] = Waiting(uuid, record, started_at, now)
+        else:
+            batch.add(Execution(n, Role.ENDED, started_at), record)
 
     def _ended_again(self, batch: Batch, record: Record, execution: str) -> None:
         _count(batch, "ended_again")
