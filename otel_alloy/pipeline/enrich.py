@@ -154,7 +154,8 @@ class Enricher:
         self._cases: dict[str, _Case] = {}
         self._quiet_until = 0.0
         self._failures = 0
-        self._reasons_at = 0.0
+        self._second = 1
+        """What the second page is called: Alloy does not say whether pages count from 0 or 1."""
         self.took(store.waiting(name))
 
     @property
@@ -184,10 +185,12 @@ class Enricher:
                 continue
             self._cases[execution] = case
             key = (n.workflowId or "", n.userId or "")
+            gather = min(_GATHER, self._policy.timeout / 6)
             group = self._groups.get(key)
             if group is None:
-                gather = min(_GATHER, self._policy.timeout / 6)
                 group = self._groups[key] = _Group(now + gather)
+            elif not group.cases:
+                group.next_at = now + gather
             group.cases[execution] = case
             if case.failed:
                 failure = Failure(waiting.uuid, *case.times)
@@ -284,22 +287,29 @@ class Enricher:
         first = min(c.times[0] for c in group.cases.values())
         told: dict[str, ExecutionSteps] = {}
         known_from = 1 << 63
-        for page in range(1, _PAGES + 1):
-            parameters = {"userId": user, "page": str(page), "limit": str(PAGE), "order": "desc"}
-            before, number = len(told), 0
-            for steps in read_steps(self._request(workflow, "/logs", parameters)):
-                number += 1
-                told.setdefault(steps.uuid, steps)
-                if steps.started is not None:
-                    known_from = min(known_from, steps.started)
-            if number < PAGE or len(told) == before:
-                known_from = 0 if number < PAGE and (page > 1 or number) else known_from
+        for page in (None, self._second, self._second + 1):
+            before = len(told)
+            came = self._page(workflow, user, page)
+            told.update({steps.uuid: steps for steps in came})
+            if page is not None and came and len(told) == before:
+                self._second = page + 1  # that was the first page again: pages count from 1
+                continue
+            if not came:
+                known_from = 0
                 break
+            known_from = min((s.started for s in came if s.started is not None), default=known_from)
             if wanted <= told.keys() and known_from < first - _REMEMBERED_MS * _NS:
                 break
             if not self._may_ask():
                 break
         return told, known_from
+
+    def _page(self, workflow: str, user: str, page: int | None) -> list[ExecutionSteps]:
+        """A page of a workflow's executions, newest first; None: the first one."""
+        parameters = {"userId": user, "limit": str(PAGE), "order": "desc"}
+        if page is not None:
+            parameters["page"] = str(page)
+        return list(read_steps(self._request(workflow, "/logs", parameters)))
 
     def _errors(
         self,

@@ -70,8 +70,8 @@ class BatchProcessor:
         before = tracker.state.progress
         tracker.advance(batch, full.high)
         s = batch.settlement
-        changed = s.seen or s.known or s.opened or s.closed or s.asked or s.ended or s.rejected
-        changed = changed or s.enriched
+        memory = s.seen or s.known or s.opened or s.closed or s.asked or s.ended
+        changed = memory or s.rejected or s.enriched
         new = 0
         if changed or tracker.state.progress != before:
             new = self.write(s)

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from otel_alloy.alloy.query import Query
 from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import AuditResult, Settlement
+from otel_alloy.checkpoint.store import AuditResult, Settlement, Waiting
 from otel_alloy.errors import (
     AccessRefused,
     Challenged,
@@ -275,22 +275,35 @@ class _Store:
         return self._inner.removes(source)
 
     def write_audit(self, source: str, result: AuditResult) -> None:
-        self._world.step()
-        if self._world.disk_full:
-            self._world.disk_full -= 1
-            raise CheckpointUnwritable("disk full")
-        self._inner.write_audit(source, result)
-        self._world.step()
+        self._write(lambda: self._inner.write_audit(source, result))
+
+    def waiting(self, source: str) -> dict[str, Waiting]:
+        return self._inner.waiting(source)
+
+    def reasons(self, uuids: Iterable[str]) -> dict[str, str]:
+        return self._inner.reasons(uuids)
+
+    def blocks(self, workflow: str, version: int) -> str | None:
+        return self._inner.blocks(workflow, version)
+
+    def write_blocks(self, workflow: str, version: int, blocks: str) -> None:
+        self._write(lambda: self._inner.write_blocks(workflow, version, blocks))
+
+    def write_enrichments(self, source: str, found: Mapping[str, str]) -> None:
+        self._write(lambda: self._inner.write_enrichments(source, found))
 
     def learned(self, source: str) -> dict[str, int]:
         return self._inner.learned(source)
 
     def write_learned(self, source: str, name: str, number: int | None) -> None:
+        self._write(lambda: self._inner.write_learned(source, name, number))
+
+    def _write(self, write: Callable[[], None]) -> None:
         self._world.step()
         if self._world.disk_full:
             self._world.disk_full -= 1
             raise CheckpointUnwritable("disk full")
-        self._inner.write_learned(source, name, number)
+        write()
         self._world.step()
 
 
