@@ -17,12 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 from otel_alloy.alloy.models import Page, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.checkpoint.store import open_store
+from otel_alloy.errors import RequestRefused
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
 from otel_alloy.runtime import system_runtime
@@ -150,6 +152,10 @@ class InPlace:
         end = {"_id": name, "message": "executionFinished", "completedAt": iso(now)}
         self._log.add(started(-1 - len(self.appeared), now) | end)
         self.appeared[name] = time.perf_counter()
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        """Nothing else is answered."""
+        raise RequestRefused("404")
 
     def close(self) -> None:
         """Nothing to close."""

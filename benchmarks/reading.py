@@ -12,7 +12,7 @@ import argparse
 import random
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from otel_alloy.alloy.models import Page, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.checkpoint.store import open_store
+from otel_alloy.errors import RequestRefused
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
@@ -76,6 +77,10 @@ class Api:
         self.requests += 1
         self.records += page.received
         return page
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        """Nothing else is answered."""
+        raise RequestRefused("404")
 
     def close(self) -> None:
         """Nothing is open."""

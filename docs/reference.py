@@ -24,7 +24,7 @@ from otel_alloy.cli import commands
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import METRICS, metrics_table
 from otel_alloy.otlp.answers import answers_table
-from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.models import Settings, SourceSettings, Webhook
 
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
@@ -36,7 +36,7 @@ _VARIABLES = {
     "endpoint": "ALLOY_ENDPOINT",
 }
 _FILE_ONLY = frozenset(("resource", "sources"))
-_APART = frozenset(("privacy", "environment"))  # documented by what they consist of
+_APART = frozenset(("privacy", "webhook", "environment"))  # documented by what they consist of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,16 @@ def process_settings() -> list[Setting]:
         Settings.model_fields["privacy"].get_default(call_default_factory=True)
     ).model_fields.items():
         variable = f"OTEL_ALLOY_PRIVACY_{name.upper()}"
-        meaning = f"what becomes of `{field.alias}`; `hash` needs `privacy_key`"
-        choices = _type(field)
-        found.append(Setting(f"privacy: {field.alias}", variable, "", choices, "keep", meaning))
+        key = field.alias or name
+        meaning = f"what becomes of `{key}`"
+        if field.alias:
+            meaning += "; `hash` needs `privacy_key`"
+        choices, default = _type(field), str(field.default)
+        found.append(Setting(f"privacy: {key}", variable, "", choices, default, meaning))
+    for name, field in Webhook.model_fields.items():
+        variable = f"OTEL_ALLOY_WEBHOOK_{name.upper()}"
+        meaning = field.description or ""
+        found.append(Setting(f"webhook: {name}", variable, "", _type(field), "", meaning))
     return found
 
 

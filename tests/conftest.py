@@ -78,6 +78,7 @@ class Place:
             "OTEL_ALLOY_STORAGE": f"sqlite:///{self.storage}",
             "OTEL_ALLOY_REQUESTS_PER_MINUTE": "0",
             "OTEL_ALLOY_HEALTH_ENDPOINT": "",  # no fixed port
+            "OTEL_ALLOY_ENRICH": "off",
         }
         self._started: list[subprocess.Popen[str]] = []
 
@@ -144,6 +145,7 @@ class Place:
             "endpoint": self.alloy.endpoint,
             "storage": f"sqlite:///{self.storage}",
             "requests_per_minute": 0,
+            "enrich": "off",
             "since": "60d",
             "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": self.otlp.http_endpoint},
         }

@@ -194,6 +194,18 @@ class RetryingFetch:
             page.limit = limit
             return page
 
+    def once(self, ask: Callable[[], bytes]) -> bytes:
+        """What `ask`, which sends one request, brings, within the budget; its first error is
+        raised. Others wait as long as Alloy wants it."""
+        self._pause(self._budget.take())
+        self.requests += 1
+        try:
+            return ask()
+        except Retry as error:
+            if error.after is not None:
+                self._budget.hold(min(error.after, RETRY_AFTER_CAP))
+            raise
+
     @contextmanager
     def impatient(self) -> Iterator[None]:
         """Raises the first error meanwhile, for a question that can be put off. Others wait as long

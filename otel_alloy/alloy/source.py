@@ -6,7 +6,7 @@ Client, request budget, retries, clock and reader are put together here and nowh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,6 +26,8 @@ class Client(Protocol):
     """Sends one request, as `AlloyClient` does."""
 
     def fetch(self, query: Query) -> Page: ...
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes: ...
 
     def close(self) -> None: ...
 
@@ -200,6 +202,12 @@ class AlloySource:
         """The answer to any query (one request)."""
         return self._fetch(query)
 
+    def ask(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        """The body of the answer to another question than `GET /logs` (one request, within the
+        budget). Raises the first error: Retry, RequestRefused or AccessRefused, as nothing depends
+        on it."""
+        return self._fetch.once(lambda: self._told(path, parameters))
+
     def page(self, window: Window, limit: int) -> Page:
         """The first page of a window, for what it counts (one request)."""
         bounds = replace(self.base_query, after=window.start - 1, before=window.before)
@@ -226,6 +234,16 @@ class AlloySource:
             self.tell_clocks()
         self._tell(begun, 200, None)
         return page
+
+    def _told(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        begun = self._runtime.monotonic()
+        try:
+            body = self._client.get(path, parameters)
+        except AlloyReceiverError as error:
+            self._tell(begun, error.status, type(error).__name__)
+            raise
+        self._tell(begun, 200, None)
+        return body
 
     def _tell(self, begun: float, status: int | None, error: str | None) -> None:
         seconds = self._runtime.monotonic() - begun

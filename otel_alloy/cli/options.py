@@ -11,7 +11,16 @@ from otel_alloy.cli.completion import sources
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NO_OPTION = {"api_key", "name", "privacy_key", "sources", "environment", "privacy", "resource"}
+_NO_OPTION = {
+    "api_key",
+    "name",
+    "privacy_key",
+    "sources",
+    "environment",
+    "privacy",
+    "webhook",
+    "resource",
+}
 """Secrets are not taken from the command line, where other users of the machine can see them; the
 others are no plain values."""
 _METAVARS = {

@@ -186,6 +186,8 @@ class Enricher:
             self._cases[execution] = case
             key = (n.workflowId or "", n.userId or "")
             gather = min(_GATHER, self._policy.timeout / 6)
+            if not self._policy.webhook:
+                gather = self._patience  # one look then does for blocks and reason
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = _Group(now + gather)
@@ -210,7 +212,7 @@ class Enricher:
             if group.next_at <= now and any(map(self._lacks, group.cases.values())):
                 self._ask(key, group)
                 group.next_at = self._runtime.monotonic() + group.pause
-                group.pause *= 2
+                group.pause = min(group.pause * 2, self._policy.timeout / 4)
         ready = [case for case in self._cases.values() if last or self._is_ready(case)]
         for begin in range(0, len(ready), _AT_ONCE):
             self._deliver(ready[begin : begin + _AT_ONCE])
@@ -263,7 +265,7 @@ class Enricher:
                 case.steps = told.get(case.waiting.uuid, case.steps)
             failed = [c for c in group.cases.values() if self._lacks_reason(c) and c.steps]
             failed = [c for c in failed if self._age(c) >= self._patience]
-            if failed and self._may_ask():
+            if failed:
                 self._errors(workflow, user, group, failed, told, known_from)
         except (Retry, RequestRefused, Stop) as error:
             self._failed(error)
@@ -353,7 +355,8 @@ class Enricher:
         if workflow is None or type(version) is not int:
             return {}
         text = self._store.blocks(workflow, version)
-        if text is None and self._may_ask() and not self._runtime.stopping():
+        calm = self._runtime.monotonic() >= self._quiet_until and not self._runtime.stopping()
+        if text is None and calm:
             try:
                 found = read_workflow(
                     self._request(workflow, "", {"userId": n.userId or ""} if n.userId else {})

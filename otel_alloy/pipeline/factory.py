@@ -28,11 +28,13 @@ from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
 from otel_alloy.pipeline.batch import BatchPolicy, Readings
+from otel_alloy.pipeline.enrich import EnrichPolicy
 from otel_alloy.pipeline.events import ExportAttempted, Observe
 from otel_alloy.pipeline.prefetch import Prefetcher
 from otel_alloy.pipeline.processor import BatchProcessor
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
+from otel_alloy.privacy import masked
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 from otel_alloy.version import USER_AGENT, __version__
@@ -182,6 +184,16 @@ class Factory:
             overlap_ms=int(source.overlap * 1000),
             incomplete_after_ms=int(source.incomplete_after * 1000),
             started_logs=self.settings.started_logs,
+        )
+
+    def enriching(self, source: SourceSettings) -> EnrichPolicy:
+        """Which executions of a source wait for their blocks and reason, and how."""
+        choice = self.settings.privacy.error_message
+        return EnrichPolicy(
+            source.enrich,
+            source.enrich_timeout,
+            self.settings.webhook.listen is not None,
+            lambda message: masked(message, choice),
         )
 
     def delivery(self, report: Callable[[Report], None]) -> Delivery:

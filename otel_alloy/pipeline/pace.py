@@ -20,6 +20,7 @@ _SILENCE = 1 / 8
 _MEMORY_SECONDS = 60.0
 _NEW_COUNTED, _NEW_READ = 0.75, 0.4
 """Of the budget, what windows may take, where the overlap is counted, and where it is read."""
+_ENRICH = 0.2
 _PART_PAGE = 0.5
 _SEVERAL = 4
 _TIGHT = 0.8
@@ -132,6 +133,8 @@ class Pace:
         """For reading the overlap again."""
         self.side = Share(_SIDE_UNLIMITED if limit is None else limit * 0.25, monotonic)
         """For audits, and for reading once more what was counted."""
+        self.enrich = Share(None if limit is None else limit * _ENRICH, monotonic)
+        """For the blocks and reasons of executions."""
         self.page = page
         """How many records a page brings, as far as was seen."""
         self.interval = longest
@@ -185,3 +188,4 @@ class Pace:
         side, again = max(_LEAST_SHARE, min(0.25, left)), max(_LEAST_SHARE, min(0.5, 0.95 - new))
         self.side.change(limit * side, self.interval)
         self.again.change(limit * again, self.interval)
+        self.enrich.change(limit * max(_LEAST_SHARE, min(_ENRICH, 1 - new)), self.interval)

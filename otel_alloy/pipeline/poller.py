@@ -19,6 +19,7 @@ from otel_alloy.errors import CheckpointAhead, ConfigurationError, Unreachable
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.pipeline.batch import FullBatch, batches
 from otel_alloy.pipeline.coverage import Coverage, Extent
+from otel_alloy.pipeline.enrich import Enricher
 from otel_alloy.pipeline.events import (
     CursorAhead,
     CycleBegan,
@@ -40,6 +41,8 @@ from otel_alloy.settings.models import SourceSettings
 
 _NOTED_MS = 3_600_000
 _PAGE_SIZE = "page_size"
+_ENRICHING_SECONDS = 5.0
+"""The longest interval while executions wait for their blocks and reason."""
 
 
 class Poller:
@@ -98,6 +101,18 @@ class Poller:
             self._log,
             self._pace,
         )
+        self._enricher = Enricher(
+            source.name,
+            self._source,
+            self._store,
+            factory.enriching(source),
+            self.tracker,
+            self._settle,
+            self._pace.enrich,
+            self._runtime,
+            self._log,
+        )
+        self.tracker.waits_for = self._enricher.wants
         self._grew_at = self._runtime.monotonic()
         self._final = False
         self._log.exporters(factory.settings.otlp)
@@ -105,6 +120,8 @@ class Poller:
     @property
     def interval(self) -> float:
         """Seconds from the beginning of the last cycle to that of the next."""
+        if self._enricher.waits:
+            return min(self._pace.interval, _ENRICHING_SECONDS)
         return self._pace.interval
 
     def close(self) -> None:
@@ -142,9 +159,16 @@ class Poller:
                 self._observe(Unreached(name, found.count, found.moment, str(found), rest))
             if ahead is not None:
                 self._observe(CursorAhead(name, self._cursor(), str(ahead), rest))
+            if once:
+                self._finish()
             if once or self._runtime.wait(rest):
                 break
         return done
+
+    def _finish(self) -> None:
+        """Waits for what executions wait for, which is not for long."""
+        while self._enricher.waits and not self._runtime.wait(1.0):
+            self._enricher.look_after()
 
     def count(self, window: Window) -> int | None:
         """How many records of a window Alloy counts; None where it cannot tell."""
@@ -192,11 +216,13 @@ class Poller:
                 self._read(extent, sure)
         except Unreachable:
             self._open.look_after()
+            self._enricher.look_after()
             raise
         # What this window brought may be newer than an overlap: then records before it may follow.
         self._final = final and self.tracker.state.progress.high == high
         self._coverage.ended()
         self._open.look_after()
+        self._enricher.look_after()
         self._observe(self._keep_pace(extent.window))
         if agreed:
             self._back.look(extent.window)
@@ -287,6 +313,8 @@ class Poller:
         self._pace.settled(full.batch.received - full.batch.repeated)
         self._coverage.saw(full.batch.newest)
         self._processor.settle(self.tracker, full)
+        if full.batch.settlement.waits:
+            self._enricher.took(full.batch.settlement.waits)
         if self.tracker.state.progress.high != high:
             self._grew_at = self._runtime.monotonic()
 

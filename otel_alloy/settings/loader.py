@@ -29,10 +29,14 @@ _ALIASES = {
     "ALLOY_API_KEY_FILE": "api_key_file",
     "ALLOY_ENDPOINT": "endpoint",
 }
-_PRIVACY_VARIABLES = {
-    "OTEL_ALLOY_PRIVACY_USER_EMAIL": "user.email",
-    "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": "user.full_name",
+_INNER = {
+    "OTEL_ALLOY_PRIVACY_USER_EMAIL": ("privacy", "user.email"),
+    "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": ("privacy", "user.full_name"),
+    "OTEL_ALLOY_PRIVACY_ERROR_MESSAGE": ("privacy", "error_message"),
+    "OTEL_ALLOY_WEBHOOK_LISTEN": ("webhook", "listen"),
+    "OTEL_ALLOY_WEBHOOK_SECRET": ("webhook", "secret"),
 }
+"""Variables of settings that lie inside another one."""
 _OURS = "OTEL_ALLOY_"
 _EMPTY_MEANS_OFF = frozenset((_OURS + "HEALTH_ENDPOINT", _OURS + "API_VERSION"))
 """Any other variable that is empty counts as unset."""
@@ -40,7 +44,16 @@ _STAND_INS = {"api_key": "unusable", "endpoint": "https://unusable.invalid"}
 """In place of what is a mistake already, so that it is told once."""
 _ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
 _NOT_FROM_ENVIRONMENT = frozenset(
-    ("sources", "environment", "privacy", "resource", "api_key", "api_key_file", "endpoint")
+    (
+        "sources",
+        "environment",
+        "privacy",
+        "webhook",
+        "resource",
+        "api_key",
+        "api_key_file",
+        "endpoint",
+    )
 )
 _SETTABLE = [
     name
@@ -84,10 +97,11 @@ def load_settings(
             if name:
                 values[name] = _STAND_INS[name]
             continue
-        if variable in _PRIVACY_VARIABLES:
-            chosen = values.setdefault("privacy", {})
+        if variable in _INNER:
+            outer, inner = _INNER[variable]
+            chosen = values.setdefault(outer, {})
             if isinstance(chosen, dict):
-                chosen[_PRIVACY_VARIABLES[variable]] = value
+                chosen[inner] = value
             continue
         if name is None and variable.startswith(_OURS) and variable not in _ELSEWHERE:
             name = variable[len(_OURS) :].lower()

@@ -133,6 +133,12 @@ class SourceSettings(_Model):
     incomplete_after: Seconds = Field(
         86400.0, ge=60, description="an execution without an end is reported as incomplete"
     )
+    enrich: Literal["off", "failed", "all"] = Field(
+        "failed", description="whose blocks and reason are asked for: `off`, `failed` or `all`"
+    )
+    enrich_timeout: Seconds = Field(
+        30.0, ge=1, le=3600, description="for how long at most an ended execution waits for them"
+    )
     workflow_id: str | None = Field(None, description="only this workflow (the parent's id)")
     user_id: str | None = Field(None, description="only this user's executions")
     resource: dict[str, str | bool | int | float] = Field(
@@ -198,7 +204,45 @@ class Privacy(_Model):
     user_full_name: PrivacyChoice = Field(
         "keep", alias="user.full_name", description="user.full_name"
     )
+    error_message: Literal["keep", "mask", "drop"] = Field(
+        "mask", description="what an app answered when an execution failed"
+    )
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Webhook(_Model):
+    """Where Alloy's error webhook is received (Alloy: Settings, Logging)."""
+
+    listen: str | None = Field(
+        None, description="host:port where Alloy's error webhook is received; empty = off"
+    )
+    secret: SecretStr = Field(
+        SecretStr(""), description="what the webhook's address has to hold, 16 characters at least"
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_an_address(cls, value: str | None) -> str | None:
+        return host_and_port(value)
+
+    @model_validator(mode="after")
+    def _secret_is_there(self) -> Webhook:
+        if self.listen and len(self.secret.get_secret_value()) < 16:
+            raise ValueError(
+                "webhook.secret (OTEL_ALLOY_WEBHOOK_SECRET) needs 16 characters at least, as it is "
+                "all that keeps others from sending errors; make one with `openssl rand -hex 24`"
+            )
+        return self
+
+
+def host_and_port(value: str | None) -> str | None:
+    """host:port, None where it is empty. Raises ValueError."""
+    if not value:
+        return None
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):(\d{1,5})", value)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("write host:port, such as 127.0.0.1:8089; empty = off")
+    return value
 
 
 def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
@@ -250,6 +294,9 @@ class Settings(_Model):
         default_factory=lambda: Privacy.model_validate({}), description="personal data"
     )
     privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC for `hash`")
+    webhook: Webhook = Field(
+        default_factory=lambda: Webhook.model_validate({}), description="the error webhook"
+    )
     since: int | float | None = Field(
         None, description="where the first run begins; instead of initial_lookback"
     )
@@ -285,12 +332,7 @@ class Settings(_Model):
     @field_validator("health_endpoint")
     @classmethod
     def _health_endpoint_is_an_address(cls, value: str | None) -> str | None:
-        if not value:
-            return None
-        match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/@:\[\]]+):(\d{1,5})", value)
-        if match is None or int(match[2]) > 65535:
-            raise ValueError("write host:port, such as 127.0.0.1:8089; empty = off")
-        return value
+        return host_and_port(value)
 
     @field_validator("hook")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from otel_alloy.alloy.models import Page, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource
-from otel_alloy.errors import AccessRefused, ShutdownRequested, Unavailable
+from otel_alloy.errors import AccessRefused, RequestRefused, ShutdownRequested, Unavailable
 from otel_alloy.testing.simulator import Config, LogStore, iso
 
 from .virtual import VirtualTime
@@ -44,6 +44,9 @@ class Alloy:
         if self.faults:
             raise self.faults.pop(0)
         return read_page(self._store.query(query.parameters()).body)
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        raise RequestRefused("404")
 
     def close(self) -> None:
         self.closed = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from otel_alloy.check.observed import Observed, Remembered, step
 from otel_alloy.check.report import Report
 from otel_alloy.check.unknowns import unknowns
 from otel_alloy.checkpoint.store import AuditResult, Progress, Settlement, open_store
-from otel_alloy.errors import Throttled
+from otel_alloy.errors import RequestRefused, Throttled
 from otel_alloy.pipeline.visibility import VisibilityLag
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import Settings
@@ -301,6 +301,9 @@ class FakeClient:
 
     def fetch(self, query: Query) -> Page:
         return read_page(self._body)
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        raise RequestRefused("404")
 
     def close(self) -> None:
         pass

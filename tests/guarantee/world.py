@@ -235,6 +235,9 @@ class Api:
         world.step()
         return page
 
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        raise RequestRefused("404")
+
     def close(self) -> None:
         pass
 
@@ -336,6 +339,7 @@ class World:
             "overlap": OVERLAP,
             "incomplete_after": INCOMPLETE_AFTER,
             "requests_per_minute": 0,
+            "enrich": "off",
             "environment": {},
         }
         self.settings = Settings.model_validate({**values, **settings})
