@@ -14,6 +14,6 @@
     senders.py    settings -> senders and exporters
 
 Nothing here knows Alloy, the checkpoint or the mapping, and nothing reads the environment: the
-settings are values of `otel_alloy.settings.otlp`. Importing the package imports neither httpx nor
+settings are values of `otel_alloy.settings.otlp`. Importing the package imports neither httpcore nor
 grpcio.
 """
