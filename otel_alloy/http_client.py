@@ -140,6 +140,11 @@ class HttpClient:
         """The host of the URL, as it may be shown."""
         return self._host.decode("ascii")
 
+    @property
+    def path(self) -> bytes:
+        """The path of the URL, percent-encoded."""
+        return self._path
+
     def prepared(self, headers: Iterable[tuple[str, str]]) -> Headers:
         """Headers as `send` takes them, Host among them."""
         given = [(name.encode("ascii"), value.encode("utf-8")) for name, value in headers]
@@ -153,11 +158,13 @@ class HttpClient:
         seconds: float | None,
         *,
         query: bytes = b"",
+        path: bytes | None = None,
         content: bytes | None = None,
     ) -> Answer:
         """Sends one request, whose answer has to be there in so many seconds; None: no limit.
 
         `headers`: as `prepared` makes them. `query`: percent-encoded, with its question mark.
+        `path`: instead of the URL's own, percent-encoded.
         `content`: the body, for which `headers` name no length. Raises FAILURES.
         """
         stream: Iterable[bytes] = ()
@@ -167,9 +174,8 @@ class HttpClient:
             # is sent, so memory does not wait for the cycle collector.
             stream = iter((content,))
             del content
-        url = httpcore.URL(
-            scheme=self._scheme, host=self._host, port=self._port, target=self._path + query
-        )
+        target = (self._path if path is None else path) + query
+        url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target)
         request = httpcore.Request(
             method,
             url,

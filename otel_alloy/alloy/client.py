@@ -8,6 +8,8 @@ stands in `http_limits` and `outline`.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Mapping
+from urllib.parse import urlencode
 
 import httpcore
 
@@ -36,6 +38,7 @@ _LAST = 2**63 // 10**9
 """Unix seconds; see `timestamps`."""
 _REFUSALS = frozenset({401, 403, 404, 405, 410})
 _PAGES = ("text/html", "application/xhtml")
+_BESIDE_SECONDS = 5.0
 
 
 class AlloyClient:
@@ -100,32 +103,7 @@ class AlloyClient:
         Raises Unavailable or Throttled (retry), RequestRefused (change the request), AccessRefused
         or Stop (a person has to act).
         """
-        key = plain_key(self._key())
-        try:
-            return self._fetch(query, key)
-        except AccessRefused:
-            exchanged = plain_key(self._key())
-            if exchanged == key:
-                raise
-            return self._fetch(query, exchanged)
-
-    def _fetch(self, query: Query, key: str) -> Page:
-        prepared, headers = self._prepared
-        if prepared != key:
-            headers = self._headers(key)
-        body = b""
-        try:
-            answer = self._http.send(b"GET", headers, self._timeout, query=query.encoded())
-            try:
-                answer.check()
-                if answer.status == 200:
-                    body = answer.read(self._max)
-            finally:
-                answer.close()
-        except FAILURES as error:
-            raise self._network_error(error) from None
-        except TooMuch as error:
-            raise TooLarge(f"{self._host} answered {error}", "lower OTEL_ALLOY_PAGE_SIZE") from None
+        answer, body = self._exchanging(lambda key: self._answer(key, query.encoded(), None))
         try:
             self._check(answer)
         except AlloyReceiverError as error:
@@ -143,6 +121,57 @@ class AlloyClient:
         if date is not None and 0 < date < _LAST:  # what no timestamp could be is no time either
             page.server_date = int(date) * 1000 + 999  # the header drops the milliseconds
         return page
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        """The body of the answer to another question than for the log: `path`, percent-encoded,
+        beside `/logs`. It has to come within a few seconds, as nothing depends on it.
+
+        Raises Unavailable or Throttled (retry), RequestRefused (also where there is no such thing)
+        or AccessRefused.
+        """
+        whole = self._http.path.removesuffix(b"/logs") + path.encode("ascii")
+        query = f"?{urlencode(parameters)}".encode("ascii") if parameters else b""
+        answer, body = self._exchanging(lambda key: self._answer(key, query, whole))
+        try:
+            if answer.status in (404, 405, 410):
+                raise RequestRefused(f"{self._host} knows no such thing ({answer.status})")
+            self._check(answer)
+        except AlloyReceiverError as error:
+            error.status = answer.status
+            raise
+        return body
+
+    def _exchanging(self, ask: Callable[[str], tuple[Answer, bytes]]) -> tuple[Answer, bytes]:
+        """The answer with the key as it is now, and where that is refused, with the one that it was
+        exchanged for meanwhile."""
+        key = plain_key(self._key())
+        answer, body = ask(key)
+        if answer.status in (401, 403):
+            exchanged = plain_key(self._key())
+            if exchanged != key:
+                return ask(exchanged)
+        return answer, body
+
+    def _answer(self, key: str, query: bytes, path: bytes | None) -> tuple[Answer, bytes]:
+        """An answer, closed, and where it is 200 its body."""
+        prepared, headers = self._prepared
+        if prepared != key:
+            headers = self._headers(key)
+        seconds = self._timeout if path is None else min(self._timeout, _BESIDE_SECONDS)
+        body = b""
+        try:
+            answer = self._http.send(b"GET", headers, seconds, query=query, path=path)
+            try:
+                answer.check()
+                if answer.status == 200:
+                    body = answer.read(self._max)
+            finally:
+                answer.close()
+        except FAILURES as error:
+            raise self._network_error(error, seconds) from None
+        except TooMuch as error:
+            raise TooLarge(f"{self._host} answered {error}", "lower OTEL_ALLOY_PAGE_SIZE") from None
+        return answer, body
 
     def _headers(self, key: str) -> Headers:
         """What every request with this key is sent with."""
@@ -192,7 +221,7 @@ class AlloyClient:
             )
         raise Unavailable(f"{self._host} answered {status}", after=after)
 
-    def _network_error(self, error: Exception) -> Unavailable:
+    def _network_error(self, error: Exception, seconds: float) -> Unavailable:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -209,10 +238,10 @@ class AlloyClient:
                 f"{self._host} cannot be reached{self._via}: {error}", "correct that variable"
             )
         if isinstance(error, httpcore.TimeoutException) and str(error) == LATE:
-            return Unavailable(f"{self._host} did not finish its answer in {self._timeout:g} s")
+            return Unavailable(f"{self._host} did not finish its answer in {seconds:g} s")
         words: dict[type[Exception], str] = {
             httpcore.ConnectTimeout: f"does not accept a connection{self._via} in time",
-            httpcore.TimeoutException: f"did not answer within {self._timeout:g} s",
+            httpcore.TimeoutException: f"did not answer within {seconds:g} s",
             httpcore.ConnectError: f"cannot be reached{self._via} (name, port or network)",
             httpcore.RemoteProtocolError: "broke the connection or cut its answer off",
             Undecodable: f"sent a body that does not decompress ({error})",

@@ -17,7 +17,7 @@ MINUTES = 600 * SECOND
 
 
 def execution(uuid: str, begun: float, ended: float, block: str | None = "b1") -> ExecutionSteps:
-    blocks = (Block(0, "b0", failed=False),)
+    blocks: tuple[Block, ...] = (Block(0, "b0", failed=False),)
     if block is not None:
         blocks += (Block(1, block, type="shopify", app="shopify", failed=True),)
     times = int(begun * SECOND) + MINUTES, int(ended * SECOND) + MINUTES
