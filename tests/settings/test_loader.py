@@ -121,6 +121,7 @@ def test_every_setting_has_its_variable() -> None:
         "resource",
         "sources",
         "privacy",
+        "webhook",
         "environment",
     }
     fields = SourceSettings.model_fields | Settings.model_fields
