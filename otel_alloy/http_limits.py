@@ -1,10 +1,10 @@
 """What an HTTP answer may cost: bytes on the wire, bytes after each decoding, headers, and time.
 
-httpx bounds each read, so a server that sends a byte now and then holds a request for ever; it
-decompresses what it gets, however much that becomes; and it keeps cookies. Here, every wait on a
-socket gets what is left of one deadline for the whole request, by the runtime's monotonic clock:
-connecting (all addresses of a name together), TLS, sending, headers, body. Not the look-up of the
-name, which the operating system bounds. Every limit is named where it is exceeded.
+httpcore bounds each read, so a server that sends a byte now and then holds a request for ever.
+Here, every wait on a socket gets what is left of one deadline for the whole request, by the
+runtime's monotonic clock: connecting (all addresses of a name together), TLS, sending, headers,
+body. Not the look-up of the name, which the operating system bounds. Every limit is named where it
+is exceeded.
 
 Nothing here knows what is asked for, or of whom.
 """
@@ -14,11 +14,9 @@ from __future__ import annotations
 import socket
 import zlib
 from collections.abc import Callable, Iterable
-from http.cookiejar import CookieJar
 from typing import Any
 
 import httpcore
-import httpx
 
 MOST_HEADERS = 200
 MOST_HEADER_BYTES = 65_536
@@ -44,17 +42,8 @@ class TooMuch(Exception):
         self.begun = begun
 
 
-def limited_transport(
-    monotonic: Callable[[], float], options: dict[str, Any]
-) -> httpx.HTTPTransport:
-    """A transport that takes `within` as the timeout of a request. `options`: as
-    `Route.client_options` makes them."""
-    transport = httpx.HTTPTransport(**options)
-    # httpx has no argument for what httpcore calls its network backend.
-    if not hasattr(transport._pool, "_network_backend"):
-        raise RuntimeError("this release of httpx takes no deadline; install another one")
-    transport._pool._network_backend = _Backend(monotonic)
-    return transport
+class Undecodable(Exception):
+    """A body is not what its encoding says, in words."""
 
 
 def within(seconds: float | None, monotonic: Callable[[], float]) -> dict[str, Any]:
@@ -63,53 +52,37 @@ def within(seconds: float | None, monotonic: Callable[[], float]) -> dict[str, A
     return {"timeout": {"connect": end, "read": end, "write": end, "pool": seconds}}
 
 
-class NoCookies(CookieJar):
-    """Keeps none: they would be a foreign text that grows, and is sent back."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Takes nothing."""
-
-    def add_cookie_header(self, request: Any) -> None:
-        """Adds nothing."""
-
-
-def check_headers(response: httpx.Response) -> None:
+def check_headers(headers: list[tuple[bytes, bytes]]) -> None:
     """Raises TooMuch where there are more, or longer ones, than anybody needs."""
-    raw = response.headers.raw
-    if len(raw) > MOST_HEADERS:
+    if len(headers) > MOST_HEADERS:
         raise TooMuch(f"with more than {MOST_HEADERS} headers")
-    if sum(len(name) + len(value) for name, value in raw) > MOST_HEADER_BYTES:
+    if sum([len(name) + len(value) for name, value in headers]) > MOST_HEADER_BYTES:
         raise TooMuch(f"with more than {MOST_HEADER_BYTES} bytes of headers")
 
 
-def read_body(response: httpx.Response, most: int) -> bytes:
-    """The body of a streamed answer, decoded; `most`: its bytes on the wire, and after each
-    decoding. Raises TooMuch, httpx.DecodingError, and what reading raises."""
+def read_body(pieces: Iterable[bytes], encodings: str, most: int) -> bytes:
+    """The body of an answer, decoded. `pieces`: as they come. `encodings`: its Content-Encoding.
+    `most`: its bytes on the wire, and after each decoding. Raises TooMuch, Undecodable, and what
+    reading raises."""
     chunks: list[bytes] = []
     size = 0
-    for chunk in response.iter_raw():
+    for chunk in pieces:
         size += len(chunk)
         if size > most:
             chunks.append(chunk[: len(chunk) - (size - most)])
-            raise TooMuch(f"with more than {most} bytes", _plain(response, b"".join(chunks)))
+            begun = b"" if encodings else b"".join(chunks)
+            raise TooMuch(f"with more than {most} bytes", begun)
         chunks.append(chunk)
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     del chunks
-    for encoding in _encodings(response) if body else ():
+    for encoding in _named(encodings) if encodings and body else ():
         body = _decoded(body, encoding, most)
     return body
 
 
-def _plain(response: httpx.Response, begun: bytes) -> bytes:
-    return b"" if "content-encoding" in response.headers else begun
-
-
-def _encodings(response: httpx.Response) -> list[str]:
+def _named(encodings: str) -> list[str]:
     """The encodings to undo, in the order of undoing."""
-    header = response.headers.get("content-encoding", "")
-    if not header:
-        return []
-    named = [word.strip().lower() for word in header.split(",")]
+    named = [word.strip().lower() for word in encodings.split(",")]
     named = [word for word in named if word not in ("", "identity")]
     if len(named) > MOST_ENCODINGS:
         raise TooMuch(f"in more than {MOST_ENCODINGS} encodings, one within the other")
@@ -122,9 +95,9 @@ def _decoded(body: bytes, encoding: str, most: int) -> bytes:
     if encoding == "deflate":
         try:
             return _inflated(body, encoding, most, zlib.MAX_WBITS)
-        except httpx.DecodingError:  # some send it without its header (RFC 9110, 8.4.1.2)
+        except Undecodable:  # some send it without its header (RFC 9110, 8.4.1.2)
             return _inflated(body, encoding, most, -zlib.MAX_WBITS)
-    raise httpx.DecodingError("its encoding was not asked for")
+    raise Undecodable("its encoding was not asked for")
 
 
 def _inflated(body: bytes, encoding: str, most: int, window: int) -> bytes:
@@ -135,20 +108,20 @@ def _inflated(body: bytes, encoding: str, most: int, window: int) -> bytes:
         try:
             made.append(member.decompress(body, left))
         except zlib.error as error:
-            raise httpx.DecodingError(str(error)) from None
+            raise Undecodable(str(error)) from None
         left -= len(made[-1])
         if left <= 0:
             begun = made[0][: min(most, _PIECE)]
             raise TooMuch(f"with more than {most} bytes, after {encoding} was undone", begun)
         if not member.eof:
-            raise httpx.DecodingError(f"its {encoding} is cut off")
+            raise Undecodable(f"its {encoding} is cut off")
         body = member.unused_data
         if window < zlib.MAX_WBITS | 16 or not body.startswith(b"\x1f\x8b"):
             return made[0] if len(made) == 1 else b"".join(made)
     raise TooMuch(f"in more than {_MOST_MEMBERS} pieces of {encoding}")
 
 
-class _Backend(httpcore.NetworkBackend):
+class DeadlineBackend(httpcore.NetworkBackend):
     """Connects and makes streams whose `timeout` is a moment of `monotonic`, not a duration:
     httpcore hands a request's timeouts down unseen, so each request has its own."""
 
@@ -186,7 +159,7 @@ class _Backend(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection; see `_Backend`."""
+    """A connection; see `DeadlineBackend`."""
 
     def __init__(
         self,
@@ -215,6 +188,8 @@ class _Stream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Sends all of it."""
+        if not buffer:
+            return
         self._heard = False
         if len(buffer) <= _PIECE:
             self._inner.write(buffer, self._left(timeout, httpcore.WriteTimeout))

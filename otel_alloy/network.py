@@ -1,8 +1,8 @@
 """How connections leave this machine: through which proxy, and whose certificates are trusted.
 
-Read from the environment once, into values, with one meaning for all that connects: httpx (the
-Logs API and OTLP/HTTP), grpcio, and requests inside the SDK's exporters. Left to themselves, these
-three read different variables and read NO_PROXY differently.
+Read from the environment once, into values, with one meaning for all that connects: httpcore (the
+Logs API and OTLP/HTTP), grpcio, and requests inside the SDK's exporters. Left to themselves, the
+last two read different variables and read NO_PROXY differently, and the first one reads none.
 
 - **Proxy**: `http_proxy`, `https_proxy`, by the scheme of the URL, else `all_proxy`; for gRPC
   `grpc_proxy` before them. The lower-case name wins over the upper-case one, as in curl. A loopback
@@ -28,7 +28,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from otel_alloy.environment import first_set, kept_quotes
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.trust import VARIABLES as TRUST_VARIABLES
-from otel_alloy.trust import Trust, shared_context, trust_of
+from otel_alloy.trust import Trust, trust_of
 
 _PROXIES = ("http", "https", "all", "grpc")
 _SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -60,6 +60,14 @@ class Proxy:
         """Scheme, host and port, as they may be shown."""
         url = urlsplit(self.url)
         return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """User and password, decoded; None where there are none."""
+        url = urlsplit(self.url)
+        if url.username is None:
+            return None
+        return unquote(url.username), unquote(url.password or "")
 
     @property
     def secret(self) -> str:
@@ -102,18 +110,6 @@ class Route:
         """` through the proxy …` where there is one: the words behind the name of the endpoint."""
         return f" through the proxy {self.proxy}" if self.proxy else ""
 
-    def client_options(self, context: ssl.SSLContext) -> dict[str, Any]:
-        """The arguments for `httpx.Client` or `httpx.HTTPTransport`."""
-        options: dict[str, Any] = {"verify": context, "trust_env": False}
-        if self.proxy:
-            import httpx
-
-            secure = self.proxy.url.startswith("https:")
-            options["proxy"] = httpx.Proxy(
-                self.proxy.url, ssl_context=shared_context(self.trust) if secure else None
-            )
-        return options
-
     def channel_options(self, target: str) -> tuple[str, list[tuple[str, str | int]]]:
         """What to connect a gRPC channel to in order to reach `target`, and its options. The proxy
         is asked with CONNECT; grpcio reads no proxy variable then."""
@@ -123,8 +119,8 @@ class Route:
         url = urlsplit(self.proxy.url)
         name = target.rpartition("/")[2]
         options += [("grpc.http_connect_server", name), ("grpc.default_authority", name)]
-        if url.username is not None:
-            pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
+        if self.proxy.credentials:
+            pair = ":".join(self.proxy.credentials)
             header = f"Proxy-Authorization:Basic {b64encode(pair.encode()).decode()}"
             options.append(("grpc.http_connect_headers", header))
         host = url.netloc.rpartition("@")[2]

@@ -1,8 +1,9 @@
-"""Whose certificates are trusted, with one meaning for all that connects: httpx, grpcio, and
-requests inside the SDK's exporters, which bring three stores of their own.
+"""Whose certificates are trusted and which one is shown, with one meaning for all that connects:
+httpcore, grpcio, and requests inside the SDK's exporters, which bring stores of their own.
 
 The first that is set of `VARIABLES` counts, else the certificates of certifi. A file for one
-endpoint (OTEL_EXPORTER_OTLP_CERTIFICATE) is a `Trust` of its own. Nothing here connects.
+endpoint (OTEL_EXPORTER_OTLP_CERTIFICATE) is a `Trust` of its own. All who agree share one TLS
+context, however many sources and senders they are. Nothing here connects.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from os import pathsep, stat
 from pathlib import Path
+from threading import Lock
 
-from otel_alloy.bounded_file import read_bounded
+from otel_alloy.bounded_file import check_file, read_bounded
 from otel_alloy.environment import first_set, kept_quotes
 from otel_alloy.errors import ConfigurationError
 
@@ -88,7 +90,7 @@ class Trust:
         if not self.path:
             return ()
         try:
-            return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in map(stat, self._files()))
+            return tuple(map(_stamp, self._files()))
         except (OSError, ValueError):
             return ("unreadable",)
 
@@ -109,6 +111,40 @@ class Trust:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The certificate that is shown to those who ask for one: PEM files, the key in a file of its
+    own or in that of the certificate."""
+
+    certificate: str
+    key: str | None = None
+
+    def show(self, context: ssl.SSLContext) -> None:
+        """Adds it to a context. Raises OSError, ValueError."""
+        for path in self._paths():
+            check_file(path, MOST_BYTES)
+        # An encrypted key must fail, not ask on the terminal.
+        context.load_cert_chain(self.certificate, self.key, password=lambda: b"")
+
+    def stamp(self) -> tuple[object, ...]:
+        """What changes when the files change."""
+        found: list[object] = []
+        for path in self._paths():
+            try:
+                found.append(_stamp(Path(path)))
+            except (OSError, ValueError):
+                found.append(None)
+        return tuple(found)
+
+    def _paths(self) -> tuple[str, ...]:
+        return (self.certificate, self.key) if self.key else (self.certificate,)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def trust_of(environment: Mapping[str, str]) -> tuple[Trust, str | None]:
     """Whom `environment` asks to trust, and what is wrong with that. Only looks at files."""
     trust = Trust(*first_set(environment, VARIABLES))
@@ -117,15 +153,25 @@ def trust_of(environment: Mapping[str, str]) -> tuple[Trust, str | None]:
     return trust, kept_quotes(trust.variable, trust.path) or trust.mistake()
 
 
-def shared_context(trust: Trust) -> ssl.SSLContext:
-    """The TLS context of all connections with this trust: one costs 20 ms and a megabyte. It is
-    not to be changed. A new one where the files have changed. Raises ConfigurationError."""
-    return _contexts(trust, trust.stamp())
+_CONTEXTS: dict[tuple[Trust, Identity | None], tuple[object, ssl.SSLContext]] = {}
+"""One for each setting, with the stamp of its files; that of earlier files is forgotten."""
+_LOCK = Lock()  # sources start together, and each would make one
 
 
-@lru_cache(maxsize=4)
-def _contexts(trust: Trust, stamp: tuple[object, ...]) -> ssl.SSLContext:
-    return trust.context()
+def shared_context(trust: Trust, identity: Identity | None = None) -> ssl.SSLContext:
+    """The TLS context of all connections with this trust, which show this identity: one costs 20 ms
+    and a megabyte. It is not to be changed. A new one where the files have changed. Raises
+    ConfigurationError for the trust; OSError, ValueError for the identity."""
+    stamp = (trust.stamp(), identity.stamp() if identity else ())
+    with _LOCK:
+        kept = _CONTEXTS.get((trust, identity))
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        context = trust.context()
+        if identity:
+            identity.show(context)
+        _CONTEXTS[trust, identity] = (stamp, context)
+        return context
 
 
 @cache

@@ -4,6 +4,7 @@ certificates for every connection, and each mistake named with its remedy and wi
 from __future__ import annotations
 
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import trustme
 from otel_alloy.environment import kept_quotes
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.network import network
-from otel_alloy.trust import certificate_remedy, shared_context
+from otel_alloy.trust import Identity, certificate_remedy, shared_context
 
 PROXY = {"ALL_PROXY": "http://proxy:3128"}
 
@@ -212,6 +213,34 @@ def test_an_unusable_store_is_a_mistake(tmp_path: Path, variable: str, content: 
     (mistake,) = network({variable: str(path)}).mistakes
     assert mistake.startswith(f"{variable} is {str(path)!r} (")
     assert "PEM file" in mistake and "unset it" in mistake
+
+
+def test_all_who_agree_share_one_context(tmp_path: Path) -> None:
+    """However many sources and senders start at once, and however many distinct settings there
+    are: one context for each, those with a client's certificate among them, until files change."""
+    ca = trustme.CA()
+    trusts = []
+    for number in range(8):
+        path = tmp_path / f"{number}.pem"
+        ca.cert_pem.write_to_path(str(path))
+        trusts.append(network({"SSL_CERT_FILE": str(path)}).trust)
+    issued = ca.issue_cert("client@example.com")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    shown = Identity(str(certificate), str(key))
+    settings = [(trust, who) for trust in trusts for who in (None, shown)]
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda one: shared_context(*one), settings * 5))
+    assert len(set(map(id, made))) == len(settings)
+    assert made[: len(settings)] == made[-len(settings) :]
+    key.write_text("half of a k")
+    with pytest.raises(ssl.SSLError):
+        shared_context(trusts[0], shown)
+    issued.private_key_pem.write_to_path(str(key))
+    again = shared_context(trusts[0], shown)
+    assert again is not made[1] and shared_context(trusts[0], shown) is again
+    assert shared_context(trusts[0]) is made[0]
 
 
 def test_a_store_with_a_broken_certificate(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ stands in `http_limits` and `outline`.
 from __future__ import annotations
 
 import ssl
-from urllib.parse import quote, urlencode
 
-import httpx
+import httpcore
 
 from otel_alloy.alloy.key import ApiKey, plain_key
 from otel_alloy.alloy.models import Oversized, Page, Unreadable, read_page
@@ -20,21 +19,15 @@ from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
     Challenged,
+    ConfigurationError,
     RequestRefused,
     Stop,
     Throttled,
     TooLarge,
     Unavailable,
 )
-from otel_alloy.http_limits import (
-    ACCEPTED,
-    LATE,
-    TooMuch,
-    check_headers,
-    limited_transport,
-    read_body,
-    within,
-)
+from otel_alloy.http_client import FAILURES, Answer, BadUrl, Headers, HttpClient
+from otel_alloy.http_limits import ACCEPTED, LATE, TooMuch, Undecodable
 from otel_alloy.network import Network
 from otel_alloy.runtime import Runtime
 from otel_alloy.trust import certificate_remedy, shared_context, unused_context
@@ -73,26 +66,32 @@ class AlloyClient:
         if api_version:
             headers["x-api-version"] = api_version
         self._runtime = runtime
-        self._monotonic = runtime.monotonic
         self._url = endpoint.rstrip("/") + "/logs"
-        self._host = httpx.URL(self._url).host
         self._timeout = timeout
         self._max = max_response_bytes
         route = (network or Network()).route(self._url)
         self._via = route.via
         # Loading the certificates costs as much as a thousand executions: only where they are used.
-        context = (
-            shared_context(route.trust) if self._url.startswith("https:") else unused_context()
-        )
-        self._headers = headers
-        # No httpx.Client: it follows, keeps and logs, and costs as much again.
-        self._http = limited_transport(runtime.monotonic, route.client_options(context))
-        self._closed = False
+        tls = self._url.startswith("https:")
+        try:
+            self._http = HttpClient(
+                self._url,
+                route,
+                lambda: shared_context(route.trust) if tls else unused_context(),
+                runtime.monotonic,
+                who="Alloy",
+            )
+        except BadUrl as error:
+            raise ConfigurationError(
+                [f"{self._url!r} is no usable URL ({error}): correct ALLOY_ENDPOINT."]
+            ) from None
+        self._host = self._http.host
+        self._common = headers
+        self._prepared: tuple[str, Headers] = ("", [])
 
     def close(self) -> None:
         """Closes the connections. A request that still runs, as one that reads ahead, closes its
         own when it ends."""
-        self._closed = True
         self._http.close()
 
     def fetch(self, query: Query) -> Page:
@@ -111,32 +110,26 @@ class AlloyClient:
             return self._fetch(query, exchanged)
 
     def _fetch(self, query: Query, key: str) -> Page:
-        headers = {**self._headers, "Authorization": f"bearer {key}"}
-        url = f"{self._url}?{urlencode(query.parameters(), quote_via=quote)}"
+        prepared, headers = self._prepared
+        if prepared != key:
+            headers = self._headers(key)
+        body = b""
         try:
-            request = httpx.Request(
-                "GET", url, headers=headers, extensions=within(self._timeout, self._monotonic)
-            )
-            response = self._http.handle_request(request)
+            answer = self._http.send(b"GET", headers, self._timeout, query=query.encoded())
             try:
-                check_headers(response)
-                body = read_body(response, self._max) if response.status_code == 200 else b""
+                answer.check()
+                if answer.status == 200:
+                    body = answer.read(self._max)
             finally:
-                response.close()
-                if self._closed:
-                    self._http.close()
-        except httpx.HTTPError as error:
+                answer.close()
+        except FAILURES as error:
             raise self._network_error(error) from None
         except TooMuch as error:
             raise TooLarge(f"{self._host} answered {error}", "lower OTEL_ALLOY_PAGE_SIZE") from None
-        except httpx.InvalidURL as error:
-            raise Stop(
-                f"{self._url} is no usable URL ({error})", "correct ALLOY_ENDPOINT"
-            ) from None
         try:
-            self._check(response)
+            self._check(answer)
         except AlloyReceiverError as error:
-            error.status = response.status_code
+            error.status = answer.status
             raise
         try:
             page = read_page(body)
@@ -146,21 +139,27 @@ class AlloyClient:
             ) from None
         except Unreadable as error:
             raise Unavailable(f"{self._host} answered 200, but {error}", refusal=True) from None
-        date = http_date(response.headers.get("date"))
+        date = http_date(answer.header(b"date"))
         if date is not None and 0 < date < _LAST:  # what no timestamp could be is no time either
             page.server_date = int(date) * 1000 + 999  # the header drops the milliseconds
         return page
 
-    def _check(self, response: httpx.Response) -> None:
-        status = response.status_code
+    def _headers(self, key: str) -> Headers:
+        """What every request with this key is sent with."""
+        headers = {**self._common, "Authorization": f"bearer {key}"}
+        prepared = self._http.prepared(headers.items())
+        self._prepared = (key, prepared)
+        return prepared
+
+    def _check(self, answer: Answer) -> None:
+        status, header = answer.status, answer.header
         if status == 200:
             return
-        headers, now = response.headers, self._runtime.clock()
-        after = retry_after(headers.get("retry-after"), date=headers.get("date"), now=now)
+        after = retry_after(header(b"retry-after"), date=header(b"date"), now=self._runtime.clock())
         if status == 429:
             raise Throttled(f"{self._host} asks to slow down (429)", after=after)
-        page = headers.get("content-type", "").lower().lstrip().startswith(_PAGES)
-        if "cf-mitigated" in headers or (
+        page = header(b"content-type").lower().lstrip().startswith(_PAGES)
+        if header(b"cf-mitigated") or (
             status in _REFUSALS and (after is not None or (page and status in (401, 403)))
         ):
             raise Challenged(
@@ -193,10 +192,11 @@ class AlloyClient:
             )
         raise Unavailable(f"{self._host} answered {status}", after=after)
 
-    def _network_error(self, error: httpx.HTTPError) -> Unavailable | Stop:
+    def _network_error(self, error: Exception) -> Unavailable:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
+                self._http.doubt()
                 said = cause.verify_message or str(cause)
                 usual = "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)"
                 return Unavailable(
@@ -204,20 +204,18 @@ class AlloyClient:
                     certificate_remedy(said, usual),
                 )
             cause = cause.__cause__ or cause.__context__
-        if isinstance(error, httpx.UnsupportedProtocol):
-            return Stop("ALLOY_ENDPOINT has to begin with https:// or http://")
-        if isinstance(error, httpx.ProxyError):
+        if isinstance(error, httpcore.ProxyError):
             return Unavailable(
                 f"{self._host} cannot be reached{self._via}: {error}", "correct that variable"
             )
-        if isinstance(error, httpx.TimeoutException) and str(error) == LATE:
+        if isinstance(error, httpcore.TimeoutException) and str(error) == LATE:
             return Unavailable(f"{self._host} did not finish its answer in {self._timeout:g} s")
-        words = {
-            httpx.ConnectTimeout: f"does not accept a connection{self._via} in time",
-            httpx.TimeoutException: f"did not answer within {self._timeout:g} s",
-            httpx.ConnectError: f"cannot be reached{self._via} (name, port or network)",
-            httpx.RemoteProtocolError: "broke the connection or cut its answer off",
-            httpx.DecodingError: f"sent a body that does not decompress ({error})",
+        words: dict[type[Exception], str] = {
+            httpcore.ConnectTimeout: f"does not accept a connection{self._via} in time",
+            httpcore.TimeoutException: f"did not answer within {self._timeout:g} s",
+            httpcore.ConnectError: f"cannot be reached{self._via} (name, port or network)",
+            httpcore.RemoteProtocolError: "broke the connection or cut its answer off",
+            Undecodable: f"sent a body that does not decompress ({error})",
         }
         for kind, text in words.items():
             if isinstance(error, kind):

@@ -6,7 +6,6 @@
     any_value.py  attribute values of OTLP -> Python values
     http.py       OTLP/HTTP;  grpc.py  OTLP/gRPC;  sdk.py  an exporter that is installed for the
                   SDK; each sends a request once and never retries
-    files.py      certificate and key files that are exchanged while they are in use
     delivery.py   a batch to both signals, and what became of it
     settling.py   the policy for one signal: retry, halve, set aside, hold; no sockets, no clock of
                   its own
@@ -14,6 +13,6 @@
     senders.py    settings -> senders and exporters
 
 Nothing here knows Alloy, the checkpoint or the mapping, and nothing reads the environment: the
-settings are values of `otel_alloy.settings.otlp`. Importing the package imports neither httpx nor
-grpcio.
+settings are values of `otel_alloy.settings.otlp`. Importing the package imports neither httpcore
+nor grpcio.
 """

@@ -17,11 +17,11 @@ import grpc
 from otel_alloy.bounded_file import read_bounded
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many
-from otel_alloy.otlp.files import WatchedFiles
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.tls_files import WatchedFiles
 from otel_alloy.trust import MOST_BYTES, shared_context
 
 _METHODS: dict[str, str] = {
@@ -76,7 +76,11 @@ class GrpcSender:
             ("grpc.initial_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 10_000),
         ]
-        self._files = WatchedFiles(settings)
+        self._files = WatchedFiles(
+            f"OTLP {settings.signal}",
+            None if settings.insecure else settings.route.trust,
+            settings.identity,
+        )
         self._channel = self._connect()
         self._export = self._method()
 

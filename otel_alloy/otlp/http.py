@@ -19,33 +19,25 @@ from collections.abc import Iterator
 from math import isinf
 from urllib.parse import urlsplit
 
-import httpx
+import httpcore
 
-from otel_alloy.bounded_file import check_file
 from otel_alloy.durations import retry_after
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.http_limits import (
-    NoCookies,
-    TooMuch,
-    check_headers,
-    limited_transport,
-    read_body,
-    within,
-)
+from otel_alloy.http_client import FAILURES, Answer, BadUrl, HttpClient
+from otel_alloy.http_limits import TooMuch, Undecodable
 from otel_alloy.otlp.answers import for_signal, http_rule, refused_of_many
-from otel_alloy.otlp.files import WatchedFiles
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, delivered_as_json, hide, status_of
 from otel_alloy.otlp.outcome import Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import OtlpSettings
-from otel_alloy.trust import MOST_BYTES, certificate_remedy, shared_context, unused_context
+from otel_alloy.trust import certificate_remedy, shared_context, unused_context
 
 _GZIP_LEVEL = 1
 """Measured on 1,000 spans (650 kB): level 1 takes 3.6 ms for 4.0:1, level 6 6.6 ms for 4.6:1."""
 
 _PROTOBUF = ("application/x-protobuf", "application/protobuf", "application/octet-stream", "")
-_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_NOTHING_SENT = (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError)
 
 _MOST_WORDS = 65_536
 """Bytes of a refusal that are read, and searched for what it means."""
@@ -66,71 +58,60 @@ class HttpSender:
         headers |= {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
         if settings.compression == "gzip":
             headers["content-encoding"] = "gzip"
-        self._headers = [(k.encode("ascii"), v.encode("utf-8")) for k, v in headers.items()]
-        self._files = WatchedFiles(settings)
         self._via = settings.route.via
-        self._client = self._connect()
+        try:
+            self._client = HttpClient(
+                settings.endpoint,
+                settings.route,
+                lambda: tls_context(settings),
+                runtime.monotonic,
+                identity=settings.identity,
+                who=f"OTLP {settings.signal}",
+            )
+        except BadUrl as error:
+            raise ConfigurationError(
+                [
+                    f"The endpoint for OTLP {settings.signal} is no usable URL ({error}): check "
+                    "OTEL_EXPORTER_OTLP_ENDPOINT."
+                ]
+            ) from None
+        self._headers = self._client.prepared(headers.items())
 
     def send(self, request: bytes) -> Outcome:
         """Send `request` once, within the timeout of the settings."""
-        self._take_up_files()
         if self._settings.compression == "gzip":
             request = gzip.compress(request, _GZIP_LEVEL, mtime=0)
         seconds = None if isinf(self._settings.timeout) else self._settings.timeout
         body, excess = b"", ""
         with suppressed_instrumentation():
             try:
-                with self._client.stream(
-                    "POST",
-                    self._settings.endpoint,
-                    # httpx's answers are cycles that hold the request. An iterator lets go of the
-                    # megabyte once it is sent, so memory does not wait for the cycle collector.
-                    content=iter((request,)),
-                    headers={"content-length": str(len(request))},
-                    extensions=within(seconds, self._runtime.monotonic),
-                ) as response:
-                    try:
-                        check_headers(response)
-                        most = MAX_ANSWER if response.is_success else _MOST_WORDS
-                        body = read_body(response, most)
-                    except TooMuch as error:
-                        body, excess = error.begun, f" ({error})"
-                    except httpx.DecodingError:
-                        if response.is_success:
-                            raise
-            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+                answer = self._client.send(b"POST", self._headers, seconds, content=request)
+                try:
+                    answer.check()
+                    body = answer.read(MAX_ANSWER if _is_success(answer) else _MOST_WORDS)
+                except TooMuch as error:
+                    body, excess = error.begun, f" ({error})"
+                except Undecodable:
+                    if _is_success(answer):
+                        raise
+                finally:
+                    answer.close()
+            except (*FAILURES, OSError) as error:
                 return self._broken(error)
-        if response.is_success:
-            return self._success(response, body, excess)
-        return self._refused(response, body)
+        if _is_success(answer):
+            return self._success(answer, body, excess)
+        return self._refused(answer, body)
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _connect(self) -> httpx.Client:
-        settings = self._settings
-        options = settings.route.client_options(tls_context(settings))
-        return httpx.Client(
-            headers=self._headers,
-            cookies=NoCookies(),
-            follow_redirects=False,
-            transport=limited_transport(self._runtime.monotonic, options),
-            trust_env=False,
-        )
-
-    def _take_up_files(self) -> None:
-        client = self._files.exchange(self._connect)
-        if client is not None:
-            self._client.close()
-            self._client = client
-
-    def _success(self, response: httpx.Response, body: bytes, excess: str) -> Outcome:
+    def _success(self, answer: Answer, body: bytes, excess: str) -> Outcome:
         """`excess`: the limit that the answer is above, in words; empty where it is not."""
-        kind = _content_type(response)
+        kind = _content_type(answer)
         if excess:
-            return self._no_answer(response, kind, excess)
-        if response.status_code == httpx.codes.NO_CONTENT or (not body and kind != "text/html"):
+            return self._no_answer(answer, kind, excess)
+        if answer.status == 204 or (not body and kind != "text/html"):
             return Outcome(Kind.DELIVERED)
         read = delivered if kind in _PROTOBUF else delivered_as_json if _is_json(kind) else None
         if read is not None:
@@ -138,34 +119,32 @@ class HttpSender:
                 return read(self._settings.signal, body, self._secrets)
             except ValueError:
                 pass
-        return self._no_answer(response, kind, "")
+        return self._no_answer(answer, kind, "")
 
-    def _no_answer(self, response: httpx.Response, kind: str, excess: str) -> Outcome:
+    def _no_answer(self, answer: Answer, kind: str, excess: str) -> Outcome:
         named = hide(kind, self._secrets)[:100] or "something"
         return Outcome(
             Kind.MISCONFIGURED,
-            f"HTTP {response.status_code} with {named} that is no OTLP answer{excess}: "
+            f"HTTP {answer.status} with {named} that is no OTLP answer{excess}: "
             "OTEL_EXPORTER_OTLP_ENDPOINT leads to something else, perhaps a login page",
         )
 
-    def _refused(self, response: httpx.Response, body: bytes) -> Outcome:
-        code = response.status_code
-        if response.is_redirect:
-            target = hide(_host(response.headers.get("location", ""))[:253], self._secrets)
+    def _refused(self, answer: Answer, body: bytes) -> Outcome:
+        code = answer.status
+        if 300 <= code < 400:
+            target = hide(_host(answer.header(b"location"))[:253], self._secrets)
             return Outcome(
                 Kind.MISCONFIGURED,
                 f"HTTP {code}: redirected to {target or 'another place'}; redirects are not "
                 "followed, set OTEL_EXPORTER_OTLP_ENDPOINT to the final address",
             )
-        words, delay = self._words(response, body)
+        words, delay = self._words(answer, body)
         asked = retry_after(
-            response.headers.get("retry-after"),
-            date=response.headers.get("date"),
-            now=self._runtime.clock(),
+            answer.header(b"retry-after"), date=answer.header(b"date"), now=self._runtime.clock()
         )
         rule = for_signal(http_rule(code, words), self._settings.signal)
         refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0
-        status = f"HTTP {code} {response.reason_phrase[:100]}".rstrip()
+        status = f"HTTP {code} {answer.reason[:100]}".rstrip()
         parts = (status, hide(words, self._secrets)[:200], rule.remedy)
         return Outcome(
             rule.kind,
@@ -176,9 +155,9 @@ class HttpSender:
             rule.no_signal,
         )
 
-    def _words(self, response: httpx.Response, body: bytes) -> tuple[str, float | None]:
+    def _words(self, answer: Answer, body: bytes) -> tuple[str, float | None]:
         """What the endpoint says, and the seconds it asks for in google.rpc.RetryInfo."""
-        kind = _content_type(response)
+        kind = _content_type(answer)
         words, delay = status_of(body) if kind in _PROTOBUF else ("", None)
         if not words and (kind in ("text/plain", "") or _is_json(kind)):
             words = body.decode("utf-8", "replace")
@@ -190,23 +169,23 @@ class HttpSender:
             if isinstance(cause, ssl.SSLError) and not isinstance(
                 cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
             ):
-                self._files.doubt()
+                self._client.doubt()
                 return Outcome(Kind.MISCONFIGURED, f"TLS: {words}: {_tls_remedy(cause)}")
         match error:
-            case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.InvalidURL():
+            case httpcore.UnsupportedProtocol() | httpcore.LocalProtocolError():
                 words += ": check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS"
                 return Outcome(Kind.MISCONFIGURED, words)
-            case httpx.RemoteProtocolError() if words.startswith("illegal "):
+            case httpcore.RemoteProtocolError() if words.startswith("illegal "):
                 return Outcome(
                     Kind.MISCONFIGURED,
                     "the endpoint does not speak HTTP/1.1: if this is its gRPC port (4317), set "
                     "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
                 )
-            case httpx.ProxyError() if words.startswith(("401", "403", "407")):
+            case httpcore.ProxyError() if words.startswith(("401", "403", "407")):
                 return Outcome(Kind.MISCONFIGURED, f"refused{self._via}: {words}")
-            case httpx.DecodingError():
+            case Undecodable():
                 return Outcome(Kind.MISCONFIGURED, f"the answer cannot be decompressed: {words}")
-            case httpx.TimeoutException():
+            case httpcore.TimeoutException():
                 return Outcome(
                     Kind.RETRY,
                     f"no answer within {self._settings.timeout:g} s ({words})",
@@ -224,19 +203,8 @@ def tls_context(settings: OtlpSettings) -> ssl.SSLContext:
     """Whom to trust and what to show. Raises ConfigurationError for a file that cannot be used."""
     if settings.insecure:
         return unused_context()
-    trust = settings.route.trust
-    if not settings.client_certificate:
-        return shared_context(trust)
-    context = trust.context()
     try:
-        for path in (settings.client_certificate, settings.client_key):
-            if path:
-                check_file(path, MOST_BYTES)
-        context.load_cert_chain(
-            settings.client_certificate,
-            settings.client_key,
-            password=lambda: b"",  # An encrypted key must fail, not ask on the terminal.
-        )
+        return shared_context(settings.route.trust, settings.identity)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             [
@@ -245,7 +213,6 @@ def tls_context(settings: OtlpSettings) -> ssl.SSLContext:
                 " files, the key unencrypted and belonging to the certificate."
             ]
         ) from error
-    return context
 
 
 def _tls_remedy(error: ssl.SSLError) -> str:
@@ -257,9 +224,12 @@ def _tls_remedy(error: ssl.SSLError) -> str:
     return "check OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
 
 
-def _content_type(response: httpx.Response) -> str:
-    kind: str = response.headers.get("content-type", "")
-    return kind.partition(";")[0].strip().lower()
+def _content_type(answer: Answer) -> str:
+    return answer.header(b"content-type").partition(";")[0].strip().lower()
+
+
+def _is_success(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
 
 
 def _is_json(kind: str) -> bool:

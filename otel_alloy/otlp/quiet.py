@@ -1,4 +1,4 @@
-"""Keeps exports out of the user's own traces, where httpx or grpcio are instrumented.
+"""Keeps exports out of the user's own traces, where grpcio or a library for HTTP is instrumented.
 
 Only that one context manager lives here.
 """

@@ -1,6 +1,6 @@
 """From settings to senders and exporters: the one place that chooses a transport.
 
-Only construction lives here. grpcio, httpx and the SDK are imported when they are used, not
+Only construction lives here. grpcio, httpcore and the SDK are imported when they are used, not
 before.
 """
 

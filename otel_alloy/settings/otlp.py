@@ -28,7 +28,7 @@ from otel_alloy.bounded_file import check_file
 from otel_alloy.environment import first_set, kept_quotes
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.network import Network, Route, network
-from otel_alloy.trust import MOST_BYTES, Trust
+from otel_alloy.trust import MOST_BYTES, Identity, Trust
 
 Signal = Literal["traces", "logs", "metrics"]
 
@@ -72,6 +72,13 @@ class OtlpSettings:
         if self.certificate and self.certificate != route.trust.path:
             return replace(route, trust=Trust(f"{_PREFIX}CERTIFICATE", self.certificate))
         return route
+
+    @property
+    def identity(self) -> Identity | None:
+        """The certificate that is shown to the endpoint."""
+        if not self.client_certificate:
+            return None
+        return Identity(self.client_certificate, self.client_key)
 
     @property
     def place(self) -> str:

@@ -3,6 +3,7 @@ name the host and the remedy and hold neither the key nor what the API answered.
 
 import gzip
 import itertools
+import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,14 +11,18 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.query import Query
 from otel_alloy.errors import (
     AccessRefused,
     AlloyReceiverError,
+    ConfigurationError,
     RequestRefused,
     Retry,
     Stop,
@@ -291,8 +296,85 @@ def test_nobody_listens() -> None:
         client.fetch(ASK)
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://127.0.0.1", "production.runalloy.com"])
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://127.0.0.1", "production.runalloy.com", "https://xn--\u00e9.example"]
+)
 def test_no_usable_endpoint(endpoint: str) -> None:
-    """An endpoint that no retry can reach stops, naming the setting."""
-    with closing(client_of(endpoint)) as client, pytest.raises(Stop, match="ALLOY_ENDPOINT"):
-        client.fetch(ASK)
+    """An endpoint that cannot be asked is a mistake at once, told with the setting."""
+    with pytest.raises(ConfigurationError, match="ALLOY_ENDPOINT"):
+        client_of(endpoint)
+
+
+def test_one_connection_carries_all_requests() -> None:
+    """Many requests need one connection; one that the server ends between two requests is replaced
+    without an error."""
+    body = b'{"notifications":[]}'
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    served: list[int] = []
+    ended = threading.Event()
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            served.append(0)
+            with connection:
+                while served[-1] < 10 and connection.recv(65536):
+                    served[-1] += 1
+                    connection.sendall(page)
+            ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with closing(client_of(endpoint)) as client:
+            for count in range(20):
+                assert count != 10 or ended.wait(10)
+                assert client.fetch(ASK).received == 0
+        thread.join(10)
+    assert served == [10, 10]
+
+
+def test_requests_from_several_threads() -> None:
+    """A client that two threads use makes a connection for each, and closing it leaves none, also
+    where a request still runs."""
+    both = threading.Barrier(2)
+
+    def handle(request: BaseHTTPRequestHandler) -> None:
+        both.wait(10)
+        answer(200, b'{"notifications":[]}')(request)
+
+    got: list[int] = []
+    with server(handle) as (endpoint, received):
+        client = client_of(endpoint)
+        thread = threading.Thread(target=lambda: got.append(client.fetch(ASK).received))
+        thread.start()
+        got.append(client.fetch(ASK).received)
+        thread.join()
+        client.close()
+    assert got == [0, 0] and len(received) == 2
+
+
+KEYS = st.text(max_size=20)
+
+
+@given(
+    query=st.builds(
+        Query,
+        st.integers(0, 10_000),
+        st.integers(0, 10**9),
+        ascending=st.booleans(),
+        after=st.none() | st.integers(-(2**60), 2**60),
+        before=st.none() | st.integers(0, 2**45),
+        execution_id=st.none() | KEYS,
+        workflow_id=st.none() | KEYS,
+        user_id=st.none() | KEYS,
+        also=st.lists(
+            st.tuples(st.sampled_from(["_id", "message"]), st.just("equals"), KEYS), max_size=2
+        ).map(tuple),
+    )
+)
+def test_the_prepared_query_is_the_encoded_one(query: Query) -> None:
+    """What is joined from parts that were encoded beforehand is what encoding the whole makes."""
+    whole = urlencode(query.parameters(), quote_via=quote, safe="")
+    assert query.encoded() == b"?" + whole.encode("ascii")

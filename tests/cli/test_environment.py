@@ -167,7 +167,7 @@ def test_variables_of_the_sdk_that_it_refuses(place: Place) -> None:
 
 @pytest.mark.parametrize("kind", ["place", "grpc_place"])
 def test_no_library_reads_these_variables_itself(request: pytest.FixtureRequest, kind: str) -> None:
-    """Beside what is decided here, httpx, grpcio and requests take no proxy from the process: on
+    """Beside what is decided here, httpcore, grpcio and requests take no proxy from the process: on
     the loopback everything arrives although each variable names one that is away."""
     place: Place = request.getfixturevalue(kind)
     records = place.fill(3)

@@ -60,6 +60,7 @@ class HttpEndpoint:
     port: int
     answer: Answer = field(default_factory=Answer)
     requests: list[Request] = field(default_factory=list)
+    connections: set[Any] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -77,6 +78,7 @@ def http_endpoint(tls: ssl.SSLContext | None = None) -> Iterator[HttpEndpoint]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {k.lower(): v for k, v in self.headers.items()}
             endpoint.requests.append(Request(self.path, headers, body))
+            endpoint.connections.add(self.client_address)
             answer = endpoint.answer
             self.send_response(answer.code)
             for name, value in answer.headers.items():

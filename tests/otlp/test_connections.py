@@ -31,7 +31,7 @@ from otel_alloy.otlp.senders import open_senders, sdk_exporters
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.otlp import otlp_exporters
 
-from .otlp_servers import HttpEndpoint, grpc_endpoint, http_endpoint, nobody
+from .otlp_servers import HttpEndpoint, grpc_endpoint, http_endpoint, nobody, raw_relay
 
 FAR = "collector.invalid"
 P = "OTEL_EXPORTER_OTLP_"
@@ -216,7 +216,7 @@ def test_a_proxy_that_is_away_is_named() -> None:
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
 def test_one_trust_for_every_stack(authority: tuple[trustme.CA, Path], variable: str) -> None:
-    """Each variable is honoured by httpx, grpcio and requests alike, for Alloy and for OTLP;
+    """Each variable is honoured by httpcore, grpcio and requests alike, for Alloy and for OTLP;
     without it none of them trusts the server."""
     ca, file = authority
     value = str(file.parent if variable == "SSL_CERT_DIR" else file)
@@ -232,6 +232,36 @@ def test_one_trust_for_every_stack(authority: tuple[trustme.CA, Path], variable:
             assert send(environment, ENDPOINT=rpc_url, PROTOCOL="grpc").kind is wanted
         other = {variable: value, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(file)}
         assert send(other, ENDPOINT=url).kind is Kind.DELIVERED
+
+
+def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of authorities that is exchanged while the receiver runs counts for the next request
+    to Alloy; what is half written changes nothing."""
+    old, new = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.pem"
+    old.cert_pem.write_to_path(str(file))
+    with (
+        http_endpoint(server_tls(old)) as before,
+        http_endpoint(server_tls(new)) as after,
+        raw_relay(before.port) as relay,
+    ):
+        ways = network({"SSL_CERT_FILE": str(file)})
+        url = f"https://127.0.0.1:{relay.port}"
+        client = AlloyClient(url, "key", system_runtime(), timeout=5, network=ways)
+
+        def refused(words: str) -> None:
+            with pytest.raises(Unavailable, match=words):
+                client.fetch(Query(10))
+
+        with closing(client):
+            refused("501")  # the endpoint answers no GET
+            file.write_text("half of a certif")
+            refused("501")
+            assert "Going on with the files" in caplog.text
+            relay.move(after.port)
+            refused("cannot prove who it is")
+            new.cert_pem.write_to_path(str(file))
+            refused("501")
 
 
 def test_the_certificate_of_otlp_wins(authority: tuple[trustme.CA, Path], tmp_path: Path) -> None:

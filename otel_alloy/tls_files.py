@@ -2,44 +2,41 @@
 
 Looked at before each request, which costs a `stat` per file. What replaces them and cannot be used,
 perhaps as it is only half written, changes nothing: it is tried again with the next change, and
-after each failure of TLS.
+after each failure of TLS. What is made of the files stands in `trust`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from typing import TypeVar
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.settings.otlp import OtlpSettings
+from otel_alloy.trust import Identity, Trust
 
 log = logging.getLogger("otel_alloy")
 
 T = TypeVar("T")
-Stamp = tuple[int, int, int, int] | None
 
 
 class WatchedFiles:
-    """The files that `settings` name. `exchange` may say that they are others than before."""
+    """The files of `trust` and `identity`, for the connections of `who`. `exchange` may say that
+    they are others than before. None where there is no TLS, and so nothing to watch."""
 
-    def __init__(self, settings: OtlpSettings) -> None:
-        self._signal = settings.signal
-        self._trust = settings.route.trust
-        named = (settings.client_key, settings.client_certificate)
-        self._paths = () if settings.insecure else tuple(path for path in named if path)
-        self._tls = not settings.insecure
+    def __init__(self, who: str, trust: Trust | None, identity: Identity | None = None) -> None:
+        self._who = who
+        self._trust = trust
+        self._identity = identity
         self._seen = self._stamps()
         self._doubted = False
 
     def doubt(self) -> None:
-        """TLS has failed: look again, also at the authorities that the system keeps."""
-        self._doubted = self._tls
+        """TLS has failed: look again."""
+        self._doubted = True
 
     def exchange(self, connect: Callable[[], T]) -> T | None:
         """What `connect` makes of the files, where they have changed; else None."""
-        if not self._tls:
+        if self._trust is None:
             return None
         stamps = self._stamps()
         if stamps == self._seen and not self._doubted:
@@ -52,17 +49,9 @@ class WatchedFiles:
             log.warning("%s Going on with the files as they were before.", error)
             return None
         if changed:
-            log.info("OTLP %s: took up the certificate and key files anew", self._signal)
+            log.info("%s: took up the certificate and key files anew", self._who)
         return made
 
     def _stamps(self) -> tuple[object, ...]:
-        return (self._trust.stamp(), *(stamp(path) for path in self._paths))
-
-
-def stamp(path: str) -> Stamp:
-    """What tells one state of a file from another; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        of_trust = self._trust.stamp() if self._trust else ()
+        return of_trust, self._identity.stamp() if self._identity else ()
