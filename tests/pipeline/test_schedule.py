@@ -14,7 +14,7 @@ import pytest
 
 from otel_alloy.pipeline.events import CycleEnded, Requested
 from otel_alloy.pipeline.receiver import Receiver
-from otel_alloy.pipeline.schedule import Schedule, Turns, parts
+from otel_alloy.pipeline.schedule import Schedule, Turns
 from otel_alloy.runtime import Task, system_runtime
 from otel_alloy.testing.otlp_endpoint import Received
 
@@ -86,8 +86,8 @@ def test_who_rests_holds_no_thread_and_all_rest_spread(place: Place) -> None:
         assert ended(of_sources())
         assert not of_sources() and thread.is_alive()
         assert len(noted.asked) == MANY
-        for part, rest in zip(parts(MANY), sorted(noted.rests.values()), strict=True):
-            assert 0 <= DAY * part - rest < PATIENCE
+        for number, rest in enumerate(sorted(noted.rests.values()), start=1):
+            assert 0 <= DAY * number / MANY - rest < PATIENCE
     assert not of_sources()
 
 
