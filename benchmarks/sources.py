@@ -38,6 +38,7 @@ def environment(tree: Path, folder: str) -> dict[str, str]:
         "PATH": os.environ.get("PATH", ""),
         "HOME": folder,
         "PYTHONPATH": str(tree),
+        "PYTHONSAFEPATH": "1",  # not from the folder in which this runs
         "OTEL_ALLOY_STORAGE": f"sqlite:///{folder}/checkpoint.db",
         "OTEL_ALLOY_HEALTH_ENDPOINT": "127.0.0.1:0",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
@@ -165,9 +166,9 @@ def many(tree: Path, number: int, interval: float, seconds: float) -> float:
         def first_requests() -> dict[str, float]:
             found: dict[str, float] = {}
             for one in list(alloy.requests):
-                filters = one.params.get("filters", "createdAt")
-                if "createdAt" not in filters:  # it has the workflow alone, as the first one has
-                    found.setdefault(filters, one.time)
+                workflow = one.params.get("workflowId")
+                if workflow is not None:
+                    found.setdefault(workflow, one.time)
             return found
 
         while len(first_requests()) < number and time.time() < begun + PATIENCE:

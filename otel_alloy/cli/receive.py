@@ -13,7 +13,7 @@ import click
 from otel_alloy.cli.loading import load
 from otel_alloy.cli.options import SETTINGS_NOTE, SettingsCommand, setting_options, source_option
 from otel_alloy.cli.terminal import (
-    errors_console,
+    errors_terminal,
     exit_code,
     interrupt_on_sigterm,
     stop_on_signals,
@@ -27,14 +27,18 @@ if TYPE_CHECKING:
     from otel_alloy.settings.models import Settings
 
 
-def _log_to(console: Console, settings: Settings, runtime: Runtime) -> None:
-    """Logs as `log_format` says: lines above what `console` shows, or JSON."""
+def _log_to(console: Console | None, settings: Settings, runtime: Runtime) -> None:
+    """Logs to standard error as `log_format` says, lines or JSON: above what `console` shows, where
+    that is a terminal."""
+    import logging
+
     from otel_alloy.observability.logging import JsonLines, Lines, masked, set_up
     from otel_alloy.terminal.progress import ConsoleHandler
 
     mask = masked(settings)
     formatter = JsonLines(mask) if settings.log_format == "json" else Lines(mask)
-    set_up(ConsoleHandler(console), formatter, runtime.monotonic)
+    handler = logging.StreamHandler() if console is None else ConsoleHandler(console)
+    set_up(handler, formatter, runtime.monotonic)
 
 
 @contextmanager
@@ -72,7 +76,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.terminal.progress import RunView
 
     settings = load(config, flags)
-    console = errors_console()
+    console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
     stop_on_signals(runtime.stop)  # before anything can be seen to be up
@@ -156,7 +160,7 @@ def backfill(
     words = f"--from {begin}" + ("" if end is None else f" --to {end}")
     wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
     settings = load(config, flags)
-    console = errors_console()
+    console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
     bar = settings.log_format != "json" and not dry_run
