@@ -123,6 +123,9 @@ class GrpcSender:
         except ValueError:
             return Outcome(Kind.MISCONFIGURED, "the answer to Export is no OTLP answer")
 
+    def rest(self) -> None:
+        """Nothing: the channels to one endpoint share one connection, whatever their number."""
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()

@@ -104,6 +104,10 @@ class HttpSender:
             return self._success(response, body, excess)
         return self._refused(response, body)
 
+    def rest(self) -> None:
+        """Close the connection until the next request."""
+        self._transport.close()
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -111,11 +115,12 @@ class HttpSender:
     def _connect(self) -> httpx.Client:
         settings = self._settings
         options = settings.route.client_options(tls_context(settings))
+        self._transport = limited_transport(self._runtime.monotonic, options)
         return httpx.Client(
             headers=self._headers,
             cookies=NoCookies(),
             follow_redirects=False,
-            transport=limited_transport(self._runtime.monotonic, options),
+            transport=self._transport,
             trust_env=False,
         )
 

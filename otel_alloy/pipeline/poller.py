@@ -87,6 +87,11 @@ class Poller:
         self._final = False
         self._log.exporters(factory.settings.otlp)
 
+    def rest(self) -> None:
+        """Closes the connections until the next cycle."""
+        self._source.rest()
+        self._processor.rest()
+
     def close(self) -> None:
         """Closes the connections."""
         self._source.close()

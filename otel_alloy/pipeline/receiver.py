@@ -21,6 +21,10 @@ from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
 
+_KEPT_SECONDS = 5.0
+"""For so long httpx takes a connection for usable again. Who rests longer has none, so that files
+are as few as busy sources, not as all of them."""
+
 
 class Receiver:
     """Receives the executions of every source in `settings` and delivers them.
@@ -111,6 +115,8 @@ class _Session:
             rest = self._poller.turn(self._once, self._part)
             self._part = 1.0
             if not self._once:
+                if rest > _KEPT_SECONDS:
+                    self._poller.rest()
                 return rest
             self.finished = True
         except ShutdownRequested:

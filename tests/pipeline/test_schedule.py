@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -38,6 +41,17 @@ def ended(threads: Iterable[threading.Thread]) -> bool:
 def of_sources() -> list[threading.Thread]:
     """The threads that work for a source."""
     return [t for t in threading.enumerate() if t.name.startswith("otel-alloy")]
+
+
+def connections(place: Place) -> int:
+    """How many connections this process has to Alloy or the OTLP endpoint."""
+    ends = {urlsplit(url).port for url in (place.alloy.endpoint, place.otlp.http_endpoint)}
+    found = 0
+    for one in gc.get_objects():
+        if isinstance(one, socket.socket) and one.fileno() >= 0:
+            with suppress(OSError):  # it is not connected
+                found += one.getpeername()[1:2] in {(end,) for end in ends}
+    return found
 
 
 @contextmanager
@@ -79,12 +93,15 @@ def many(place: Place, **changes: object) -> tuple[Receiver, Noted]:
 
 def test_who_rests_holds_no_thread_and_all_rest_spread(place: Place) -> None:
     """Fifty sources are all asked at the start, and their next cycles lie evenly over the interval;
-    until then no thread is theirs, and stopping does not wait for any of them."""
+    until then no thread and no connection is theirs, and stopping does not wait for any of them."""
+    records = place.fill(3)
     receiver, noted = many(place)
     with running(receiver) as thread:
         assert noted.all_rest.wait(PATIENCE)
         assert ended(of_sources())
         assert not of_sources() and thread.is_alive()
+        assert place.otlp.span_count == MANY * len(place.ended(records))
+        assert not connections(place)
         assert len(noted.asked) == MANY
         for number, rest in enumerate(sorted(noted.rests.values()), start=1):
             assert 0 <= DAY * number / MANY - rest < PATIENCE
