@@ -24,8 +24,8 @@ log = logging.getLogger("otel_alloy")
 
 _FEW_SOURCES = 20
 _KEPT_SECONDS = 5.0
-"""Where there are more sources, one that rests longer holds no connections: files are as few as busy
-sources, not as all of them. Fewer keep theirs, as TLS costs ten times a request."""
+"""Where there are more sources, one that rests longer holds no connections: files are as few as
+busy sources, not as all of them. Fewer keep theirs, as TLS costs ten times a request."""
 
 
 class Receiver:
