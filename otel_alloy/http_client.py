@@ -199,6 +199,10 @@ class HttpClient:
         """TLS has failed: the next request looks at the files again."""
         self._files.doubt()
 
+    def rest(self) -> None:
+        """Closes the connections until the next request."""
+        self._drop(self._pool)
+
     def close(self) -> None:
         """Closes the connections. A request that still runs closes its own when it ends."""
         self._closed = True

@@ -7,6 +7,7 @@ that go away, logs every request, and at the end leaves connections open.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import socketserver
 import threading
@@ -14,6 +15,8 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Generic, TypeVar
+
+_LOOK_SECONDS = 0.1
 
 T = TypeVar("T")
 
@@ -36,6 +39,8 @@ class Server(ThreadingHTTPServer, Generic[T]):
 
     daemon_threads = True
     request_queue_size = 128
+    timeout = 0.0
+    """Seconds for which `handle_request` waits: `_serve` has done that."""
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class Server(ThreadingHTTPServer, Generic[T]):
         self._host = address[0]
         if ":" in self._host:
             self.address_family = socket.AF_INET6
+        self._stopping = False
+        self._woken, self._wake = socket.socketpair()
         super().__init__(address, handler)
 
     @property
@@ -69,16 +76,38 @@ class Server(ThreadingHTTPServer, Generic[T]):
 
     def start(self, name: str) -> threading.Thread:
         """Answers from a thread of that name; returns it."""
-        thread = threading.Thread(target=self.serve_forever, args=(0.02,), name=name, daemon=True)
+        thread = threading.Thread(target=self._serve, name=name, daemon=True)
         thread.start()
+        self._thread = thread
         return thread
 
     def stop(self) -> None:
         """Stops listening and breaks the connections that are open."""
-        self.shutdown()
+        self._stopping = True
+        self._wake.send(b"!")
+        self._thread.join()
         self.server_close()
         for connection in list(self._open):
             self._break(connection)
+
+    def server_close(self) -> None:
+        """Gives the sockets back."""
+        super().server_close()
+        self._woken.close()
+        self._wake.close()
+
+    def _serve(self) -> None:
+        """As `serve_forever`, which looks many times a second whether it was stopped: here nothing
+        runs while nobody asks."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self._stopping:
+                looks = self._deadline is not None and self._open
+                selector.select(_LOOK_SECONDS if looks else None)
+                if not self._stopping:
+                    self.handle_request()
+                self.service_actions()
 
     def service_actions(self) -> None:
         """Called now and then while it answers: breaks what is too old."""

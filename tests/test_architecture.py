@@ -5,8 +5,13 @@ no test exchanges a part behind the program's back. Who imports whom is import-l
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 TAKEN = {
@@ -72,3 +77,43 @@ def test_no_test_patches_a_module_of_ours() -> None:
         for match in patches.finditer(path.read_text("utf-8"))
     ]
     assert not found, "hand these in instead:\n" + "\n".join(found)
+
+
+HEAVY = ("httpx", "pydantic", "grpc", "opentelemetry.sdk", "rich")
+"""What takes its time to import."""
+
+
+def imported(*words: str, **environment: str) -> set[str]:
+    """The modules that the command imports, run with these words and variables."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "otel_alloy", *words],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["--version"], ""),
+        (["--help"], ""),
+        (["completion", "bash"], ""),
+        (["id", "6810a8e3f4c2b1a0d9e8f7c6"], ""),
+        ([], "otel-alloy ba"),
+    ],
+)
+def test_what_needs_little_imports_little(words: list[str], completed: str) -> None:
+    """`--version`, the list of commands, the completion of their names: nothing of the libraries
+    that only work on executions needs, so that they are there at once."""
+    variables = {}
+    if completed:
+        count = str(completed.count(" "))
+        variables = {"_OTEL_ALLOY_COMPLETE": "bash_complete", "COMP_WORDS": completed}
+        variables["COMP_CWORD"] = count
+    modules = imported(*words, **variables)
+    assert "otel_alloy.cli" in modules and "click" in modules
+    assert not [m for m in modules if m.startswith(tuple(HEAVY))]

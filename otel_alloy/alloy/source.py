@@ -8,28 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from otel_alloy.alloy.clock import APART_MS, ServerClock, skew_words
 from otel_alloy.alloy.cursor import Filter, Reading, Window
 from otel_alloy.alloy.events import ClocksCompared, Requested
 from otel_alloy.alloy.models import Page, Record
+from otel_alloy.alloy.on_demand import OnDemand
 from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader
 from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
 from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
 from otel_alloy.runtime import Runtime
-
-
-class Client(Protocol):
-    """Sends one request, as `AlloyClient` does."""
-
-    def fetch(self, query: Query) -> Page: ...
-
-    def get(self, path: str, parameters: Mapping[str, str]) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 class AlloySource:
@@ -48,7 +38,7 @@ class AlloySource:
     def __init__(
         self,
         name: str,
-        client: Client,
+        client: OnDemand,
         base_query: Query,
         budget: RequestBudget,
         runtime: Runtime,
@@ -69,6 +59,10 @@ class AlloySource:
             name, self._ask, budget, runtime, observe, retry=retry, larger=larger
         )
         self._reader = Reader(self._fetch, base_query, self._pause, self._fetch.attempt)
+
+    def rest(self) -> None:
+        """Closes the connections until something is asked again."""
+        self._client.rest()
 
     def close(self) -> None:
         """Closes the connections."""

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from otel_alloy.alloy.cursor import Filter
 from otel_alloy.alloy.models import BadRecord, Entry, Page, Record
+from otel_alloy.alloy.on_demand import Client
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
-from otel_alloy.alloy.source import AlloySource, Client
+from otel_alloy.alloy.source import AlloySource
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
 from otel_alloy.check.observed import Observed
@@ -38,7 +39,7 @@ def alloy_findings(
 ) -> Iterator[Finding]:
     """All findings about this source; they end with the first request that fails. `seen`: is filled
     with what a report needs, which takes two requests more."""
-    opened = open_source(settings, runtime, lambda event: None, budget, client, retry=False)
+    opened = open_source(settings, runtime, lambda event: None, budget, lambda: client, retry=False)
     with closing(opened) as source:
         examination = _Examination(source, settings, seen)
         try:

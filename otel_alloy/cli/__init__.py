@@ -25,6 +25,9 @@ from otel_alloy.version import __version__
 
 def main() -> None:
     """Runs the command line and exits."""
+    # httpx brings a command line of its own, and with it more than it takes itself. Without that
+    # it does as where what it needs is not installed.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         commands.main(prog_name="otel-alloy", standalone_mode=False)
     except click.exceptions.Exit as stop:

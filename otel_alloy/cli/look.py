@@ -11,6 +11,7 @@ from otel_alloy.cli.loading import load
 from otel_alloy.cli.options import (
     SETTINGS_NOTE,
     F,
+    SettingsCommand,
     config_option,
     json_option,
     setting_option,
@@ -18,10 +19,9 @@ from otel_alloy.cli.options import (
     source_option,
 )
 from otel_alloy.cli.terminal import errors_console, interrupt_on_sigterm, say
-from otel_alloy.runtime import system_runtime
 
 
-@click.command(epilog=SETTINGS_NOTE)
+@click.command(cls=SettingsCommand, epilog=SETTINGS_NOTE)
 @click.option("--send-test", is_flag=True, help="also send one marked span and log record")
 @click.option(
     "--report",
@@ -45,6 +45,7 @@ def check(
       otel-alloy check --send-test --config settings.yaml
       otel-alloy check --report report.json
     """
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.check import run_check
 
     if as_json and report == "-":
@@ -89,7 +90,7 @@ def _look_options(since: str) -> Callable[[F], F]:
     return decorate
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option("--errors", is_flag=True, help="only failed executions")
 @click.option(
     "--interval", metavar="DURATION", default="5s", show_default=True, help="between two requests"
@@ -119,6 +120,7 @@ def tail(
 
     from otel_alloy.durations import parse_duration
     from otel_alloy.pipeline.query import Wanted
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.tail import run_tail
 
     try:
@@ -142,7 +144,7 @@ def tail(
     )
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option("--by", type=click.Choice(["workflow", "customer"]), help="only this table")
 @click.option(
     "--top", metavar="N", type=int, default=10, show_default=True, help="rows per table; 0 = all"
@@ -172,6 +174,7 @@ def summary(
     from rich.console import Console
 
     from otel_alloy.pipeline.query import Wanted
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})

@@ -1,8 +1,13 @@
-"""Options that several commands take."""
+"""Options that several commands take.
+
+What there is to set is known by the settings alone, and importing them takes longer than most that
+a command line does without them (`--version`, a word that is completed). So an option for a setting
+is only made when its command is used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
@@ -35,16 +40,63 @@ taken from ALLOY_API_KEY or the file. A MOMENT is a timestamp, or how long ago: 
 is such as 90s or 1h30m."""
 
 
+class SettingsCommand(click.Command):
+    """A command with `setting_option` or `setting_options`."""
+
+    _params: list[click.Parameter]
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """Its options, those of settings included."""
+        made: list[click.Parameter] = []
+        for one in self._params:
+            made += one.make() if isinstance(one, _Later) else [one]
+        self._params = made
+        return made
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._params = params
+
+
+class _Later(click.Option):
+    """Stands for what `make` makes of it when the command is used."""
+
+    def __init__(self, declarations: Sequence[str], make: Callable[[], list[click.Option]]) -> None:
+        super().__init__(declarations)
+        self.make = make
+
+
 def setting_option(name: str) -> Callable[[F], F]:
-    """The option for the setting `name`. Its value goes to the settings as it was written, so that
-    all mistakes are told at once."""
+    """The option for the setting `name`, of a `SettingsCommand`. Its value goes to the settings as
+    it was written, so that all mistakes are told at once."""
+    return click.option(_flag(name), cls=_Later, make=lambda: [_option(name)])
+
+
+def setting_options(command: F) -> F:
+    """The settings file, and an option for every setting that is a plain value, of a
+    `SettingsCommand`."""
+    return config_option(click.option("--settings", cls=_Later, make=_all_options)(command))
+
+
+def _all_options() -> list[click.Option]:
+    from otel_alloy.settings.models import Settings, SourceSettings
+
+    names = {*SourceSettings.model_fields, *Settings.model_fields} - _NO_OPTION
+    return [_option(name) for name in sorted(names)]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _option(name: str) -> click.Option:
     from otel_alloy.settings.models import Settings, SourceSettings
 
     field = {**SourceSettings.model_fields, **Settings.model_fields}[name]
-    flag = f"--{name.replace('_', '-')}"
-    words = field.description
+    flag, words = _flag(name), field.description
     if field.annotation is bool:
-        return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, help=words)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=words)
     if field.default is not None:
         words = f"{words}  [default: {_written(field.default, field.annotation)}]"
     complete = None
@@ -62,8 +114,8 @@ def setting_option(name: str) -> Callable[[F], F]:
         def complete(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
             return [choice for choice in choices if choice.startswith(begun)]
 
-    return click.option(
-        flag, name, metavar=metavar, default=None, help=words, shell_complete=complete
+    return click.Option(
+        [flag, name], metavar=metavar, default=None, help=words, shell_complete=complete
     )
 
 
@@ -75,16 +127,6 @@ def _written(value: object, kind: object) -> str:
         unit, seconds = next(u for u in _UNITS if value % u[1] == 0)
         return f"{value / seconds:g}{unit}"
     return str(value)
-
-
-def setting_options(command: F) -> F:
-    """An option for every setting that is a plain value."""
-    from otel_alloy.settings.models import Settings, SourceSettings
-
-    for name in sorted({*SourceSettings.model_fields, *Settings.model_fields}, reverse=True):
-        if name not in _NO_OPTION:
-            command = setting_option(name)(command)
-    return config_option(command)
 
 
 def config_option(command: F) -> F:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -12,30 +11,34 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_alloy.cli.loading import load
-from otel_alloy.cli.options import SETTINGS_NOTE, setting_options, source_option
+from otel_alloy.cli.options import SETTINGS_NOTE, SettingsCommand, setting_options, source_option
 from otel_alloy.cli.terminal import (
-    errors_console,
+    errors_terminal,
     exit_code,
     interrupt_on_sigterm,
     stop_on_signals,
 )
 from otel_alloy.errors import AlloyReceiverError
-from otel_alloy.runtime import Runtime, system_runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from otel_alloy.runtime import Runtime
     from otel_alloy.settings.models import Settings
 
 
-def _log_to(console: Console, settings: Settings, runtime: Runtime) -> None:
-    """Logs as `log_format` says: lines above what `console` shows, or JSON."""
+def _log_to(console: Console | None, settings: Settings, runtime: Runtime) -> None:
+    """Logs to standard error as `log_format` says, lines or JSON: above what `console` shows, where
+    that is a terminal."""
+    import logging
+
     from otel_alloy.observability.logging import JsonLines, Lines, masked, set_up
     from otel_alloy.terminal.progress import ConsoleHandler
 
     mask = masked(settings)
     formatter = JsonLines(mask) if settings.log_format == "json" else Lines(mask)
-    set_up(ConsoleHandler(console), formatter, runtime.monotonic)
+    handler = logging.StreamHandler() if console is None else ConsoleHandler(console)
+    set_up(handler, formatter, runtime.monotonic)
 
 
 @contextmanager
@@ -46,11 +49,13 @@ def _errors_logged(settings: Settings) -> Iterator[None]:
     except AlloyReceiverError as error:
         if settings.log_format != "json":
             raise
+        import logging
+
         logging.getLogger("otel_alloy").error("%s", error)
         sys.exit(exit_code(error))
 
 
-@click.command(epilog=SETTINGS_NOTE)
+@click.command(cls=SettingsCommand, epilog=SETTINGS_NOTE)
 @click.option("--once", is_flag=True, help="settle what there is now, then end")
 @setting_options
 def run(config: str | None, once: bool, **flags: Any) -> None:
@@ -67,10 +72,11 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.observability.service import Operated
     from otel_alloy.pipeline.events import tell_all
     from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.progress import RunView
 
     settings = load(config, flags)
-    console = errors_console()
+    console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
     stop_on_signals(runtime.stop)  # before anything can be seen to be up
@@ -97,7 +103,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         raise click.ClickException("stopped before the end; the same command goes on from here")
 
 
-@click.command(epilog=SETTINGS_NOTE)
+@click.command(cls=SettingsCommand, epilog=SETTINGS_NOTE)
 @click.option("--from", "begin", metavar="MOMENT", required=True, help="from here on")
 @click.option(
     "--to",
@@ -141,6 +147,7 @@ def backfill(
     from otel_alloy.pipeline.backfill import Backfill, Range
     from otel_alloy.pipeline.query import chosen_sources
     from otel_alloy.pipeline.receiver import tune_garbage_collector
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
     from otel_alloy.terminal.progress import BackfillView
 
@@ -153,7 +160,7 @@ def backfill(
     words = f"--from {begin}" + ("" if end is None else f" --to {end}")
     wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
     settings = load(config, flags)
-    console = errors_console()
+    console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
     bar = settings.log_format != "json" and not dry_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from typing import Any
 
@@ -10,9 +9,14 @@ import click
 
 from otel_alloy.cli.completion import rejected_numbers, sources
 from otel_alloy.cli.loading import existing_store, load, opened_store
-from otel_alloy.cli.options import json_option, setting_options, source_option, storage_options
+from otel_alloy.cli.options import (
+    SettingsCommand,
+    json_option,
+    setting_options,
+    source_option,
+    storage_options,
+)
 from otel_alloy.cli.terminal import interrupt_on_sigterm, say, stop_on_signals
-from otel_alloy.runtime import system_runtime
 
 
 @click.group()
@@ -20,7 +24,7 @@ def checkpoint() -> None:
     """Look at the checkpoint, or move it by hand."""
 
 
-@checkpoint.command("show")
+@checkpoint.command("show", cls=SettingsCommand)
 @json_option("one JSON document")
 @storage_options
 def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> None:
@@ -38,6 +42,8 @@ def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> N
         for name, p in sources.items()
     ]
     if as_json:
+        import json
+
         click.echo(json.dumps(rows))
         return
     if not rows:
@@ -49,7 +55,7 @@ def checkpoint_show(config: str | None, storage: str | None, as_json: bool) -> N
         click.echo(words)
 
 
-@checkpoint.command("set")
+@checkpoint.command("set", cls=SettingsCommand)
 @click.argument("source", shell_complete=sources)
 @click.argument("moment")
 @click.option("--force", is_flag=True, help="also where MOMENT lies in the future")
@@ -69,6 +75,7 @@ def checkpoint_set(
     """
     from otel_alloy.alloy.clock import APART_MS
     from otel_alloy.alloy.timestamps import to_text
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
 
     try:
@@ -88,7 +95,7 @@ def checkpoint_set(
     click.echo(f"{source}: begins at {to_text(high)}")
 
 
-@checkpoint.command("reset")
+@checkpoint.command("reset", cls=SettingsCommand)
 @click.argument("source", shell_complete=sources)
 @storage_options
 def checkpoint_reset(source: str, config: str | None, storage: str | None) -> None:
@@ -110,7 +117,7 @@ def checkpoint_reset(source: str, config: str | None, storage: str | None) -> No
     click.echo(f"{source}: forgotten")
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option("--from", "begin", metavar="MOMENT", default=None, help="from here on; default: 24h")
 @click.option("--to", "end", metavar="MOMENT", default=None, help="up to here; default: now")
 @source_option
@@ -142,6 +149,7 @@ def audit(
     from otel_alloy.pipeline.audited import audit as audited
     from otel_alloy.pipeline.factory import Factory
     from otel_alloy.pipeline.query import chosen_sources
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.models import parse_moment
     from otel_alloy.terminal.audit import show_audit
 
@@ -167,7 +175,7 @@ def rejected() -> None:
     """List the records set aside, send them again or drop them."""
 
 
-@rejected.command("list")
+@rejected.command("list", cls=SettingsCommand)
 @json_option("one JSON document, with the records themselves")
 @storage_options
 def rejected_list(config: str | None, storage: str | None, as_json: bool) -> None:
@@ -179,6 +187,8 @@ def rejected_list(config: str | None, storage: str | None, as_json: bool) -> Non
     with existing_store(config, storage) as store:
         records = store.rejected() if store else []
     if as_json:
+        import json
+
         click.echo(json.dumps([asdict(r) for r in records]))
         return
     if not records:
@@ -187,7 +197,7 @@ def rejected_list(config: str | None, storage: str | None, as_json: bool) -> Non
         click.echo(f"{r.number}  {to_text(r.at)}  {r.source}  {r.signals}  {r.reason}")
 
 
-@rejected.command("retry")
+@rejected.command("retry", cls=SettingsCommand)
 @click.argument("numbers", nargs=-1, type=int, shell_complete=rejected_numbers)
 @storage_options
 def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | None) -> None:
@@ -201,6 +211,7 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
     from otel_alloy.errors import ShutdownRequested
     from otel_alloy.pipeline.factory import Factory
     from otel_alloy.pipeline.rejected import Retried, retry_rejected
+    from otel_alloy.runtime import system_runtime
 
     settings = load(config, {"storage": storage}, key_needed=False)
     runtime = system_runtime()
@@ -218,7 +229,7 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
     raise SystemExit(1 if result.refused else 0)
 
 
-@rejected.command("drop")
+@rejected.command("drop", cls=SettingsCommand)
 @click.argument("numbers", nargs=-1, type=int, shell_complete=rejected_numbers)
 @click.option("--all", "everything", is_flag=True, help="drop all of them")
 @storage_options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,13 @@ def errors_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def errors_terminal() -> Console | None:
+    """Standard error where it is a terminal, or is to be taken for one; None where it takes plain
+    lines."""
+    forced = os.environ.get("FORCE_COLOR") or os.environ.get("TTY_COMPATIBLE")  # rich's variables
+    return errors_console() if forced or sys.stderr.isatty() else None
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:

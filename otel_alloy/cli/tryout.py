@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 
@@ -10,7 +9,6 @@ import click
 
 from otel_alloy.cli.options import json_option
 from otel_alloy.cli.terminal import stop_on_signals
-from otel_alloy.runtime import system_runtime
 
 
 @click.command()
@@ -36,6 +34,7 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
 
     from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
     from otel_alloy.pipeline.receiver import Receiver
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.loader import load_settings
     from otel_alloy.terminal.demo import run_demo
 
@@ -113,6 +112,7 @@ def simulate(
       otel-alloy simulate
       otel-alloy simulate --port 9000 --executions 5000 --max-limit 30
     """
+    from otel_alloy.runtime import system_runtime
     from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
 
     config = Config(api_key=api_key, max_limit=max_limit, ignore_filters=ignore_filters, seed=seed)
@@ -159,6 +159,8 @@ def id_(execution_uuid: str, as_json: bool) -> None:
 
     trace_id, span_id = execution_ids(execution_uuid)
     if as_json:
+        import json
+
         click.echo(json.dumps({"trace_id": trace_id.hex(), "span_id": span_id.hex()}))
     else:
         click.echo(f"trace_id {trace_id.hex()}\nspan_id  {span_id.hex()}")

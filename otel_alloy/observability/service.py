@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from otel_alloy.observability.health import HealthServer
 from otel_alloy.observability.logging import masked
-from otel_alloy.observability.metrics import open_telemetry
 from otel_alloy.observability.status import Status
 from otel_alloy.observability.systemd import Systemd
 from otel_alloy.pipeline.events import Observe, tell_all
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
+
+if TYPE_CHECKING:
+    from otel_alloy.observability.metrics import Telemetry
 
 log = logging.getLogger("otel_alloy")
 
@@ -38,7 +41,11 @@ class Operated:
         mask = masked(settings)
         status = Status(names, max_lag=settings.ready_max_lag, runtime=runtime, mask=mask)
         self._systemd = Systemd(environment, status, runtime)
-        self._telemetry = open_telemetry(settings, status)
+        self._telemetry: Telemetry | None = None
+        if settings.otlp.metrics:
+            from otel_alloy.observability.metrics import open_telemetry
+
+            self._telemetry = open_telemetry(settings, status)
         self._health = None
         if serve and settings.health_endpoint:
             self._health = _health(settings.health_endpoint, status)

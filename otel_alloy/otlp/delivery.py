@@ -98,6 +98,12 @@ class Delivery:
             raise next((e for e in errors if not isinstance(e, ShutdownRequested)), errors[0])
         return _delivered({"traces": span_batch, "logs": log_batch})
 
+    def rest(self) -> None:
+        """Give back the connections until the next batch."""
+        for state in (self._traces, self._logs):
+            if state is not None:
+                state.sender.rest()
+
     def close(self) -> None:
         """Close the senders."""
         for state in (self._traces, self._logs):

@@ -53,6 +53,9 @@ _HINTS = (
     ("handshake", "TLS failed; check https:// or http:// and OTEL_EXPORTER_OTLP_CERTIFICATE"),
     ("ssl_error", "TLS failed; check https:// or http:// and OTEL_EXPORTER_OTLP_CERTIFICATE"),
 )
+_IDLE_MS = 5_000
+"""After so much silence a connection is closed, as over HTTP: a source may rest for long, and there
+may be many. What it takes to make a new one, the channel keeps."""
 _PREAMBLE = "failed to connect to all addresses; last error: "
 
 
@@ -75,6 +78,7 @@ class GrpcSender:
             ("grpc.enable_retries", 0),
             ("grpc.initial_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 10_000),
+            ("grpc.client_idle_timeout_ms", _IDLE_MS),
         ]
         self._files = WatchedFiles(
             f"OTLP {settings.signal}",
@@ -126,6 +130,9 @@ class GrpcSender:
             return delivered(self._settings.signal, answer, self._secrets)
         except ValueError:
             return Outcome(Kind.MISCONFIGURED, "the answer to Export is no OTLP answer")
+
+    def rest(self) -> None:
+        """Nothing: a channel closes its connection by itself (`_IDLE_MS`)."""
 
     def close(self) -> None:
         """Close the channel."""

@@ -102,6 +102,10 @@ class HttpSender:
             return self._success(answer, body, excess)
         return self._refused(answer, body)
 
+    def rest(self) -> None:
+        """Close the connection until the next request."""
+        self._client.rest()
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()

@@ -68,6 +68,10 @@ class Sender(Protocol):
         records."""
         ...
 
+    def rest(self) -> None:
+        """Give back a connection that nobody shares; the next request makes a new one."""
+        ...
+
     def close(self) -> None:
         """Give back the connection; nothing may be sent afterwards."""
         ...

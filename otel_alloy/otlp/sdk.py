@@ -89,6 +89,9 @@ class SdkSender:
         words = f"the exporter {self._name} says that it failed, not why"
         return Outcome(Kind.RETRY, words, size=True)
 
+    def rest(self) -> None:
+        """Nothing: what an exporter holds is its own business."""
+
     def close(self) -> None:
         """Shuts the exporter down."""
         self._exporter.shutdown()

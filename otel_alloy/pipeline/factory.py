@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.cursor import Reading
+from otel_alloy.alloy.on_demand import Client, OnDemand
 from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
-from otel_alloy.alloy.source import AlloySource, Client
+from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.mapping import semconv
@@ -67,15 +68,15 @@ def open_source(
     runtime: Runtime,
     observe: Callable[[object], None],
     budget: RequestBudget | None = None,
-    client: Client | None = None,
+    connect: Callable[[], Client] | None = None,
     retry: bool = True,
     larger: LargerPages | None = None,
 ) -> AlloySource:
-    """The source, ready to be read. `budget`: where it is shared with others. `retry`: whether a
-    request that fails is sent again. `larger`: how pages grow."""
+    """The source, ready to be read. `budget`: where it is shared with others. `connect`: instead of
+    `open_client`. `retry`: whether a request that fails is sent again. `larger`: how pages grow."""
     return AlloySource(
         source.name,
-        client or open_client(source, runtime),
+        OnDemand(connect or partial(open_client, source, runtime)),
         base_query(source),
         budget or RequestBudget(source.requests_per_minute, runtime),
         runtime,
@@ -166,15 +167,16 @@ class Factory:
         """See `open_source`. `budget`: that of the source's key, unless given. `proven_page`: how
         many records a page was found to bring. A page never grows beyond a batch, as both are
         delivered as a whole."""
+        connect: Callable[[], Client]
         if self.client is None:
-            client: Client = open_client(source, self.runtime, self.settings.network)
+            connect = partial(open_client, source, self.runtime, self.settings.network)
         else:
-            client = self.client(source, self.runtime)
+            connect = partial(self.client, source, self.runtime)
         budget = budget or self.budgets.of(source)
         larger = None
         if source.adaptive:
             larger = LargerPages(source.page_size, proven_page, self.settings.batch_size)
-        return open_source(source, self.runtime, observe, budget, client, larger=larger)
+        return open_source(source, self.runtime, observe, budget, connect, larger=larger)
 
     def tracker(self, source: SourceSettings, state: Remembered) -> ExecutionTracker:
         """A tracker that goes on from `state`."""

@@ -1,8 +1,9 @@
 """DRIVE: when a source is read. Windows, overlap, cycles, rests.
 
-One thread per source goes from window to window; another one fetches the next page meanwhile. What
-becomes of the records is the business of the tracker and the `BatchProcessor` that this holds;
-between two windows, `OpenExecutions` has its share.
+A window is read in the thread that has the turn (`schedule.py`); where it has several pages,
+another one fetches the next page meanwhile. What becomes of the records is the business of the
+tracker and the `BatchProcessor` that this holds; between two windows, `OpenExecutions` has its
+share.
 """
 
 from __future__ import annotations
@@ -124,46 +125,48 @@ class Poller:
             return min(self._pace.interval, _ENRICHING_SECONDS)
         return self._pace.interval
 
+    def rest(self) -> None:
+        """Closes the connections until the next cycle."""
+        self._source.rest()
+        self._processor.rest()
+
     def close(self) -> None:
         """Closes the connections."""
         self._source.close()
         self._processor.close()
 
-    def run(self, once: bool) -> bool:
-        """Cycles until the end is asked for, or once. Whether a cycle came to its end."""
-        done = False
+    def turn(self, once: bool = False, part: float = 1.0) -> float:
+        """One cycle, and for how many seconds to rest before the next one. `once`: there is no next
+        one, so what would be tried again is raised. `part`: of the interval, what lies between this
+        cycle and the next."""
         if once:
             self._source.hold_at_most(HOLD_SECONDS)
-        while not self._runtime.stopping():
-            begun = self._runtime.monotonic()
-            before: int | None = None
-            found: Unreachable | None = None
-            ahead: CheckpointAhead | None = None
-            try:
-                before = self.cycle(once)
-            except Unreachable as error:
-                if once:
-                    raise
-                found = error
-            except CheckpointAhead as error:
-                if once:
-                    raise
-                ahead = error
-            rest = self.interval - (self._runtime.monotonic() - begun)
-            rest = 0.0 if once else max(0.0, rest)
-            name, cycle, now = self._source.name, self._log.cycle, self._source.now()
-            if before is not None:
-                done = True
-                self._observe(CycleEnded(name, cycle, before, now, rest))
-            if found is not None:
-                self._observe(Unreached(name, found.count, found.moment, str(found), rest))
-            if ahead is not None:
-                self._observe(CursorAhead(name, self._cursor(), str(ahead), rest))
+        begun = self._runtime.monotonic()
+        before: int | None = None
+        found: Unreachable | None = None
+        ahead: CheckpointAhead | None = None
+        try:
+            before = self.cycle(once)
+        except Unreachable as error:
             if once:
-                self._finish()
-            if once or self._runtime.wait(rest):
-                break
-        return done
+                raise
+            found = error
+        except CheckpointAhead as error:
+            if once:
+                raise
+            ahead = error
+        rest = self.interval * part - (self._runtime.monotonic() - begun)
+        rest = 0.0 if once else max(0.0, rest)
+        name, cycle, now = self._source.name, self._log.cycle, self._source.now()
+        if before is not None:
+            self._observe(CycleEnded(name, cycle, before, now, rest))
+        if found is not None:
+            self._observe(Unreached(name, found.count, found.moment, str(found), rest))
+        if ahead is not None:
+            self._observe(CursorAhead(name, self._cursor(), str(ahead), rest))
+        if once:
+            self._finish()
+        return rest
 
     def _finish(self) -> None:
         """Waits for what executions wait for, which is not for long."""

@@ -1,4 +1,8 @@
-"""Reading ahead: the next page is fetched while one is delivered. A thread, and nothing else."""
+"""Reading ahead: the next page is fetched while one is delivered. A thread, and nothing else.
+
+The first page has nothing to be fetched beside, and is nearly always the only one: whoever wants it
+fetches it, and a thread begins where more may follow.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,19 @@ _PAGES_AHEAD = 2
 
 
 class Prefetcher:
-    """Runs an iterator in a thread, a few items ahead of whoever takes them."""
+    """Runs an iterator a few items ahead of whoever takes them, from the second one on in a
+    thread."""
 
     def __init__(self, items: Iterator[Reading], runtime: Runtime) -> None:
+        self._items = items
+        self._runtime = runtime
+        self._begun = False
         self._queue: queue.Queue[Any] = queue.Queue(_PAGES_AHEAD)
         self._closed = threading.Event()
-        runtime.spawn(lambda: self._work(items), "otel-alloy-prefetch")
 
-    def _work(self, items: Iterator[Reading]) -> None:
+    def _work(self) -> None:
         try:
-            for item in items:
+            for item in self._items:
                 self._put(item)
                 if self._closed.is_set():
                     return
@@ -39,8 +46,14 @@ class Prefetcher:
                 continue
 
     def get(self, timeout: float) -> Reading | None:
-        """The next item; None when there is none within `timeout` seconds. Raises what the
-        iterator raised."""
+        """The next item; None when there is none within `timeout` seconds, but the first one is
+        waited for. Raises what the iterator raised."""
+        if not self._begun:
+            self._begun = True
+            first = next(self._items)
+            if not first.last:
+                self._runtime.spawn(self._work, "otel-alloy-prefetch")
+            return first
         try:
             item = self._queue.get(timeout=max(timeout, 0.001))
         except queue.Empty:

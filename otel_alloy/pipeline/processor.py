@@ -57,6 +57,10 @@ class BatchProcessor:
         self._requests_told = 0
         self._hook_failures_told = 0
 
+    def rest(self) -> None:
+        """Gives back the connections to the endpoint until the next batch."""
+        self._delivery.rest()
+
     def close(self) -> None:
         """Closes the connections to the endpoint."""
         self._delivery.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from otel_alloy.alloy.clock import future_words
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
@@ -98,8 +99,8 @@ class ExecutionQuery:
         self._overlap = int(overlap * 1000)
         self._runtime = runtime
         budgets = budgets or Budgets(settings, runtime)
-        client = open_client(source, runtime, settings.network)
-        self._source = open_source(source, runtime, observe, budgets.of(source), client)
+        connect = partial(open_client, source, runtime, settings.network)
+        self._source = open_source(source, runtime, observe, budgets.of(source), connect)
         if hold_at_most is not None:
             self._source.hold_at_most(hold_at_most)
         self._converter = open_converter(settings, runtime)

@@ -1,24 +1,31 @@
-"""The receiver: a poller for each source, each in a thread of its own, over one store.
+"""The receiver: a poller for each source, over one store.
 
-What a poller does is in `poller.py`.
+What a poller does is in `poller.py`, when it has its turn in `schedule.py`.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
 from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
+from otel_alloy.http_client import IDLE
 from otel_alloy.pipeline.events import Observe, SourceStopped
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
+from otel_alloy.pipeline.schedule import Schedule, Turns, parts
 from otel_alloy.runtime import Runtime, Task, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
+
+_FEW_SOURCES = 20
+_KEPT_SECONDS = 5.0
+"""Where there are more sources, one that rests longer holds no connections: files are as few as
+busy sources, not as all of them. Fewer keep theirs, as TLS costs ten times a request."""
 
 
 class Receiver:
@@ -32,12 +39,13 @@ class Receiver:
         self._settings = settings
         self._observe: Observe = observe or (lambda event: None)
         self._runtime = system_runtime()
+        self._schedule = Schedule(self._runtime)
         self._failures: list[BaseException] = []
-        self._finished: list[str] = []
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
         self._runtime.stop()
+        self._schedule.wake()
 
     def run(self, *, once: bool = False) -> bool:
         """Receives until `stop`, or with `once` until everything there is now is settled; False
@@ -50,15 +58,17 @@ class Receiver:
             log.warning("%s", warning)
         store = open_store(self._settings.storage)
         factory = Factory(self._settings, self._runtime)
-        tasks = [
-            self._runtime.spawn(
-                partial(self._run_source, factory, source, store, once),
-                f"otel-alloy-{source.name}",
-            )
-            for source in self._settings.sources
+        sources = self._settings.sources
+        kept = IDLE if len(sources) <= _FEW_SOURCES else _KEPT_SECONDS
+        sessions = [
+            _Session(factory, source, store, self._observe, self._fail, once, part, kept)
+            for source, part in zip(sources, parts(len(sources)), strict=True)
         ]
+        turns = [Turns(f"otel-alloy-{one.name}", one.turn) for one in sessions]
         patience = self._settings.shutdown_timeout
-        if wait_for_end(tasks, self._runtime, patience):
+        if self._schedule.run(turns, patience):
+            for session in sessions:
+                session.close()
             store.close()
         else:
             log.warning(
@@ -66,30 +76,66 @@ class Receiver:
             )
         if self._failures:
             raise self._failures[0]
-        return not once or len(self._finished) == len(self._settings.sources)
+        return not once or all(session.finished for session in sessions)
 
-    def _run_source(
-        self, factory: Factory, source: SourceSettings, store: Store, once: bool
+    def _fail(self, source: str, error: BaseException) -> None:
+        reason = str(error)
+        if not isinstance(error, AlloyReceiverError):
+            reason = f"a defect ({type(error).__name__})"
+        elif len(self._settings.sources) > 1:
+            log.error("source %s stopped: %s", source, error, extra={"source": source})
+        self._failures.append(error)
+        self._observe(SourceStopped(source, reason))
+
+
+class _Session:
+    """One source from its first turn to its last. `fail` is told what ends it. `part`: of the
+    interval, the first rest. `kept`: who rests for longer (s) holds no connections."""
+
+    def __init__(
+        self,
+        factory: Factory,
+        source: SourceSettings,
+        store: Store,
+        observe: Observe,
+        fail: Callable[[str, BaseException], None],
+        once: bool,
+        part: float,
+        kept: float,
     ) -> None:
+        self._kept = kept
+        self.name = source.name
+        self.finished = False
+        self._open = partial(Poller, factory, source, store, observe)
+        self._fail = fail
+        self._once = once
+        self._part = part
+        self._poller: Poller | None = None
+
+    def turn(self) -> float | None:
+        """One cycle; see `Turns.take`."""
         try:
-            poller = Poller(factory, source, store, self._observe)
-            try:
-                if poller.run(once):
-                    self._finished.append(source.name)
-            finally:
-                poller.close()
+            if self._poller is None:
+                self._poller = self._open()
+            rest = self._poller.turn(self._once, self._part)
+            self._part = 1.0
+            if not self._once:
+                if rest > self._kept:
+                    self._poller.rest()
+                return rest
+            self.finished = True
         except ShutdownRequested:
-            return
-        except AlloyReceiverError as error:
-            if len(self._settings.sources) > 1:
-                log.error(
-                    "source %s stopped: %s", source.name, error, extra={"source": source.name}
-                )
-            self._failures.append(error)
-            self._observe(SourceStopped(source.name, str(error)))
+            pass
         except BaseException as error:
-            self._failures.append(error)
-            self._observe(SourceStopped(source.name, f"a defect ({type(error).__name__})"))
+            self._fail(self.name, error)
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """Closes the connections, if there are any."""
+        poller, self._poller = self._poller, None
+        if poller is not None:
+            poller.close()
 
 
 def wait_for_end(tasks: Sequence[Task], runtime: Runtime, patience: float) -> bool:

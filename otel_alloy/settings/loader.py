@@ -22,7 +22,6 @@ from otel_alloy.network import VARIABLES, network
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
 from otel_alloy.settings.models import Settings, SourceSettings, environment_of, one_key
 from otel_alloy.settings.otlp import otlp_exporters
-from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_yaml
 
 _ALIASES = {
     "ALLOY_API_KEY": "api_key",
@@ -177,6 +176,8 @@ _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
+    from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_yaml
+
     try:
         text = read_bounded(path, MOST_BYTES).decode("utf-8-sig")
         loaded = read_yaml(text)

@@ -1,6 +1,7 @@
 """What `run` and `backfill` show: log lines, and a bar while there is much to read.
 
-Results go to standard output, everything else to standard error. No decision is taken here.
+Results go to standard output, everything else to standard error. No decision is taken here. What
+draws is imported where there is a terminal to draw on: a service has none, and is up sooner.
 """
 
 from __future__ import annotations
@@ -9,10 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Self
 
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.durations import duration_text
@@ -25,7 +23,10 @@ from otel_alloy.pipeline.events import (
     Position,
     Settled,
 )
-from otel_alloy.terminal.render import of_counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _LINE_SECONDS = 30.0
 
@@ -77,17 +78,20 @@ class Totals:
 
 
 class _View:
-    """A bar on a terminal (unless not `bar`), with `words` behind the share done."""
+    """A bar on `console` where it is a terminal (unless not `bar`), with `words` behind the share
+    done."""
 
     def __init__(
-        self, console: Console, monotonic: Callable[[], float], bar: bool, words: str
+        self, console: Console | None, monotonic: Callable[[], float], bar: bool, words: str
     ) -> None:
         self.totals = Totals()
         self._monotonic = monotonic
         self._said = monotonic()
         self._log = logging.getLogger("otel_alloy")
         self._bar: Progress | None = None
-        if bar and console.is_terminal:
+        if bar and console is not None and console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -112,7 +116,7 @@ class RunView(_View):
     a bar on a terminal (unless not `bar`), else a line every 30 s."""
 
     def __init__(
-        self, console: Console, monotonic: Callable[[], float], *, bar: bool = True
+        self, console: Console | None, monotonic: Callable[[], float], *, bar: bool = True
     ) -> None:
         super().__init__(console, monotonic, bar, "{task.fields[spans]} spans")
         self._cycle: dict[str, Totals] = {}
@@ -164,7 +168,7 @@ class BackfillView(_View):
     """
 
     def __init__(
-        self, console: Console, monotonic: Callable[[], float], *, bar: bool = True
+        self, console: Console | None, monotonic: Callable[[], float], *, bar: bool = True
     ) -> None:
         super().__init__(console, monotonic, bar, "{task.fields[words]}")
         self._lock = threading.Lock()
@@ -206,6 +210,8 @@ class BackfillView(_View):
 
     def counted(self) -> list[str]:
         """Of each source that is done: how many of the records that Alloy counts are settled."""
+        from otel_alloy.terminal.render import of_counted
+
         several = len(self._counted) > 1
         return [
             (f"source {c.source}: " if several else "") + of_counted(c.settled, c.api, "settled")

@@ -10,6 +10,7 @@ import pytest
 from otel_alloy.alloy.cursor import Filter, Window
 from otel_alloy.alloy.events import Requested, RequestRetried
 from otel_alloy.alloy.models import Page, read_page
+from otel_alloy.alloy.on_demand import OnDemand
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.source import AlloySource
@@ -65,7 +66,9 @@ def assemble() -> Assemble:
         told: list[object] = []
         budget = RequestBudget(0, time.runtime)
         base = Query(2, user_id="u")
-        source = AlloySource("eu", alloy, base, budget, time.runtime, told.append, retry=retry)
+        source = AlloySource(
+            "eu", OnDemand(lambda: alloy), base, budget, time.runtime, told.append, retry=retry
+        )
         return source, alloy, told
 
     return make
@@ -110,7 +113,9 @@ def test_the_end_while_waiting() -> None:
     time.stop_at = 1
     alloy = Alloy(time)
     budget = RequestBudget(0, time.runtime)
-    source = AlloySource("eu", alloy, Query(2), budget, time.runtime, lambda event: None)
+    source = AlloySource(
+        "eu", OnDemand(lambda: alloy), Query(2), budget, time.runtime, lambda event: None
+    )
     with pytest.raises(ShutdownRequested):
         source.probe()
     assert alloy.queries == []

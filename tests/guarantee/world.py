@@ -172,6 +172,9 @@ class Endpoint:
         partial = word == "partial" and len(items) > 1
         return Outcome(Kind.DELIVERED, rejected=1 if partial else 0)
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

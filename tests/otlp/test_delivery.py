@@ -66,6 +66,9 @@ class Script:
             self.accepted += items(request)
         return outcome
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

@@ -1,0 +1,105 @@
+"""Whose turn it is: a source that rests holds no thread, one that is busy has one of its own.
+
+One heap of who is due when, looked after by the thread that calls `run`. A turn that is due gets a
+thread for as long as it takes, so a slow or hanging source holds up no other; how long it rests
+then is its own word. What a turn does is nobody's business here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from heapq import heappop, heappush
+from queue import Empty, SimpleQueue
+
+from otel_alloy.runtime import Runtime
+
+log = logging.getLogger("otel_alloy")
+
+_NO_THREAD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """The turns of one source. `take` does what is due, and says for how many seconds to rest, None
+    where it was the last one; it does not raise. `name`: of the thread that does it."""
+
+    name: str
+    take: Callable[[], float | None]
+
+
+class Schedule:
+    """Gives turns until the end is asked for of `runtime`; `wake` has to be called then."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        # Its `put` may interrupt itself, so a signal handler may call it.
+        self._ended: SimpleQueue[tuple[int, float | None] | None] = SimpleQueue()
+
+    def wake(self) -> None:
+        """Has `run` look at once whether the end was asked for; from any thread or signal handler,
+        also before `run`."""
+        self._ended.put(None)
+
+    def run(self, all_turns: Sequence[Turns], patience: float) -> bool:
+        """Gives each a turn at once, then whenever its rest is over, until each has had its last
+        one, or the end is asked for and no turn goes on. False where one still did `patience`
+        seconds after that."""
+        runtime = self._runtime
+        due = [(runtime.monotonic(), number) for number in range(len(all_turns))]
+        busy = 0
+        give_up: float | None = None
+        while True:
+            now = runtime.monotonic()
+            wake_at = due[0][0] if due else None
+            if runtime.stopping():
+                give_up = wake_at = now + patience if give_up is None else give_up
+                if busy and now >= give_up:
+                    return False
+                due.clear()
+            if not busy and not due:
+                return True
+            if due and due[0][0] <= now:
+                _, number = heappop(due)
+                if self._begin(all_turns[number], number):
+                    busy += 1
+                else:
+                    heappush(due, (now + _NO_THREAD_SECONDS, number))
+                continue
+            ended = self._wait(None if wake_at is None else max(0.0, wake_at - now))
+            if ended is not None:
+                number, rest = ended
+                busy -= 1
+                if rest is not None:
+                    heappush(due, (runtime.monotonic() + rest, number))
+
+    def _begin(self, turns: Turns, number: int) -> bool:
+        """False where the machine gives no thread at the moment."""
+        try:
+            self._runtime.spawn(partial(self._turn, turns, number), turns.name)
+        except RuntimeError as error:
+            log.warning("%s: %s; trying again", turns.name, error)
+            return False
+        return True
+
+    def _turn(self, turns: Turns, number: int) -> None:
+        rest: float | None = None
+        try:
+            rest = turns.take()
+        finally:
+            self._ended.put((number, rest))
+
+    def _wait(self, seconds: float | None) -> tuple[int, float | None] | None:
+        """The next turn that has ended; None where none does in time, or somebody wakes."""
+        try:
+            return self._ended.get(timeout=seconds)
+        except Empty:
+            return None
+
+
+def parts(number: int) -> list[float]:
+    """Of an interval, for how long each of so many sources rests after its first turn: they begin
+    together, so that each is heard at once, and are then spread evenly."""
+    return [(at + 1) / number for at in range(number)]
