@@ -158,7 +158,7 @@ def test_errors_of_all_ages() -> None:
         "__v": 0,
     }
     assert list(read_errors(json.dumps({"errors": [old]}).encode())) == [
-        BlockError("w", None, "b", "alloy.shopify", to_ns(START), old["error"], "e")
+        BlockError("w", None, "b", "alloy.shopify", to_ns(START), old["error"], "e", old["_id"])
     ]
     assert list(read_errors(b"[]")) == list(read_errors(body())) == []
     assert list(read_errors(body({}, 7, None, {"workflowId": "w"}))) == []
