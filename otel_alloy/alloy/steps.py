@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from otel_alloy.alloy.models import Unreadable
 from otel_alloy.alloy.skim import Names, Skim
 from otel_alloy.alloy.timestamps import to_ns
 
@@ -60,7 +61,8 @@ class ExecutionSteps:
 @dataclass(frozen=True, slots=True)
 class BlockError:
     """One error of a workflow. `block`: the id of the block that failed or, in newer answers, the
-    name of its app. `at`: Unix ns. `execution`: only in answers of 2021, and not the uuid.
+    name of its app. `at`: Unix ns. `execution`: not the uuid, and, as `id`, Alloy's own id of the
+    error, only in answers of 2021 and in what the error webhook posts.
     `message` holds what the app answered: personal data, until `privacy` has masked it."""
 
     workflow: str | None
@@ -70,6 +72,7 @@ class BlockError:
     at: int | None
     message: str | None
     execution: str | None
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,11 @@ _RESULT = Names(
     *("error", "status", "finished", "statusCode", "data"),
 )
 _ITEM = Names("statusCode")
-_ERROR = Names(
+_OF_ERROR = (
     *("workflowId", "userId", "block", "blockId", "blockType", "errorOccurredAt", "createdAt"),
-    *("message", "error", "executionId", "executionUuid"),
+    *("message", "error", "executionId", "_id"),
 )
+_ERROR, _POSTED = Names(*_OF_ERROR), Names("data", *_OF_ERROR)
 _WORKFLOW = Names("data", "version", "workflowVersion", "blocks", "connectors")
 _MESSAGE = Names("message", "description")
 _BLOCK = Names("id", "connectorId", "blockId", "name", "connectorName", "type", "connector")
@@ -152,6 +156,14 @@ def read_errors(body: bytes) -> Iterator[BlockError]:
     for _ in _entries(skim, _ERRORS):
         if (found := _error(skim)) is not None:
             yield found
+
+
+def read_posted_error(body: bytes) -> BlockError:
+    """The one error that the error webhook posts. Raises Unreadable, also where it is no object."""
+    skim = Skim(body)
+    if skim.opens() != b"{":
+        raise Unreadable("it is not an object")
+    return _error_of(skim, _enveloped(skim, _POSTED))
 
 
 def read_workflow(body: bytes) -> WorkflowBlocks:
@@ -264,8 +276,13 @@ def _status(skim: Skim) -> int | None:
 def _error(skim: Skim) -> BlockError | None:
     if skim.opens() != b"{":
         return None
-    workflow = user = block = type = at = message = execution = None
-    for name in skim.members(_ERROR):
+    error = _error_of(skim, skim.members(_ERROR))
+    return None if error.block is None and error.message is None else error
+
+
+def _error_of(skim: Skim, members: Iterator[str]) -> BlockError:
+    workflow = user = block = type = at = message = execution = id = None
+    for name in members:
         if name in ("message", "error"):
             message = _message(skim) or message
         elif name in ("errorOccurredAt", "createdAt"):
@@ -279,11 +296,11 @@ def _error(skim: Skim) -> BlockError | None:
             block = _word(skim) or block
         elif name == "blockType":
             type = _word(skim)
+        elif name == "_id":
+            id = _word(skim)
         else:
-            execution = _word(skim) or execution
-    if block is None and message is None:
-        return None
-    return BlockError(workflow, user, block, type, at, message, execution)
+            execution = _word(skim)
+    return BlockError(workflow, user, block, type, at, message, execution, id)
 
 
 def _block(skim: Skim) -> BlockName | None:

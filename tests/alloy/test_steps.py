@@ -28,6 +28,8 @@ from otel_alloy.alloy.steps import (
     read_workflow,
 )
 from otel_alloy.alloy.timestamps import to_ns
+from otel_alloy.testing.simulator import PAYLOAD_CANARY, Traffic, failure_of, generate
+from otel_alloy.testing.simulator.inside import error_of, steps_of, workflow_of
 
 START, END = "2024-11-15T17:57:42.233Z", "2024-11-15T17:57:42.847Z"
 CANARY = "canary-5f3a"
@@ -156,7 +158,7 @@ def test_errors_of_all_ages() -> None:
         "__v": 0,
     }
     assert list(read_errors(json.dumps({"errors": [old]}).encode())) == [
-        BlockError("w", None, "b", "alloy.shopify", to_ns(START), old["error"], "e")
+        BlockError("w", None, "b", "alloy.shopify", to_ns(START), old["error"], "e", old["_id"])
     ]
     assert list(read_errors(b"[]")) == list(read_errors(body())) == []
     assert list(read_errors(body({}, 7, None, {"workflowId": "w"}))) == []
@@ -210,6 +212,37 @@ def test_odd_ids_are_none() -> None:
         *(None,) * 5,
         "7",
     ]
+
+
+@pytest.mark.parametrize("failed", ["error", "status", "absent"])
+@pytest.mark.parametrize("ids", ["connectorId", "blockId"])
+def test_what_the_stand_in_tells_is_read(ids: Any, failed: Any) -> None:
+    """Of both ages and all ways to show a failure: the blocks that ran, under their names, and the
+    one that failed where it is told; never a byte of payload."""
+    traffic = Traffic(error_rate=0.5)
+    log = list(generate(200, start=1.7e9, end=1.7e9 + 900, traffic=traffic))
+    ends = [r for r in log if r["message"] != "executionStarted"]
+    entries = [steps_of(r, ids=ids, failed=failed, payload_bytes=2000) for r in ends]
+    found = list(read_steps(body(*entries)))
+    assert [steps.uuid for steps in found] == [r["data"]["executionUuid"] for r in ends]
+    assert PAYLOAD_CANARY in json.dumps(entries) and PAYLOAD_CANARY not in repr(found)
+    for record, steps in zip(ends, found, strict=True):
+        failure, named = failure_of(record), read_workflow(json.dumps(workflow_of(record)).encode())
+        names = [block.id for block in named.blocks]
+        assert [block.id for block in steps.blocks] == names[: len(steps.blocks)]
+        assert all((block.started or 0) < (block.stopped or 0) for block in steps.blocks)
+        assert steps.finished == (failure is None)
+        told = failing(steps)
+        if failure is None or failed == "absent" or (failed == "status" and not failure.status):
+            assert told is None
+        else:
+            assert told is not None and told.id == failure.block.id
+        for shape in ("current", "2021"):
+            (error,) = read_errors(body(error_of(record, shape))) if failure else (None,)
+            assert error is None or (error.message, error.workflow) == (
+                failure and failure.reason,
+                record["workflowId"],
+            )
 
 
 # Properties ---------------------------------------------------------------------------------------

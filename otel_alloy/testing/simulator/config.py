@@ -1,4 +1,4 @@
-"""The simulator's knobs: one per question that the description of ``GET /logs`` leaves open.
+"""The simulator's knobs: one per question that the vendor's descriptions leave open.
 
 Only values and their bounds live here, no behaviour. The defaults are what the vendor's OpenAPI
 description says where it speaks, and the most plausible behaviour otherwise.
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from otel_alloy.testing.simulator.faults import Fault
+from otel_alloy.testing.simulator.inside import BlockIds, BlockNames, ErrorShape, FailedBlock
 
 ODD_PAGES = ("empty", "short", "repeated")
 """No record; the first half of them; those of the answer before."""
@@ -79,6 +80,38 @@ class Config:
     custom_api_url: str | None = None
     """Where executions of ``live(..., calls=True)`` call the customer's service."""
 
+    # What is inside an execution: /workflows/{workflowId}, its /logs and its /errors
+    block_ids: BlockIds = "connectorId"
+    """How a step names its block: as in newer answers, or in older ones."""
+    block_names: BlockNames = "blocks"
+    """How a workflow lists its blocks."""
+    error_shape: ErrorShape = "current"
+    """The current entries of ``/errors``, or those of 2021 (with block and execution)."""
+    failed_block: FailedBlock = "status"
+    """How the step that failed shows: an ``error``, only its app's status, or not at all."""
+    inside_late: float = 0.0
+    """Seconds after its end until steps and errors of an execution can be seen."""
+    inside_faults: Mapping[str, float] = field(default_factory=dict)
+    """As ``fault_rate``, which does not rule here: ``{"404": 0.1, 'shape:{"data":[]}': 0.1}``."""
+    steps_without_uuid: float = 0.0
+    """Share of executions whose steps do not say whose they are."""
+    payload_bytes: int = 0
+    """About so much is given out by each block."""
+
+    # The error webhook (Settings -> Logging)
+    error_webhook_url: str | None = None
+    """Where each failure that becomes visible is posted; ``None`` posts nothing."""
+    error_webhook_headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent besides Alloy's own."""
+    error_webhook_late: float = 0.0
+    """Seconds of the simulator's clock after the record."""
+    error_webhook_lost: float = 0.0
+    """Share that is never posted."""
+    error_webhook_twice: float = 0.0
+    """Share that is posted twice."""
+    error_webhook_retries: int = 3
+    """How often one is posted again that was not answered with 2xx."""
+
     def __post_init__(self) -> None:
         for name in ("max_limit", "min_limit", "request_log"):
             value = getattr(self, name)
@@ -88,12 +121,24 @@ class Config:
             raise ValueError(f"delay must not be negative, not {self.delay}")
         if self.outage is not None:
             Fault.parse(self.outage)
-        for text, rate in self.fault_rate.items():
-            Fault.parse(text)
-            if not 0 <= rate <= 1:
-                raise ValueError(f"the rate of fault {text!r} must be from 0 to 1, not {rate}")
+        for rates in (self.fault_rate, self.inside_faults):
+            for text, rate in rates.items():
+                Fault.parse(text)
+                if not 0 <= rate <= 1:
+                    raise ValueError(f"the rate of fault {text!r} must be from 0 to 1, not {rate}")
+            if sum(rates.values()) > 1 + 1e-9:
+                raise ValueError("the rates of all faults together must not exceed 1")
+        for name in ("steps_without_uuid", "error_webhook_lost", "error_webhook_twice"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1")
+        for name in (
+            "inside_late",
+            "payload_bytes",
+            "error_webhook_late",
+            "error_webhook_retries",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
         for kind, rate in self.odd_pages.items():
             if kind not in ODD_PAGES or not 0 <= rate <= 1:
                 raise ValueError(f"odd_pages has a rate from 0 to 1 for each of {ODD_PAGES}")
-        if sum(self.fault_rate.values()) > 1 + 1e-9:
-            raise ValueError("the rates of all faults together must not exceed 1")

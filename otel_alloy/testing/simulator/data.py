@@ -49,6 +49,9 @@ class Traffic:
     """How long after they become visible, in seconds."""
     never_ends: float = 0.0
     """Share of executions of which only the start is ever recorded."""
+    colliding: float = 0.0
+    """Share of failures beside which another execution of the same user's same workflow starts at
+    the same moment and fails in the same block, for another reason."""
     second_terminal: float = 0.0
     """Share of failures followed by an ``executionFinished`` of the same execution."""
     odd: Mapping[str, float] = field(default_factory=dict)
@@ -58,7 +61,7 @@ class Traffic:
         for name in ("users", "created_at_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("error_rate", "late", "never_ends", "second_terminal", "deleted"):
+        for name in ("error_rate", "late", "never_ends", "second_terminal", "deleted", "colliding"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1")
         for name in ("late_by", "late_burst", "deleted_after"):
@@ -225,12 +228,20 @@ class _Author:
         self._world = _World(traffic)
         self._process = f"{self.rng.getrandbits(40):010x}"
         self._counter = self.rng.getrandbits(24)
+        self._twin: tuple[int, _Install] | None = None
+        """When, and as what, the next execution starts that collides with the one before it."""
 
     def execution(self, started: int, end: int | None, *, calls: bool = False) -> Execution:
-        """One that starts at ``started`` and, if ``end`` is given, has ended by then (both ms)."""
+        """One that starts at ``started`` and, if ``end`` is given, has ended by then (both ms).
+        Where the one before it has a twin, that one."""
         rng, traffic = self.rng, self._traffic
-        install = self._world.pick(rng)
-        failed = rng.random() < install.error_rate
+        if self._twin is not None:
+            (started, install), self._twin, failed = self._twin, None, True
+        else:
+            install = self._world.pick(rng)
+            failed = rng.random() < install.error_rate
+            if failed and traffic.colliding and rng.random() < traffic.colliding:
+                self._twin = started, install
         ended = started + max(1, int(1000 * install.median_seconds * rng.lognormvariate(0, 0.9)))
         ended = self._on_grid(ended, end)
         started = min(started, ended)

@@ -22,11 +22,12 @@ class Step(NamedTuple):
 
     ``add`` makes the record ``body`` visible; ``change`` sets the fields of ``body`` on the record
     with its ``_id``; ``remove`` takes that record away; ``call`` asks for a request to the
-    customer's service with the headers and the JSON of ``body``.
+    customer's service, and ``report`` for one of the error webhook, with the headers and the JSON
+    of ``body``.
     """
 
     at: int
-    action: Literal["add", "change", "remove", "call"]
+    action: Literal["add", "change", "remove", "call", "report"]
     body: Record
 
 

@@ -4,14 +4,15 @@ What is answered is decided by ``store`` and spoiled by ``faults``; only what ne
 thread or real time is here.
 """
 
+import http.client
 import json
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from email.message import Message
 from email.utils import formatdate
@@ -21,6 +22,8 @@ from urllib.parse import parse_qsl
 from otel_alloy.http_server import Handler, Server
 from otel_alloy.testing.simulator.config import Config
 from otel_alloy.testing.simulator.faults import Answer, Fault, Wire, choose, wire
+from otel_alloy.testing.simulator.operations import PREFIX
+from otel_alloy.testing.simulator.operations import answer as answer_inside
 from otel_alloy.testing.simulator.records import Record
 from otel_alloy.testing.simulator.store import LogStore
 
@@ -30,7 +33,7 @@ _CALL_TIMEOUT = 5.0
 _LARGEST_BODY = 1 << 20
 """Bytes of an unwanted request body that are read to keep the connection usable."""
 _TICK = 0.05
-"""Seconds between looks for due calls."""
+"""Seconds between looks for due calls, and before a report is posted again for the first time."""
 
 
 class Request(NamedTuple):
@@ -48,6 +51,14 @@ class Request(NamedTuple):
     """As sent; 0 when the connection was dropped before any answer."""
     fault: str | None
     """The kind of the fault, if one was applied."""
+
+
+class Report(NamedTuple):
+    """One posting of the error webhook."""
+
+    uuid: str | None
+    status: int
+    """Of the answer; 0 where there was none."""
 
 
 class Simulator:
@@ -70,6 +81,8 @@ class Simulator:
         self.clock = clock
         self.store = LogStore(self.config, clock=clock)
         self.requests: deque[Request] = deque(maxlen=self.config.request_log)
+        self.reports: deque[Report] = deque(maxlen=self.config.request_log)
+        """What the error webhook posted, each time that it did."""
         self._port = port
         self._lock = threading.Lock()
         self._number = 0
@@ -91,7 +104,7 @@ class Simulator:
         self._server = Server(("127.0.0.1", self._port), _Handler, self)
         self._port = self._server.port
         self._threads = [self._server.start("alloy-simulator")]
-        if self.config.custom_api_url is not None:
+        if self.config.custom_api_url is not None or self.config.error_webhook_url is not None:
             calls = threading.Thread(target=self._call_customer, name="alloy-calls", daemon=True)
             calls.start()
             self._threads.append(calls)
@@ -132,6 +145,7 @@ class Simulator:
 
         Needs no socket: ``headers`` are a ``Message`` because that ignores case, as HTTP does.
         """
+        path, _, text = target.partition("?")
         with self._lock:
             self._number += 1
             number, now, config = self._number, self.clock(), self.config
@@ -140,8 +154,9 @@ class Simulator:
             elif config.outage is not None:
                 fault = Fault.parse(config.outage)
             else:
-                fault = choose(config.fault_rate, config.seed, number)
-        path, _, text = target.partition("?")
+                inside = path.startswith(PREFIX)
+                rates = config.inside_faults if inside else config.fault_rate
+                fault = choose(rates, config.seed, number)
         params = dict(parse_qsl(text, keep_blank_values=True))
         if fault is not None and not fault.needs_answer:
             answer = _message(
@@ -172,7 +187,8 @@ class Simulator:
         now: float,
     ) -> Answer:
         config, told = self.config, self._told(now)
-        if path != _PATH:
+        inside = path.startswith(PREFIX)
+        if path != _PATH and not inside:
             return _message(told, 404, "Not Found")
         if method != "GET":
             return _message(told, 405, "Method Not Allowed", Allow="GET")
@@ -180,6 +196,8 @@ class Simulator:
             return _message(told, 401, "Unauthorized")
         if config.forbidden:
             return _message(told, 403, "Forbidden")
+        if inside:
+            return answer_inside(self.store, path, params, headers, told)
         return self.store.query(params)
 
     def _told(self, now: float) -> float:
@@ -192,22 +210,42 @@ class Simulator:
             while not self._stopping.wait(_TICK):
                 self.store.advance()
                 while self.store.calls:
-                    pool.submit(_call, self.config.custom_api_url or "", self.store.calls.popleft())
+                    # Alloy would record the failure of a block; the simulator's records are
+                    # written beforehand.
+                    pool.submit(_post, self.config.custom_api_url, self.store.calls.popleft())
+                while self.store.reports:
+                    pool.submit(self._post_report, self.store.reports.popleft())
+
+    def _post_report(self, report: Record) -> None:
+        """Posts a report until it is taken, or has been posted often enough."""
+        config = self.config
+        report = {**report, "headers": {**config.error_webhook_headers, **report["headers"]}}
+        for again in range(config.error_webhook_retries + 1):
+            status = _post(config.error_webhook_url, report)
+            self.reports.append(Report(report["headers"].get("X-Alloy-ExecutionUuid"), status))
+            if 200 <= status < 300 or self._stopping.wait(_TICK * 2**again):
+                return
 
 
-def _call(url: str, call: Record) -> None:
+def _post(url: str | None, call: Record) -> int:
+    """Posts JSON; the status of the answer, 0 where there is none."""
+    if url is None:
+        return 0
     request = urllib.request.Request(
         url,
         data=json.dumps(call["json"]).encode(),
         headers={"Content-Type": "application/json", **call["headers"]},
         method="POST",
     )
-    # Alloy would record the failure of a block; the simulator's records are written beforehand.
-    with (
-        suppress(OSError),
-        urllib.request.urlopen(request, timeout=_CALL_TIMEOUT) as got,
-    ):
-        got.read()
+    try:
+        with urllib.request.urlopen(request, timeout=_CALL_TIMEOUT) as got:
+            got.read()
+            return int(got.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (OSError, http.client.HTTPException):
+        return 0
 
 
 def _authorized(header: str | None, key: str | None) -> bool:

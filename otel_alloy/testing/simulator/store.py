@@ -18,6 +18,7 @@ from typing import Any
 
 from otel_alloy.testing.simulator.config import Config
 from otel_alloy.testing.simulator.faults import Answer
+from otel_alloy.testing.simulator.inside import webhook_of
 from otel_alloy.testing.simulator.query import Condition, Query, Refused, parse, predicate
 from otel_alloy.testing.simulator.records import Execution, Record, Step, iso, millis
 
@@ -83,6 +84,8 @@ class LogStore:
         self.config = config or Config()
         self.calls: deque[Record] = deque()
         """Requests to the customer's service that are due: ``{"headers": ..., "json": ...}``."""
+        self.reports: deque[Record] = deque()
+        """Requests of the error webhook that are due, in the same form."""
         self.odd_pages: deque[str | None] = deque()
         """The fate of the next pages, one each: a kind of ``ODD_PAGES`` or ``None``. Goes before
         ``Config.odd_pages``."""
@@ -171,6 +174,19 @@ class LogStore:
             self.advance()
             rows = list(self._rows)
         return (row.record() for row in rows)
+
+    def of_workflow(self, workflow_id: str, user_id: str) -> list[Record]:
+        """The visible records of a user's installed copy of a workflow, oldest first."""
+        mark = b'"workflowId":%b' % _dumps(workflow_id)
+        with self._lock:
+            self.advance()
+            tails = {
+                id(tail)
+                for tail in self._tails.values()
+                if tail.columns["userId"] == user_id and mark in tail.json
+            }
+            rows = [row for row in self._rows if id(row.tail) in tails]
+        return [row.record() for row in rows]
 
     # Answering -----------------------------------------------------------------------------------
 
@@ -336,6 +352,8 @@ class LogStore:
                 self._insert(step.body)
             elif step.action == "call":
                 self.calls.append(step.body)
+            elif step.action == "report":
+                self.reports.append(step.body)
             elif step.action == "remove":
                 self._remove(record_id)
             else:
@@ -366,6 +384,7 @@ class LogStore:
         if self._by_id is not None:
             self._by_id[str(record.get("_id"))] = row
         self._views.clear()
+        self._report(record)
 
     def _change(self, record_id: str, fields: Record) -> None:
         old = self._find(record_id)
@@ -378,6 +397,20 @@ class LogStore:
             insort_right(self._rows, new, key=_created)
         self._index()[record_id] = new
         self._views.clear()
+        if "message" in fields:
+            self._report(new.record())
+
+    def _report(self, record: Record) -> None:
+        """Has the error webhook tell of a failure that has become visible."""
+        config = self.config
+        if config.error_webhook_url is None or (report := webhook_of(record)) is None:
+            return
+        rng = random.Random(f"{config.seed}:report:{report['json']['_id']}")
+        if rng.random() < config.error_webhook_lost:
+            return
+        at = round((self._clock() + config.error_webhook_late) * 1000)
+        for _ in range(2 if rng.random() < config.error_webhook_twice else 1):
+            self._push(at, Step(at, "report", report))
 
     def _remove(self, record_id: str) -> None:
         row = self._find(record_id)
