@@ -41,6 +41,9 @@ class Joined:
     def request(self, items: Sequence[bytes]) -> bytes:
         return b"".join(items)
 
+    def records(self, items: Sequence[bytes]) -> int:
+        return sum(item.count(b"<") for item in items)
+
 
 def item(index: int) -> bytes:
     return b"<%d>" % index
