@@ -112,9 +112,8 @@ def _sentence(enrichment: Enrichment, clean: Clean) -> str:
         place = f"{called} ({app})" if called and app else called or app or ""
     if reason is not None:
         why = reason.message or reason.type or ""
-    told = (f" at {place}" if place else "") + (f": {why}" if why else "")
-    line = " ".join(told.split())
-    return clean(f" {line}" if place else line)
+    place, why = (clean(" ".join(text.split())) for text in (place, why))
+    return (f" at {place}" if place else "") + (f": {why}" if why else "")
 
 
 # The spans of the blocks --------------------------------------------------------------------------
@@ -168,9 +167,12 @@ def _block_attributes(step: Step, adjusted: bool, clean: Clean) -> dict[str, Val
 
 def _times(step: Step, own: Span, previous: int) -> tuple[int, int, bool]:
     """start and stop (Unix ns) within the execution's, and whether one had to be made up or moved.
-    A start that is missing is the `previous` block's stop, a stop the start."""
+    A start that is missing is the `previous` block's stop, or its own where that is earlier, a stop
+    the start."""
     earliest, latest = own.start_time_unix_nano, own.end_time_unix_nano
-    start = previous if step.started is None else step.started
+    start = step.started
+    if start is None:
+        start = previous if step.stopped is None else min(previous, step.stopped)
     start = min(max(start, earliest), latest)
     stop = start if step.stopped is None else step.stopped
     stop = min(max(stop, start), latest)
