@@ -29,6 +29,7 @@ from otel_alloy.settings.models import Settings, SourceSettings, Webhook
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
 VECTORS = REPOSITORY / "examples/correlate/vectors.json"
+BLOCK_VECTORS = REPOSITORY / "tests/testdata/block-id-vectors.json"
 
 _VARIABLES = {
     "api_key": "ALLOY_API_KEY",
@@ -190,13 +191,13 @@ def _example(attribute: semconv.Attribute) -> str:
     return str(example).lower() if isinstance(example, bool) else str(example)
 
 
-def _service_attributes() -> str:
+def _attributes_of(place: semconv.On) -> str:
     return _table(
         ("attribute", "type", "example", "meaning"),
         (
             (_code(a.key), a.type, _code(_example(a)), a.meaning)
             for a in semconv.ATTRIBUTES
-            if "service span" in a.on
+            if place in a.on
         ),
     )
 
@@ -309,9 +310,21 @@ def _vectors() -> str:
     )
 
 
+def _block_vectors() -> str:
+    vectors = json.loads(BLOCK_VECTORS.read_text("utf-8"))
+    return _table(
+        ("uuid", "block id", "index", "span id"),
+        (
+            (_code(v["uuid"]), _code(v["block_id"]), str(v["index"]), _code(v["span_id"]))
+            for v in vectors
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "span and log record attributes": lambda: _attributes("span", "log record"),
-    "service span attributes": _service_attributes,
+    "block span attributes": lambda: _attributes_of("block span"),
+    "service span attributes": lambda: _attributes_of("service span"),
     "resource attributes": lambda: _attributes("resource"),
     "events": _events,
     "settings of a source": lambda: _settings_table(source_settings()),
@@ -322,5 +335,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": _commands,
     "alerts": _alerts,
     "vectors": _vectors,
+    "block vectors": _block_vectors,
     **{f"alert {name}": partial(alert, name) for name in alerts()},
 }

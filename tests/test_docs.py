@@ -286,16 +286,18 @@ def test_attributes_are_those_that_are_written() -> None:
     """The table has exactly the attributes that spans and log records have in all golden pairs,
     each on what it stands on and with its type; and exactly the keys that `semconv` names."""
     wire = {"string": "stringValue", "int": "intValue", "boolean": "boolValue"}
-    for kind, name in (("span", "span"), ("log", "log record")):
-        written = {k: v for pair in _golden().values() for k, v in _attributes(pair[kind]).items()}
-        documented = {a.key: a for a in semconv.ATTRIBUTES if name in a.on}
-        assert set(documented) == set(written)
+    places: dict[semconv.On, list[dict[str, Any]]] = {
+        "span": [_attributes(pair["span"]) for pair in _golden().values()],
+        "log record": [_attributes(pair["log"]) for pair in _golden().values()],
+        "block span": [
+            _attributes(b) for pair in _golden().values() for b in pair.get("blocks", [])
+        ],
+    }
+    for place, items in places.items():
+        documented = {a.key: a for a in semconv.ATTRIBUTES if place in a.on}
+        assert set(documented) == {key for item in items for key in item}
         for key, attribute in documented.items():
-            types = {
-                next(iter(_attributes(pair[kind])[key]))
-                for pair in _golden().values()
-                if key in _attributes(pair[kind])
-            }
+            types = {next(iter(item[key])) for item in items if key in item}
             # A version beyond 64 bits becomes text.
             assert wire[attribute.type] in types <= {wire[attribute.type], "stringValue"}, key
     keys = {
@@ -313,7 +315,8 @@ def test_attributes_are_those_that_are_written() -> None:
 
 
 def test_examples_are_what_the_vendors_record_becomes() -> None:
-    """Order and examples of the table are those of the vendor's published error record."""
+    """Order and examples of the table are those of the vendor's published error record; the order
+    holds for blocks and reasons too."""
     pair = _golden()["vendor-sample"]
     for kind in ("span", "log"):
         written = _attributes(pair[kind])
@@ -322,6 +325,11 @@ def test_examples_are_what_the_vendors_record_becomes() -> None:
         for attribute in documented:
             (value,) = written[attribute.key].values()
             assert str(attribute.example) == str(value), attribute.key
+    order = [a.key for a in semconv.ATTRIBUTES]
+    for name in ("enriched-failed", "enriched-odd-times"):
+        pair = _golden()[name]
+        for item in (pair["span"], pair["log"], *pair["blocks"]):
+            assert list(_attributes(item)) == sorted(_attributes(item), key=order.index)
 
 
 def test_events_are_those_that_are_written() -> None:

@@ -19,6 +19,12 @@ from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Work
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
 from otel_alloy.mapping import encode, forms, semconv
+from otel_alloy.mapping.enriched import (
+    enriched_log,
+    enriched_span,
+    reason_text,
+    span_attributes,
+)
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.mapping.ids import execution_ids
@@ -134,7 +140,8 @@ class Converter:
         return 0 if self._attach is None else self._attach.failures
 
     def convert(self, execution: Execution) -> tuple[bytes | None, bytes | None]:
-        """The framed span and the framed log record; None where there is none to send.
+        """The framed span and the framed log record; None where there is none to send. Behind the
+        span of an execution whose blocks are known stand theirs, framed as well.
 
         Raises Unconvertible when the notification has no identity or no usable time.
         """
@@ -175,6 +182,11 @@ class Converter:
         if role is _ENDED or role is Role.INCOMPLETE:
             span = span_form.fill(trace_id, span_id, start, end, common.name, common.span, texts)
         record = log_form.fill(trace_id, span_id, end, observed, body, common.log, (*texts, uid))
+        if execution.enrichment is not None:
+            identity = uuid or execution_id or notification_id
+            if span is not None:
+                span = enriched_span(span, execution.enrichment, identity, self._clean)
+            record = enriched_log(record, execution.enrichment, self._clean)
         return span, record
 
     def facts(self, execution: Execution) -> ExecutionFacts | None:
@@ -202,8 +214,15 @@ class Converter:
         )
         if adjusted:
             attributes[semconv.TIME_ADJUSTED] = True
+        reason = ""
+        if execution.enrichment is not None:
+            failed = semconv.ERROR_TYPE in attributes
+            attributes |= span_attributes(execution.enrichment, failed, self._clean)
+            reason = reason_text(execution.enrichment, self._clean) if failed else ""
         name = str(attributes.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
-        return ExecutionFacts(execution.trace_id or trace_id, span_id, start, end, name, attributes)
+        return ExecutionFacts(
+            execution.trace_id or trace_id, span_id, start, end, name, attributes, reason
+        )
 
     def ended(self, executions: Iterable[Execution]) -> Iterator[ExecutionFacts]:
         """The facts of those that have a span, one by one; what cannot be converted is left out."""

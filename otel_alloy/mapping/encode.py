@@ -335,3 +335,24 @@ class Envelope:
         scoped = b"\x12" + length(size)
         total = len(self._resource) + len(scoped) + size
         return b"".join((b"\x0a", length(total), self._resource, scoped, self._scope, *items))
+
+    def records(self, items: Sequence[bytes]) -> int:
+        """How many spans or log records the items hold together: behind an execution's span there
+        may be those of its blocks."""
+        return sum(map(_frames, items))
+
+
+def _frames(item: bytes) -> int:
+    """How many framed messages stand one behind the other."""
+    at = count = 0
+    while at < len(item):
+        size = shift = 0
+        more = 0x80
+        while more:
+            at += 1
+            more = item[at] & 0x80
+            size |= (item[at] & 0x7F) << shift
+            shift += 7
+        at += 1 + size
+        count += 1
+    return count

@@ -8,7 +8,9 @@ a reason is in it as it may be shown. What is made of it is in `enriched.py`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from types import NoneType
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Enrichment:
 
     def text(self) -> str:
         """As the store keeps it."""
-        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+        # Escaped, because no store takes a lone surrogate, which a name may hold.
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def read(cls, text: str) -> Enrichment:
@@ -58,9 +61,30 @@ class Enrichment:
         try:
             value = json.loads(text)
             return cls(
-                tuple(Step(**step) for step in value["steps"]),
-                None if value["block"] is None else Step(**value["block"]),
-                None if value["reason"] is None else Reason(**value["reason"]),
+                tuple(_made(Step, step) for step in value["steps"]),
+                None if value["block"] is None else _made(Step, value["block"]),
+                None if value["reason"] is None else _made(Reason, value["reason"]),
             )
         except (ValueError, TypeError, KeyError, RecursionError):
             return cls()
+
+
+T = TypeVar("T", Step, Reason)
+
+_KINDS = {
+    "bool": (bool,),
+    "int": (int,),
+    "str": (str,),
+    "int | None": (int, NoneType),
+    "str | None": (str, NoneType),
+}
+"""Of the fields, as they are annotated."""
+
+
+def _made(kind: type[T], value: Any) -> T:
+    """`kind` of a mapping of its fields. Raises TypeError where it is none."""
+    made = kind(**value)
+    for field in fields(kind):
+        if type(getattr(made, field.name)) not in _KINDS[str(field.type)]:
+            raise TypeError(field.name)
+    return made

@@ -16,6 +16,7 @@ from otel_alloy.mapping import semconv
 Outcome = Literal["success", "error", "incomplete"]
 
 _WHO = (semconv.USER_FULL_NAME, semconv.USER_EMAIL, semconv.USER_ID, semconv.USER_HASH)
+_BLOCK = (semconv.BLOCK_NAME, semconv.BLOCK_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class ExecutionFacts:
     """The workflow's name, or `workflow execution` where it is not known: the span's name."""
     attributes: Mapping[str, Any]
     """The span's own, in their order; personal data as the privacy settings say."""
+    reason: str = ""
+    """Why it failed, where that is known: the description of the span's status."""
 
     @property
     def outcome(self) -> Outcome:
@@ -47,6 +50,11 @@ class ExecutionFacts:
     def adjusted(self) -> bool:
         """Whether `start` or `end` stands in for a time that was missing or impossible."""
         return semconv.TIME_ADJUSTED in self.attributes
+
+    @property
+    def block(self) -> str:
+        """How to call the block at which it failed: the name, else the id, or ""."""
+        return next((self.attributes[key] for key in _BLOCK if self.attributes.get(key)), "")
 
     @property
     def workflow_id(self) -> str | None:

@@ -1,7 +1,14 @@
-"""The id recipe, version 1: from `executionUuid` to a trace id and a span id.
+"""The id recipe, version 1: from `executionUuid` to a trace id and a span id, and from a block of
+the execution to the span id of the block.
 
     digest   = SHA-256 of the UTF-8 text "runalloy.execution:" + uuid
     trace_id = bytes 0 to 15,  span_id = bytes 16 to 23
+
+    digest   = SHA-256 of the UTF-8 text "runalloy.block:" + uuid + ":" + block id + ":" + index
+    span_id  = bytes 0 to 7
+
+The index is the block's place in the execution, from 0, in decimal digits: a block that runs twice
+has two spans. A block without an id has an empty one.
 
 This is a public interface: other programs compute the same ids from the header
 `X-Alloy-ExecutionUuid`. It changes only under a new prefix. Hashing makes the low 56 bits of the
@@ -14,6 +21,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 PREFIX = "runalloy.execution:"
+BLOCK_PREFIX = "runalloy.block:"
 _BEGUN = sha256(PREFIX.encode())
 
 
@@ -23,3 +31,10 @@ def execution_ids(uuid: str) -> tuple[bytes, bytes]:
     hashed.update(uuid.encode("utf-8", "replace"))
     digest = hashed.digest()
     return digest[:16], digest[16:24]
+
+
+def block_span_id(uuid: str, block_id: str, index: int) -> bytes:
+    """The 8-byte span id of the block `block_id` ("" where it has none) that ran at place `index`
+    of the execution `uuid`; both ids are opaque texts."""
+    text = f"{BLOCK_PREFIX}{uuid}:{block_id}:{index}"
+    return sha256(text.encode("utf-8", "replace")).digest()[:8]

@@ -16,8 +16,12 @@ DEFAULT_SERVICE_NAME = "runalloy"
 # OpenTelemetry semantic conventions
 ERROR_TYPE = "error.type"
 EVENT_NAME = "event.name"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_TYPE = "exception.type"
+HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
 LOG_RECORD_UID = "log.record.uid"
 SERVICE_NAME = "service.name"
+SERVICE_PEER_NAME = "service.peer.name"
 USER_ID = "user.id"
 USER_EMAIL = "user.email"
 USER_FULL_NAME = "user.full_name"
@@ -32,14 +36,18 @@ WORKFLOW_CUSTOM_VERSION = "runalloy.workflow.custom_version"
 INTEGRATION_ID = "runalloy.integration.id"
 INTEGRATION_NAME = "runalloy.integration.name"
 INTEGRATION_BLOCK_ID = "runalloy.integration.block.id"
+BLOCK_ID = "runalloy.block.id"
 BLOCK_NAME = "runalloy.block.name"
 BLOCK_TYPE = "runalloy.block.type"
+BLOCK_INDEX = "runalloy.block.index"
 TEAM_ID = "runalloy.team.id"
 EXECUTION_ID = "runalloy.execution.id"
 EXECUTION_UUID = "runalloy.execution.uuid"
 EXECUTION_OUTCOME = "runalloy.execution.outcome"
+EXECUTION_BLOCKS = "runalloy.execution.blocks"
 NOTIFICATION_ID = "runalloy.notification.id"
 MESSAGE = "runalloy.message"
+REASON_SOURCE = "runalloy.reason.source"
 TIME_ADJUSTED = "runalloy.time.adjusted"
 
 EVENT_STARTED = "runalloy.workflow.execution.started"
@@ -51,15 +59,16 @@ EVENT_OTHER = "runalloy.workflow.execution.other"
 SPAN_NAME_FALLBACK = "workflow execution"
 
 
-On = Literal["span", "log record", "service span", "resource"]
+On = Literal["span", "log record", "block span", "service span", "resource"]
 _BOTH: tuple[On, ...] = ("span", "log record")
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """One attribute. `example`: of the error record in Alloy's own documentation, where that has
-    the attribute. `present`: when it is there. `on`: where it may stand; "service span" is a server
-    span of a service that Alloy calls and that has `AlloySpanProcessor`."""
+    the attribute. `present`: when it is there. `on`: where it may stand; "block span" is the span
+    of a block, below its execution's; "service span" a server span of a service that Alloy calls
+    and that has `AlloySpanProcessor`."""
 
     key: str
     example: str | int | bool
@@ -189,22 +198,83 @@ ATTRIBUTES = (
     Attribute(
         TIME_ADJUSTED,
         True,
-        "A time was missing or an end lay before its start, so that one stands in for another",
+        "A time was missing, an end lay before its start or a block outside its execution, so that "
+        "another time stands in for it",
         "where that is so",
+        on=(*_BOTH, "block span"),
+    ),
+    Attribute(
+        BLOCK_ID,
+        "0f8b6c1e-5d0a-4a57-9c7e-2f3d1b8a4e60",
+        "The block: on an execution's own span and log record the one at which it failed",
+        "where it is known",
+        on=(*_BOTH, "block span"),
     ),
     Attribute(
         BLOCK_NAME,
-        "Order created",
-        "The event block that started the workflow (header `X-Alloy-BlockName`)",
-        "where the header came",
-        on=("service span",),
+        "Create customer",
+        "Its name; on a server span of yours that of the event block that started the workflow "
+        "(header `X-Alloy-BlockName`)",
+        "where it is known",
+        on=(*_BOTH, "block span", "service span"),
     ),
     Attribute(
         BLOCK_TYPE,
         "shopify",
-        "Its type (header `X-Alloy-BlockType`)",
-        "where the header came",
-        on=("service span",),
+        "Its type; on a server span of yours that of the event block (header `X-Alloy-BlockType`)",
+        "where it is known",
+        on=(*_BOTH, "block span", "service span"),
+    ),
+    Attribute(
+        BLOCK_INDEX,
+        2,
+        "The block's place in its execution, from 0; one that ran twice has two",
+        "always",
+        on=("block span",),
+    ),
+    Attribute(
+        REASON_SOURCE,
+        "webhook",
+        "Where the reason of a failure is known from: `webhook` (Alloy's error webhook, for this "
+        "very execution) or `errors` (the workflow's errors, of which exactly one fits)",
+        "after an error, where the reason is known",
+    ),
+    Attribute(
+        EXECUTION_BLOCKS,
+        3,
+        "How many blocks the execution ran; where it has fewer block spans there was no room for "
+        "them",
+        "where they are known",
+        on=("span",),
+    ),
+    Attribute(
+        EXCEPTION_TYPE,
+        "NodeApiError",
+        "The kind of the error that the block met",
+        "after an error, where Alloy tells it",
+        on=("log record",),
+    ),
+    Attribute(
+        EXCEPTION_MESSAGE,
+        "The customer failed to create due to an invalid Id",
+        "Why the execution failed, in the words of Alloy or of the app; also the description of "
+        "the span's status. It may hold personal data",
+        "after an error, where the reason is known and is to be told",
+        on=("log record",),
+    ),
+    Attribute(
+        SERVICE_PEER_NAME,
+        "shopify",
+        "The app that the block calls",
+        "where it calls one",
+        on=("block span",),
+    ),
+    Attribute(
+        HTTP_RESPONSE_STATUS_CODE,
+        422,
+        "What the app answered",
+        "where Alloy tells it",
+        on=("block span",),
     ),
     Attribute(
         SERVICE_NAME,

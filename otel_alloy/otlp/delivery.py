@@ -33,10 +33,12 @@ class Delivered:
     """What became of a batch. `acknowledged` leaves out what was set aside or rejected."""
 
     acknowledged: Mapping[Signal, int]
-    """Records of each signal that the endpoint took."""
+    """Executions whose span or log record the endpoint took; the spans of its blocks go with the
+    execution's and are not counted."""
     rejected: Mapping[Signal, int]
-    """Records that the endpoint rejected of requests that it accepted otherwise (partial success):
-    how many is all that OTLP tells."""
+    """Spans, also those of blocks, or log records that the endpoint rejected of requests that it
+    accepted otherwise (partial success): how many is all that OTLP tells. Each may have cost
+    another execution, so `acknowledged` is less by as many, or by all of that request."""
     rejections: Mapping[int, Rejection] = field(default_factory=dict)
     """What was set aside, by index."""
 
@@ -77,7 +79,8 @@ class Delivery:
     ) -> Delivered:
         """Deliver a batch, both signals side by side; return when every record is settled.
 
-        `spans[i]` and `logs[i]` are the framed records of execution i, None where it has none.
+        `spans[i]` and `logs[i]` are the framed records of execution i, None where it has none; the
+        framed spans of its blocks stand behind its own.
         A request keeps to `max_request_bytes` unless a single record is larger; that is sent
         alone, for the endpoint to judge. Raises ShutdownRequested where a wait was cut short: then
         nothing of the batch is settled.
@@ -132,7 +135,7 @@ def _delivered(batches: Mapping[Signal, SignalBatch]) -> Delivered:
     reasons: dict[int, dict[str, str]] = {}
     for signal, batch in batches.items():
         rejected[signal] = batch.rejected
-        acknowledged[signal] = max(0, len(batch.items) - len(batch.refused) - batch.rejected)
+        acknowledged[signal] = max(0, len(batch.items) - len(batch.refused) - batch.doubtful)
         for index, reason in batch.refused.items():
             reasons.setdefault(index, {})[signal] = reason
     rejections = {

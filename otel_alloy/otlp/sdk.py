@@ -20,6 +20,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExportResult
 from opentelemetry.sdk.resources import Resource
@@ -51,6 +53,13 @@ _OF_THE_DATA = (
     AssertionError,
     RecursionError,
 )
+
+_KINDS = {
+    SpanMessage.SPAN_KIND_SERVER: SpanKind.SERVER,
+    SpanMessage.SPAN_KIND_CLIENT: SpanKind.CLIENT,
+    SpanMessage.SPAN_KIND_INTERNAL: SpanKind.INTERNAL,
+}
+_IS_REMOTE = 0x200  # the bit of Span.flags that tells it of the parent
 
 
 class SdkSender:
@@ -120,7 +129,8 @@ def log_records(request: bytes) -> list[ReadableLogRecord]:
 def _span(message: Any, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
     parent = None
     if message.parent_span_id:
-        parent = _context(message.trace_id, message.parent_span_id, is_remote=True)
+        remote = bool(message.flags & _IS_REMOTE)
+        parent = _context(message.trace_id, message.parent_span_id, is_remote=remote)
     return ReadableSpan(
         name=message.name,
         context=_context(message.trace_id, message.span_id),
@@ -131,12 +141,18 @@ def _span(message: Any, resource: Resource, scope: InstrumentationScope) -> Read
             Link(_context(m.trace_id, m.span_id, is_remote=True), attributes(m.attributes))
             for m in message.links
         ],
-        kind=SpanKind.SERVER,
-        status=Status(StatusCode.ERROR if message.status.code == 2 else StatusCode.UNSET),
+        kind=_KINDS[message.kind],
+        status=_status(message.status),
         start_time=message.start_time_unix_nano,
         end_time=message.end_time_unix_nano,
         instrumentation_scope=scope,
     )
+
+
+def _status(message: Any) -> Status:
+    if message.code == StatusMessage.STATUS_CODE_ERROR:
+        return Status(StatusCode.ERROR, message.message or None)
+    return Status(StatusCode.UNSET)
 
 
 def _log(message: Any) -> LogRecord:

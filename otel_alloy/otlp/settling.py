@@ -27,6 +27,11 @@ table, and yet no refusal can block for ever.
 for 300 s of waiting, at least three times, only answered so to records that stand alone. Each
 acceptance, and each answer of another kind, begins that time anew.
 
+**What is a record here?** What an execution has of one signal, an *item*: the span of an execution
+and those of its blocks are sent, cut off and set aside as one, and count as one. Only an endpoint
+counts each span: all of an item is rejected where it says as many as the item holds. Of a request
+that it rejected in part, as many items are no longer called delivered as it says, at most all.
+
 **How often is a good record sent?** Beside a refused one, among n: at most 1 + ceil(log4(n)) times
 (6 for 1,000); at most 3 times where the refusal tells that others were kept, as Loki's does. One
 bad record among n costs at most 2 + 2 * ceil(log2(n)) requests; k bad ones at most
@@ -61,13 +66,18 @@ Piece = tuple[int, ...]
 
 
 class Envelope(Protocol):
-    """Makes requests of framed records."""
+    """Makes requests of items. An item is what an execution has of one signal: a framed log record,
+    or its framed span and behind it those of its blocks."""
 
     overhead: int
     """Bytes that a request is longer than its items, at most."""
 
     def request(self, items: Sequence[bytes]) -> bytes:
         """The encoded request. The same items give the same bytes."""
+        ...
+
+    def records(self, items: Sequence[bytes]) -> int:
+        """How many spans or log records the items hold together."""
         ...
 
 
@@ -78,7 +88,8 @@ class Report:
     signal: Signal
     outcome: Outcome
     items: int
-    """Records in the request; those not yet settled where `bytes` is 0 (probation)."""
+    """Executions in the request, of each its span or log record, and what belongs to that; those
+    not yet settled where `bytes` is 0 (probation)."""
     bytes: int
     """Size of the request; 0 where nothing was sent."""
     seconds: float
@@ -107,14 +118,16 @@ class SignalState:
 
 @dataclass(slots=True)
 class SignalBatch:
-    """What one call has to deliver of one signal, and what became of it: why a record was set
-    aside, and how many the endpoint rejected of requests that it accepted in part."""
+    """What one call has to deliver of one signal, and what became of it: why an item was set aside,
+    how many spans or log records the endpoint rejected of requests that it accepted in part, and
+    how many items those may belong to."""
 
     items: Mapping[int, bytes]
     envelope: Envelope
     stop: threading.Event
     refused: dict[int, str] = field(default_factory=dict)
     rejected: int = 0
+    doubtful: int = 0
     error: BaseException | None = None
 
 
@@ -196,7 +209,7 @@ class Settling:
     # What an answer means -------------------------------------------------------------------------
 
     def _on_delivery(self, piece: Piece, size: int, outcome: Outcome) -> None:
-        if 0 < len(piece) <= outcome.rejected:
+        if self._all_rejected(piece, outcome):
             # Which ones is known here: all. The specification forbids to send them again.
             words = outcome.reason or "without a reason"
             reason = f"the endpoint took the request and rejected all of it: {words}"
@@ -204,6 +217,7 @@ class Settling:
             self._state.refused_in_a_row += len(piece)
             return
         self._batch.rejected += outcome.rejected
+        self._batch.doubtful += min(outcome.rejected, len(piece))
         self._state.refused_in_a_row = 0
         if self._suspects and self._probation:
             self._pending.append(tuple(self._suspects))  # Refused by an ailing endpoint: once more.
@@ -220,7 +234,7 @@ class Settling:
     def _on_refusal(self, piece: Piece, size: int, outcome: Outcome) -> None:
         self._lone_failed |= len(piece) == 1 and outcome.kind is Kind.TOO_LARGE
         refused = self._batch.refused if self._accepted else self._suspects
-        if len(piece) == 1 or outcome.rejected >= len(piece):
+        if len(piece) == 1 or self._all_rejected(piece, outcome):
             self._state.refused_in_a_row += len(piece)
             refused |= dict.fromkeys(piece, outcome.reason)
             return
@@ -234,6 +248,13 @@ class Settling:
                 parts = len(piece) if seen else math.isqrt(len(piece) - 1) + 1
                 self._kept.update(piece)
         self._pending += _parts(piece, parts)[::-1]
+
+    def _all_rejected(self, piece: Piece, outcome: Outcome) -> bool:
+        """Whether the endpoint counts all that the piece holds, also the spans of blocks."""
+        if not piece or outcome.rejected < len(piece):
+            return False
+        items = [self._batch.items[i] for i in piece]
+        return outcome.rejected >= self._batch.envelope.records(items)
 
     def _on_failure(self, piece: Piece, size: int, outcome: Outcome, seconds: float) -> None:
         self._failures += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -20,6 +20,9 @@ class Connection:
 
     def fetch(self, query: Query) -> Page:
         return Page([])
+
+    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+        return path.encode()
 
     def close(self) -> None:
         self.closed += 1

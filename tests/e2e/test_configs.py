@@ -471,6 +471,7 @@ def test_full_queue_refuses_with_an_answer_that_asks_for_a_retry(
 
 @pytest.mark.e2e
 def test_span_metrics_count_recent_executions_only(collector: StartCollector) -> None:
+    """Neither what ended long ago nor the blocks of an execution are counted."""
     running = collector(
         "grafana-stack/collector.yaml",
         "yaml:exporters::debug::verbosity: detailed",
@@ -480,7 +481,12 @@ def test_span_metrics_count_recent_executions_only(collector: StartCollector) ->
     )
     yesterday = datetime.now(UTC) - timedelta(days=1)
     assert post(running, traces(OTHER_TRACE, ended=yesterday)).status_code == 200
-    assert post(running, traces(TRACE)).status_code == 200
+    with_block = traces(TRACE)
+    spans = with_block.resource_spans[0].scope_spans[0].spans
+    block = spans.add(trace_id=spans[0].trace_id, span_id=b"of-block", name="Create customer")
+    block.start_time_unix_nano = block.end_time_unix_nano = spans[0].end_time_unix_nano
+    block.attributes.add(key="runalloy.block.index").value.int_value = 0
+    assert post(running, with_block).status_code == 200
     wait_until(
         lambda: "traces.span.metrics.calls" in running.output(), otherwise="nothing is counted"
     )
@@ -488,6 +494,7 @@ def test_span_metrics_count_recent_executions_only(collector: StartCollector) ->
     assert "runalloy.workflow.name: Str(order sync)" in counted
     assert f"Trace ID: {TRACE}" in counted
     assert OTHER_TRACE not in counted
+    assert "Create customer" not in counted
 
 
 @pytest.mark.e2e

@@ -1,8 +1,10 @@
 """Golden pairs: a notification as the API sends it, and the span and log record made of it.
 
 `tests/testdata/NAME.input.json` goes through the models and the converter; what comes out, decoded
-by the protobuf library, is `NAME.expected.json`. With OTEL_ALLOY_TEST_WRITE_GOLDEN=1 the expected
-files are written anew: look at the difference before you commit it.
+by the protobuf library, is `NAME.expected.json`. Where there is a `NAME.enrichment.json`, that is
+known of the execution, as the store keeps it; the spans of its blocks come out too. With
+OTEL_ALLOY_TEST_WRITE_GOLDEN=1 the expected files are written anew: look at the difference before
+you commit it.
 """
 
 import base64
@@ -20,6 +22,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from otel_alloy.alloy.models import read_page
 from otel_alloy.mapping.convert import Converter, Execution, Role
+from otel_alloy.mapping.enrichment import Enrichment
 
 TESTDATA = Path(__file__).parents[1] / "testdata"
 WRITE = bool(os.environ.get("OTEL_ALLOY_TEST_WRITE_GOLDEN"))
@@ -57,12 +60,18 @@ CASES = {
     "privacy-hash": Case(settings=HASH),
     "privacy-drop": Case(settings={"email": "drop", "full_name": "drop"}),
     "extra-and-wrong-fields": Case(),
+    "enriched-failed": Case(),
+    "enriched-success": Case(),
+    "enriched-odd-times": Case(),
+    "enriched-without-ids": Case(),
+    "enriched-hard-text": Case(settings={"value_limit": 64}),
+    "enriched-reason-alone": Case(),
 }
 
 
 def readable(message: dict[str, Any]) -> dict[str, Any]:
     """protobuf's JSON with ids in hexadecimal, as OTLP/JSON has them."""
-    for name in ("traceId", "spanId"):
+    for name in {"traceId", "spanId", "parentSpanId"} & message.keys():
         message[name] = base64.b64decode(message[name]).hex()
     return message
 
@@ -72,11 +81,17 @@ def converted(name: str) -> dict[str, Any]:
     notification = (TESTDATA / f"{name}.input.json").read_bytes()
     (record,) = read_page(b'{"notifications":[%b]}' % notification).records
     execution = Execution(record.notification, case.role, case.started_at)
+    known = TESTDATA / f"{name}.enrichment.json"
+    if known.exists():
+        execution.enrichment = Enrichment.read(known.read_text("utf-8"))
+        assert execution.enrichment != Enrichment()
     span, log = Converter(**case.settings).convert(execution)
     out: dict[str, Any] = {"span": None, "log": None}
     if span is not None:
-        (decoded,) = ScopeSpans.FromString(span).spans
+        decoded, *blocks = ScopeSpans.FromString(span).spans
         out["span"] = readable(MessageToDict(decoded))
+        if blocks:
+            out["blocks"] = [readable(MessageToDict(block)) for block in blocks]
     if log is not None:
         (record_,) = ScopeLogs.FromString(log).log_records
         out["log"] = readable(MessageToDict(record_))
@@ -99,6 +114,9 @@ def test_every_golden_file_is_used() -> None:
     assert found == set(CASES)
     assert found == {
         p.name.removesuffix(".expected.json") for p in TESTDATA.glob("*.expected.json")
+    }
+    assert found > {
+        p.name.removesuffix(".enrichment.json") for p in TESTDATA.glob("*.enrichment.json")
     }
 
 

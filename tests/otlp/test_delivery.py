@@ -41,6 +41,9 @@ class Joined:
     def request(self, items: Sequence[bytes]) -> bytes:
         return b"".join(items)
 
+    def records(self, items: Sequence[bytes]) -> int:
+        return sum(item.count(b"<") for item in items)
+
 
 def item(index: int) -> bytes:
     return b"<%d>" % index
@@ -441,6 +444,31 @@ def test_a_success_that_rejects_everything_sets_everything_aside(said: int) -> N
     assert set(done.rejections) == set(range(5)) and "too old" in done.rejections[0].reason
     assert done.acknowledged["traces"] == done.rejected["traces"] == 0
     assert len(bench.traces.requests) == 1
+
+
+def test_a_success_that_rejects_spans_of_blocks() -> None:
+    """An execution is delivered with the spans of its blocks and set aside only where the endpoint
+    rejected as many spans as were sent. What it rejected otherwise is counted as it says; of the
+    executions in that request, and of no other, as many are not called delivered."""
+    blocks = b"".join(item(i) for i in range(10, 15))
+    batch = [item(0) + blocks, item(1), item(2), item(3)]
+    for said, refused, acknowledged, rejected in (
+        (1, (), 3, 1),
+        (5, (), 0, 5),
+        (8, (), 0, 8),
+        (9, (0, 1, 2, 3), 0, 0),
+    ):
+        outcome = Outcome(Kind.DELIVERED, "too old", rejected=said)
+        done = Bench(Script(lambda *_, o=outcome: o)).delivery.deliver(
+            batch, [None] * 4, Joined(), Joined()
+        )
+        assert tuple(done.rejections) == refused
+        assert done.acknowledged["traces"] == acknowledged
+        assert done.rejected["traces"] == rejected
+    alone = Outcome(Kind.DELIVERED, "too old", rejected=3)
+    bench = Bench(Script(lambda indexes, _: alone if 0 in indexes else OK), most=len(batch[0]))
+    done = bench.delivery.deliver(batch, [None] * 4, Joined(), Joined())
+    assert done == Delivered({"traces": 3, "logs": 0}, {"traces": 3, "logs": 0}, {})
 
 
 def test_an_endpoint_that_takes_requests_and_rejects_all_of_them_is_put_on_probation() -> None:
