@@ -38,6 +38,7 @@ from otel_alloy.errors import AlloyReceiverError, RequestRefused, Retry, Stop
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.enrichment import Enrichment, Reason, Step
 from otel_alloy.pipeline.batch import FullBatch
+from otel_alloy.pipeline.kept_report import KeptReport, key_of
 from otel_alloy.pipeline.pace import Share
 from otel_alloy.pipeline.reasons import Failure, reason_of
 from otel_alloy.pipeline.source_log import SourceLog
@@ -238,17 +239,15 @@ class Enricher:
         """What the webhook told meanwhile."""
         if not self._policy.webhook:
             return
-        wanted = {c.waiting.uuid: c for c in self._cases.values() if self._lacks_reason(c)}
-        for uuid, text in self._store.reasons(wanted).items():
-            case = wanted[uuid]
-            try:
-                told = json.loads(text)
-                message, kind = told.get("message"), told.get("type")
-                block = Block(0, told.get("block_id"), told.get("block_type"), told.get("app"))
-            except (ValueError, AttributeError):
-                continue
-            case.reason = Reason("webhook", message, kind)
-            case.block = block if block.id or block.type else None
+        lacking = [case for case in self._cases.values() if self._lacks_reason(case)]
+        wanted = {key_of(None, case.execution): case for case in lacking}
+        wanted |= {key_of(case.waiting.uuid, None): case for case in lacking}
+        found = self._store.reasons(wanted)
+        for key, case in wanted.items():  # what came under the uuid counts last, so it wins
+            told = KeptReport.read(found[key]) if key in found else None
+            if told is not None:
+                case.reason = Reason("webhook", told.message)
+                case.block = told.block()
 
     # Questions ------------------------------------------------------------------------------------
 
