@@ -44,7 +44,7 @@ class KeptReport:
             found = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
             return None
-        told = (found.message, found.block_id, found.block_name, found.block_type)
+        told: list[object] = list(asdict(found).values())
         sound = all(t is None or (isinstance(t, str) and len(t) <= _LONGEST) for t in told)
         return found if sound else None
 
