@@ -23,7 +23,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.pipeline.kept_report import KeptReport
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
-from otel_alloy.webhook.reception import open_listener
+from otel_alloy.webhook.reception import open_listener, reason
 
 PART = "error webhook"
 _SECONDS = 10.0
@@ -55,12 +55,11 @@ def _tried(settings: Settings, runtime: Runtime, listen: str) -> Iterator[Findin
                 listener = open_listener(settings, store, runtime)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
-                    words = error.strerror or type(error).__name__
                     yield Finding(
                         PART,
                         f"listened on {listen}",
                         False,
-                        f"cannot: {words}",
+                        f"cannot: {reason(error)}",
                         "set webhook.listen (OTEL_ALLOY_WEBHOOK_LISTEN) to an address of this "
                         "machine, such as 127.0.0.1:8090",
                     )

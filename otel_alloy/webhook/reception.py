@@ -82,6 +82,11 @@ def open_listener(
     )
 
 
+def reason(error: OSError) -> str:
+    """Why nothing can listen, without what Python adds to it."""
+    return (error.strerror or type(error).__name__).partition(" (while")[0]
+
+
 @contextmanager
 def error_webhook(
     settings: Settings, runtime: Runtime, observe: Observe, *, serve: bool = True
@@ -101,8 +106,7 @@ def error_webhook(
             listener = open_listener(settings, store, runtime, answered)
         except OSError as error:
             raise AlloyReceiverError(
-                f"the error webhook cannot listen on {settings.webhook.listen} "
-                f"({error.strerror or type(error).__name__})",
+                f"the error webhook cannot listen on {settings.webhook.listen} ({reason(error)})",
                 "end what listens there, which may be another `otel-alloy run`, or set "
                 "webhook.listen (OTEL_ALLOY_WEBHOOK_LISTEN) to another address of this machine",
             ) from None
