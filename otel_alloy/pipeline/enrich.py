@@ -38,7 +38,7 @@ from otel_alloy.errors import AlloyReceiverError, RequestRefused, Retry, Stop
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.enrichment import Enrichment, Reason, Step
 from otel_alloy.pipeline.batch import FullBatch
-from otel_alloy.pipeline.kept_report import KeptReport, key_of
+from otel_alloy.pipeline.kept_report import KeptReport, keys_of
 from otel_alloy.pipeline.pace import Share
 from otel_alloy.pipeline.reasons import Failure, reason_of
 from otel_alloy.pipeline.source_log import SourceLog
@@ -240,10 +240,9 @@ class Enricher:
         if not self._policy.webhook:
             return
         lacking = [case for case in self._cases.values() if self._lacks_reason(case)]
-        wanted = {key_of(None, case.execution): case for case in lacking}
-        wanted |= {key_of(case.waiting.uuid, None): case for case in lacking}
-        found = self._store.reasons(wanted)
-        for key, case in wanted.items():  # what came under the uuid counts last, so it wins
+        keys = [(key, c) for c in lacking for key in keys_of(c.waiting.uuid, c.execution)]
+        found = self._store.reasons({key for key, _ in keys})
+        for key, case in keys:
             told = KeptReport.read(found[key]) if key in found else None
             if told is not None:
                 case.reason = Reason("webhook", told.message)

@@ -2,8 +2,9 @@
 the listener writes (`webhook/reception.py`) and the enricher reads (`enrich.py`).
 
 The key is the execution's uuid, the vendor's own join. A report without one goes by its
-executionId, which is the notification's `data.executionId` or no execution's at all: both ids are
-unique, so neither is a guess. The message is kept as `privacy` wants it, never as it came.
+executionId, which Alloy uses for the uuid in one place and for an id of its own in another: the
+enricher asks for both. Both are unique, so neither is a guess. The message is kept as `privacy`
+wants it, never as it came.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ _LONGEST = 4096
 
 def key_of(uuid: str | None, execution: str | None) -> str:
     """Under what a report is kept; one of the two is there."""
-    return uuid if uuid else f"execution:{execution}"
+    return uuid or execution or ""
+
+
+def keys_of(uuid: str, execution: str) -> tuple[str, str]:
+    """Under what the report of an execution may be kept, the surer one last."""
+    return execution, uuid
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import open_store
 from otel_alloy.mapping import semconv
-from otel_alloy.pipeline.kept_report import KeptReport, key_of
+from otel_alloy.pipeline.kept_report import KeptReport
 from otel_alloy.privacy import masked
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import Settings
@@ -256,7 +256,7 @@ def test_status_tells_of_the_webhook(place: Place) -> None:
     assert "webhook" not in done.err
     with closing(sqlite3.connect(place.storage)) as db:
         keys = [row[0] for row in db.execute("SELECT uuid FROM reason ORDER BY uuid")]
-    assert keys == ["execution:of-nobody", "u"]
+    assert keys == ["of-nobody", "u"]
 
 
 def _seconds(text: str) -> float:
@@ -322,14 +322,14 @@ def test_what_is_kept_and_for_how_long(tmp_path: Path) -> None:
         assert keep(first)
         assert not keep(report(uuid="u", message="other"))
         assert keep(report(execution="e", message="by its id"))
-        kept = store.reasons(["u", key_of(None, "e"), "e"])
+        kept = store.reasons(["u", "e"])
         assert KeptReport.read(kept["u"]) == KeptReport("no", "b", "B", "alloy.shopify")
-        assert set(kept) == {"u", "execution:e"} and "somebody" not in kept["u"]
+        assert set(kept) == {"u", "e"} and "somebody" not in kept["u"]
         now[0] += KEPT_MS
         assert not keep(report(uuid="u"))
         now[0] += 1
         assert keep(report(uuid="v"))
-        assert set(store.reasons(["u", "v", "execution:e"])) == {"v"}
+        assert set(store.reasons(["u", "v", "e"])) == {"v"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"message": 1}', '{"other": "x"}'])
