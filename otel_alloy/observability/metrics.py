@@ -310,6 +310,9 @@ class Telemetry:
                     lag(seconds, of)
             case events.Audited():
                 count[AUDIT_RECOVERED](event.recovered, {SOURCE: event.source})
+            case events.WebhookListens():
+                for outcome in events.WEBHOOK_OUTCOMES:  # see above: it begins at zero
+                    count[WEBHOOK_REPORTS](0, {WEBHOOK_OUTCOME: outcome})
             case events.WebhookAnswered():
                 count[WEBHOOK_REPORTS](1, {WEBHOOK_OUTCOME: event.outcome})
             case events.RequestRetried():

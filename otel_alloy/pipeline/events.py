@@ -22,6 +22,7 @@ from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 
 __all__ = [
+    "WEBHOOK_OUTCOMES",
     "Advanced",
     "Audited",
     "BackfillCounted",
@@ -299,10 +300,14 @@ class WebhookListens:
 
 @dataclass(frozen=True, slots=True)
 class WebhookAnswered:
-    """A post to the error webhook was answered. `outcome`: what became of it, a word of
-    `otel_alloy.webhook.reception.OUTCOMES`."""
+    """A post to the error webhook was answered. `outcome`: what became of it, one of
+    `WEBHOOK_OUTCOMES`."""
 
     outcome: str
+
+
+WEBHOOK_OUTCOMES = ("kept", "known", "failed", "unreadable", "refused", "too_large", "limited")
+"""What becomes of a post; see the table in `otel_alloy/webhook/listener.py`."""
 
 
 def tell_all(*watchers: Observe) -> Observe:

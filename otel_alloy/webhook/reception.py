@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 KEPT_MS = 24 * 3600 * 1000
 """How long a report waits for its execution; what is older is forgotten when the next one comes."""
-OUTCOMES = ("kept", "known", "failed", "unreadable", "refused", "too_large", "limited")
-"""What becomes of a post; see the table in `listener.py`."""
 
 _LOG = logging.getLogger("otel_alloy")
 
