@@ -108,8 +108,8 @@ def error_webhook(
                 "end what listens there, which may be another `otel-alloy run`, or set "
                 "webhook.listen (OTEL_ALLOY_WEBHOOK_LISTEN) to another address of this machine",
             ) from None
+        observe(WebhookListens(listener.address))  # before the first answer is told of
         with listener:
             _LOG.info("error webhook: listening on %s", listener.url)
-            observe(WebhookListens(listener.address))
             yield
         observe(WebhookListens(None))

@@ -322,11 +322,12 @@ def test_what_the_stand_in_posts_arrives(caplog: pytest.LogCaptureFixture) -> No
 
     def keep(report: ErrorReport) -> bool:
         try:
-            return kept(report)
+            new = kept(report)
         finally:
             kept.error = None
         if {r.uuid for r in kept} == set(failures):
             done.set()
+        return new
 
     with caplog.at_level(logging.DEBUG), listening(keep) as listener:
         config = Config(error_webhook_url=f"{listener.url}/{SECRET.replace('ü', '%C3%BC')}")
