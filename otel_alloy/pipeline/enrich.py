@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 from urllib.parse import quote
 
@@ -39,7 +39,7 @@ from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.enrichment import Enrichment, Reason, Step
 from otel_alloy.pipeline.batch import FullBatch
 from otel_alloy.pipeline.pace import Share
-from otel_alloy.pipeline.reasons import Failure, reason_of
+from otel_alloy.pipeline.reasons import BEFORE_NS, Failure, reason_of
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
@@ -300,7 +300,7 @@ class Enricher:
                 known_from = 0
                 break
             known_from = min((s.started for s in came if s.started is not None), default=known_from)
-            if wanted <= told.keys() and known_from < first - _REMEMBERED_MS * _NS:
+            if wanted <= told.keys() and known_from < first - BEFORE_NS:
                 break
             if not self._may_ask():
                 break
@@ -325,9 +325,15 @@ class Enricher:
         body = self._request(workflow, "/errors", {"userId": user})
         errors = [e for e in read_errors(body) if _is_of(e, workflow, user)]
         failures = [failure for _, failure in group.failures.values()]
+        names: dict[str, BlockName] = {}
+        for version in {case.notification.workflowVersion: case for case in failed}.values():
+            names |= self._names(version)
+        whole = {uuid: _named(steps, names) for uuid, steps in told.items()}
         for case in failed:
-            assert case.steps is not None
-            error = reason_of(case.steps, errors, told.values(), failures, known_from)
+            mine = whole.get(case.waiting.uuid)
+            if mine is None:
+                continue
+            error = reason_of(mine, errors, whole.values(), failures, known_from)
             if error is not None:
                 message = None if error.message is None else self._policy.mask(error.message)
                 case.reason = Reason("errors", message, error.type)
@@ -439,6 +445,17 @@ class Enricher:
 
 def _is_of(error: BlockError, workflow: str, user: str) -> bool:
     return error.workflow in (None, workflow) and error.user in (None, user)
+
+
+def _named(steps: ExecutionSteps, names: Mapping[str, BlockName]) -> ExecutionSteps:
+    """With the type and the app of each block, as an error names its block by these."""
+    blocks = []
+    for block in steps.blocks:
+        named = names.get(block.id or "")
+        if named is not None:
+            block = replace(block, type=block.type or named.type, app=block.app or named.app)
+        blocks.append(block)
+    return replace(steps, blocks=tuple(blocks))
 
 
 def _step(block: Block, names: Mapping[str, BlockName], failed: bool) -> Step:
