@@ -70,6 +70,7 @@ def any_value(value: Value) -> AnyValue:
     return AnyValue(string_value=value)
 
 
+@lru_cache(maxsize=4096, typed=True)
 def attribute(key: str, value: Value) -> bytes:
     """A serialized KeyValue, for what is encoded once and reused."""
     if isinstance(value, str):
@@ -111,10 +112,13 @@ class TextAttribute:
 _ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
 _SPAN_TRACE_ID, _SPAN_SPAN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN_NAME = b"\x2a"
-_KIND_SERVER = b"\x30\x02"
-_SPAN_TIMES = Struct("<cQcQ").pack
-_LOG_TIME = Struct("<cQ").pack
+_KIND_SERVER_AND_START = b"\x30\x02\x39"
+_SPAN_END = b"\x41"
+_LOG_TIME, _LOG_OBSERVED = b"\x09", b"\x59"
 _LOG_TRACE_ID, _LOG_SPAN_ID = b"\x4a\x10", b"\x52\x08"
+
+fixed64 = Struct("<Q").pack
+"""Unix nanoseconds as the forms take them."""
 
 STATUS_UNSET = b"\x7a\x00"
 STATUS_ERROR = b"\x7a\x02\x18\x02"
@@ -197,14 +201,14 @@ class SpanForm:
         self,
         trace_id: bytes,
         span_id: bytes,
-        start: int,
-        end: int,
+        start: bytes,
+        end: bytes,
         name: bytes,
         repeating: bytes,
         texts: tuple[bytes, bytes, bytes],
     ) -> bytes:
         """The framed `ScopeSpans.spans` item. `name` and `repeating` (attributes) are serialized
-        fields; times are Unix nanoseconds; the texts have the length that was told."""
+        fields, times are from `fixed64`; the texts have the length that was told."""
         first, second, third = self._heads
         one, two, three = texts
         return b"".join(
@@ -217,8 +221,10 @@ class SpanForm:
                 span_id,
                 self._parent,
                 name,
-                _KIND_SERVER,
-                _SPAN_TIMES(b"\x39", start, b"\x41", end),
+                _KIND_SERVER_AND_START,
+                start,
+                _SPAN_END,
+                end,
                 repeating,
                 first,
                 one,
@@ -276,14 +282,14 @@ class LogForm:
         self,
         trace_id: bytes,
         span_id: bytes,
-        time: int,
-        observed: int,
+        time: bytes,
+        observed: bytes,
         body: bytes,
         repeating: bytes,
         texts: tuple[bytes, bytes, bytes, bytes],
     ) -> bytes:
         """The framed `ScopeLogs.log_records` item. `repeating` (attributes) is serialized fields,
-        `body` UTF-8 text; times are Unix nanoseconds; the texts have the length that was told."""
+        `body` UTF-8 text, times are from `fixed64`; the texts have the length that was told."""
         first, second, third, fourth = self._heads
         one, two, three, four = texts
         body_head = _body_head(len(body))
@@ -292,7 +298,8 @@ class LogForm:
             (
                 _ITEM,
                 length(size),
-                _LOG_TIME(b"\x09", time),
+                _LOG_TIME,
+                time,
                 self._head,
                 body_head,
                 body,
@@ -309,7 +316,8 @@ class LogForm:
                 trace_id,
                 _LOG_SPAN_ID,
                 span_id,
-                _LOG_TIME(b"\x59", observed),
+                _LOG_OBSERVED,
+                observed,
                 self._event,
             )
         )

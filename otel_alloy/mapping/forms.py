@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from otel_alloy.mapping import encode, semconv
 
@@ -118,12 +117,18 @@ def log_form(
     )
 
 
-@lru_cache(maxsize=1024)
+_MOST_FORMS = 1024
+_ended: dict[tuple[Kind, bool, int, int, int], tuple[encode.SpanForm, encode.LogForm]] = {}
+
+
 def ended_forms(
     kind: Kind, adjusted: bool, execution: int, uuid: int, notification: int
 ) -> tuple[encode.SpanForm, encode.LogForm]:
     """The forms of an execution that ended, as nearly all do."""
-    return (
-        span_form(kind, adjusted, execution, uuid, notification),
-        log_form(kind, adjusted, execution, uuid, notification, notification, b""),
-    )
+    sizes = kind, adjusted, execution, uuid, notification
+    found = _ended.get(sizes)
+    if found is None:
+        found = span_form(*sizes), log_form(*sizes, notification, b"")
+        if len(_ended) < _MOST_FORMS:
+            _ended[sizes] = found
+    return found
