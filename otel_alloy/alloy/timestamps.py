@@ -25,17 +25,21 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-_SECOND_NS = {f":{second:02d}.": second * 10**9 for second in range(60)}
+_SECOND_NS = {
+    f":{minute:02d}:{second:02d}.": (60 * minute + second) * 10**9
+    for minute in range(60)
+    for second in range(60)
+}
 _MILLISECOND_NS = {f"{ms:03d}Z": ms * 10**6 for ms in range(1000)}
 
 
-class _Minutes(dict[str, int]):
-    """Unix ns of `YYYY-MM-DDTHH:MM`; executions of one minute share it. Raises ValueError also for
-    the first and for the last minute that can be held, which need a closer look."""
+class _Hours(dict[str, int]):
+    """Unix ns of `YYYY-MM-DDTHH`; executions of one hour share it. Raises ValueError also for the
+    first and for the last hour that can be held, which need a closer look."""
 
     def __missing__(self, prefix: str) -> int:
-        seconds = int((_moment(prefix + ":00+00:00") - _EPOCH).total_seconds())
-        if not 0 < seconds < _MAX_NS // 10**9 - 60:
+        seconds = int((_moment(prefix + ":00:00+00:00") - _EPOCH).total_seconds())
+        if not 0 < seconds < _MAX_NS // 10**9 - 3600:
             raise ValueError(prefix)
         if len(self) >= _KEPT:
             self.clear()
@@ -44,7 +48,7 @@ class _Minutes(dict[str, int]):
 
 
 _KEPT = 16_384
-_minutes = _Minutes()
+_hours = _Hours()
 _recent: dict[str, int] = {}
 """A record's times are often equal, and each is asked for more than once."""
 
@@ -58,9 +62,7 @@ def to_ns(value: object) -> int | None:
             return found
         if len(value) == 24:  # by far the most, so in as few steps as there can be
             try:
-                found = (
-                    _minutes[value[:16]] + _SECOND_NS[value[16:20]] + _MILLISECOND_NS[value[20:]]
-                )
+                found = _hours[value[:13]] + _SECOND_NS[value[13:20]] + _MILLISECOND_NS[value[20:]]
             except (KeyError, ValueError):
                 pass
             else:
