@@ -1,6 +1,6 @@
 """The mapping of the README, one execution at a time: decisions here, bytes in `encode.py`.
 
-A converter is pure in what it returns; it remembers only the serialized attributes that repeat
+A converter is pure in what it returns; it remembers only what is serialized of what repeats
 (workflow, integration, version, user), at most `_CACHE` of them. The same execution always gives
 the same bytes: attributes in one fixed order, all times from the notification.
 """
@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
@@ -25,7 +25,8 @@ from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
 
-_CACHE = 20_000
+_CACHE = 10_000
+_FORMS = 64
 _CUT_MARK = "…[cut]"
 
 
@@ -91,16 +92,19 @@ _KINDS = {
 }
 
 
+_Sizes = tuple[forms.Kind, bool, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Repeating:
-    """What executions of one workflow, version and user have in `common`, serialized; `label` is
-    how the log's body begins."""
+    """What becomes of `common`: its `fields`, serialized, how the log's body begins (`label`), and
+    the forms of its executions that ended, by their kind, whether a time was made up, and the
+    lengths of their ids."""
 
     common: Common
-    name: bytes
-    span: bytes
-    log: bytes
+    fields: forms.Repeating
     label: bytes
+    ended: dict[_Sizes, tuple[encode.SpanForm, encode.LogForm]] = field(default_factory=dict)
 
 
 class Converter:
@@ -145,10 +149,9 @@ class Converter:
         uuid, execution_id, notification_id = _identity(n)
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
         start, end, observed, adjusted = _times(execution)
-        common = self._repeating(n)
+        repeating = self._repeating(n)
         texts = self._texts(execution_id, uuid, notification_id)
         one, two, uid = texts
-        sizes = len(one), len(two), len(uid)
 
         attached = _NOT_ATTACHED
         if self._attach is not None:
@@ -156,11 +159,13 @@ class Converter:
             execution.trace_id = trace_id = attached.trace_id or trace_id
         if role is _ENDED or role is _ENDED_AGAIN:
             kind = _ended_kind(n)
-            body = common.label + kind.words + _duration(end - start)
-            span_form, log_form = forms.ended_forms(kind, adjusted, len(one), len(two), len(uid))
+            body = repeating.label + kind.words + _duration(end - start)
+            sizes = kind, adjusted, len(one), len(two), len(uid)
+            span_form, log_form = repeating.ended.get(sizes) or _ended_forms(repeating, sizes)
         else:
             kind = _KINDS[role]
-            body = common.label + kind.words
+            body = repeating.label + kind.words
+            sizes = kind, adjusted, len(one), len(two), len(uid)
             message = b""
             if role is _INCOMPLETE and uid:
                 # A start may be sent twice, as `started` and as this: two records, two uids.
@@ -168,18 +173,18 @@ class Converter:
             elif role is _OTHER:
                 text = self._clean(n.message or "").encode()
                 message = forms.log_message(len(text)) + text
-            span_form = forms.span_form(kind, adjusted, *sizes)
-            log_form = forms.log_form(kind, adjusted, *sizes, len(uid), message)
+            span_form = forms.span_form(repeating.fields, *sizes)
+            log_form = forms.log_form(repeating.fields, *sizes, len(uid), message)
         if attached.parent or attached.links:
-            span_form = forms.span_form(kind, adjusted, *sizes, attached.parent, attached.links)
+            span_form = forms.span_form(repeating.fields, *sizes, attached.parent, attached.links)
         span, ended = None, fixed64(end)
         if role is _ENDED or role is _INCOMPLETE:
             began = fixed64(start)
-            span = span_form.fill(trace_id, span_id, began, ended, common.name, common.span, texts)
+            span = span_form.fill(trace_id, span_id, began, ended, texts)
         seen = ended if observed == end else fixed64(observed)
         one, two, three = texts
         texts_of_log = one, two, three, uid
-        return span, log_form.fill(trace_id, span_id, ended, seen, body, common.log, texts_of_log)
+        return span, log_form.fill(trace_id, span_id, ended, seen, body, texts_of_log)
 
     def facts(self, execution: Execution) -> ExecutionFacts | None:
         """What the span of `execution` tells, without making the span; None where it has none.
@@ -230,13 +235,12 @@ class Converter:
         attributes = [encode.attribute(key, value) for key, value in values.items()]
         label = str(values.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
         version = "" if n.workflowVersion is None else f" v{n.workflowVersion}"
-        return _Repeating(
-            n.common,
+        fields = forms.Repeating(
             encode.span_name(label),
             encode.span_attributes(attributes),
             encode.log_attributes(attributes),
-            (label + version).encode(),
         )
+        return _Repeating(n.common, fields, (label + version).encode())
 
     def _attributes(self, n: Notification) -> dict[str, encode.Value]:
         """What executions of one workflow, version and user have in common, as it is sent."""
@@ -316,6 +320,15 @@ def _duration(nanoseconds: int) -> bytes:
     if nanoseconds < 60 * 10**9:
         return _TENTHS[nanoseconds // 10**8]
     return duration_text(nanoseconds).encode()
+
+
+def _ended_forms(repeating: _Repeating, sizes: _Sizes) -> tuple[encode.SpanForm, encode.LogForm]:
+    span = forms.span_form(repeating.fields, *sizes)
+    log = forms.log_form(repeating.fields, *sizes, sizes[-1], b"")
+    if len(repeating.ended) >= _FORMS:
+        repeating.ended.clear()
+    repeating.ended[sizes] = span, log
+    return span, log
 
 
 def _ended_kind(n: Notification) -> forms.Kind:
