@@ -31,7 +31,14 @@ from otel_alloy.otlp.senders import open_senders, sdk_exporters
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.otlp import otlp_exporters
 
-from .otlp_servers import HttpEndpoint, grpc_endpoint, http_endpoint, nobody, raw_relay
+from .otlp_servers import (
+    HttpEndpoint,
+    grpc_endpoint,
+    http_endpoint,
+    nobody,
+    raw_endpoint,
+    raw_relay,
+)
 
 FAR = "collector.invalid"
 P = "OTEL_EXPORTER_OTLP_"
@@ -192,6 +199,18 @@ def test_a_socks_proxy() -> None:
         with pytest.raises(Unavailable, match="501"):
             ask(url, network(environment))
         assert one.asked == [f"SOCKS {FAR}"] * 3
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\5\xff"])
+def test_what_is_no_socks_proxy(says: bytes) -> None:
+    """One that breaks the connection, as one that starts again, or that speaks something else, is
+    told as the proxy's failure, and tried again."""
+    with raw_endpoint(says) as port:
+        environment = {"ALL_PROXY": f"socks5h://127.0.0.1:{port}"}
+        outcome = send(environment, ENDPOINT=f"http://{FAR}")
+        assert outcome.kind is Kind.RETRY and "through the proxy" in outcome.reason
+        with pytest.raises(Unavailable, match=r"through the proxy socks5h://.*(SOCKS5|METHODS)"):
+            ask(f"http://{FAR}", network(environment))
 
 
 def test_a_socks_proxy_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
