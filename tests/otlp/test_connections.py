@@ -253,7 +253,10 @@ def test_one_trust_for_every_stack(authority: tuple[trustme.CA, Path], variable:
         assert send(other, ENDPOINT=url).kind is Kind.DELIVERED
 
 
-def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_alloys_authority_is_exchanged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str
+) -> None:
     """A file of authorities that is exchanged while the receiver runs counts for the next request
     to Alloy; what is half written changes nothing."""
     old, new = trustme.CA(), trustme.CA()
@@ -264,7 +267,7 @@ def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCapture
         http_endpoint(server_tls(new)) as after,
         raw_relay(before.port) as relay,
     ):
-        ways = network({"SSL_CERT_FILE": str(file)})
+        ways = network({variable: str(file if variable == "SSL_CERT_FILE" else tmp_path)})
         url = f"https://127.0.0.1:{relay.port}"
         client = AlloyClient(url, "key", system_runtime(), timeout=5, network=ways)
 
@@ -274,9 +277,10 @@ def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCapture
 
         with closing(client):
             refused("501")  # the endpoint answers no GET
-            file.write_text("half of a certif")
-            refused("501")
-            assert "Going on with the files" in caplog.text
+            if variable == "SSL_CERT_FILE":
+                file.write_text("half of a certif")
+                refused("501")
+                assert "Going on with the files" in caplog.text
             relay.move(after.port)
             refused("cannot prove who it is")
             new.cert_pem.write_to_path(str(file))
