@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from common import HERE, both_ends
 
-RATIOS = {30: 0.0, 100: 0.0, 1000: 0.0}
+RATIOS = {30: 5.4, 100: 7.4, 1000: 8.9}
 """By page size, how many times otel-alloy's instructions the script takes."""
 TOLERANCE = 1.06
-"""Two runs differ by 2 % at most, as batches end by the clock, too."""
+"""Below a tenth, and above what two runs differ by, as batches end by the clock, too."""
 _TOGETHER = 2
 
 
