@@ -100,6 +100,16 @@ class Schedule:
 
 
 def parts(number: int) -> list[float]:
-    """Of an interval, for how long each of so many sources rests after its first turn: they begin
-    together, so that each is heard at once, and are then spread evenly."""
+    """Which part of an interval lies between the first turn of each of so many sources and its
+    second one: all begin together, so that each is heard at once, and are then spread evenly."""
     return [(at + 1) / number for at in range(number)]
+
+
+def rest_after(taken: float, interval: float, part: float = 1.0) -> float:
+    """For how long (s) to rest after a turn that has taken so long, so that the next one begins
+    this `part` of the interval after it began; where that is over already, though not the whole
+    interval, an interval after that: whoever was slow at the start keeps the place of its own."""
+    rest = interval * part - taken
+    if rest < 0 and taken < interval:
+        rest += interval
+    return max(0.0, rest)
