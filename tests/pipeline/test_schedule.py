@@ -140,7 +140,9 @@ def test_a_source_that_hangs_holds_up_no_other() -> None:
 def test_sources_that_are_slow_at_the_start_are_spread_all_the_same(taken: float) -> None:
     """However long the first turns take, as long as it is less than an interval, the second ones
     begin in places of their own; a turn that took longer is followed at once by the next."""
-    begin = [round(taken + rest_after(taken, 30.0, part), 6) % 30.0 for part in parts(MANY)]
+    begin = [
+        round((taken + rest_after(taken, 30.0, part)) % 30.0, 6) % 30.0 for part in parts(MANY)
+    ]
     assert sorted(begin) == [round(0.6 * n, 6) for n in range(MANY)]
     assert rest_after(10.0, 30.0) == 20.0
     assert rest_after(31.0, 30.0) == rest_after(31.0, 30.0, 0.5) == 0.0
