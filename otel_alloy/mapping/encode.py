@@ -125,6 +125,11 @@ _SPAN_FLAGS_PARENT = b"\x85\x01\x00\x03\x00\x00"  # parent known to be remote
 _LOG_FLAGS_SAMPLED = b"\x45\x01\x00\x00\x00"
 
 
+def framed(message: bytes) -> bytes:
+    """A serialized span or log record as an item of `ScopeSpans` or `ScopeLogs`."""
+    return _ITEM + length(len(message)) + message
+
+
 def span_name(name: str) -> bytes:
     """The field Span.name."""
     text = name.encode()
