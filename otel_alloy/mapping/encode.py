@@ -111,7 +111,7 @@ class TextAttribute:
 _ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
 _SPAN_TRACE_ID, _SPAN_SPAN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN_NAME = b"\x2a"
-_KIND_SERVER = b"\x30\x02"
+_KIND_INTERNAL, _KIND_SERVER, _KIND_CLIENT = b"\x30\x01", b"\x30\x02", b"\x30\x03"
 _SPAN_TIMES = Struct("<cQcQ").pack
 _LOG_TIME = Struct("<cQ").pack
 _LOG_TRACE_ID, _LOG_SPAN_ID = b"\x4a\x10", b"\x52\x08"
@@ -123,11 +123,6 @@ HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200
 _SPAN_FLAGS = b"\x85\x01\x00\x01\x00\x00"  # parent known to be not remote (there is none)
 _SPAN_FLAGS_PARENT = b"\x85\x01\x00\x03\x00\x00"  # parent known to be remote
 _LOG_FLAGS_SAMPLED = b"\x45\x01\x00\x00\x00"
-
-
-def framed(message: bytes) -> bytes:
-    """A serialized span or log record as an item of `ScopeSpans` or `ScopeLogs`."""
-    return _ITEM + length(len(message)) + message
 
 
 def span_name(name: str) -> bytes:
@@ -234,6 +229,52 @@ class SpanForm:
                 self._tail,
             )
         )
+
+
+class ChildForm:
+    """The spans below one span, ready but for what each has of its own. `trace_state`: the
+    parent's, which they share."""
+
+    __slots__ = ("_ids", "_parent")
+
+    def __init__(self, trace_id: bytes, parent_id: bytes, trace_state: str) -> None:
+        self._ids = _SPAN_TRACE_ID + trace_id + _SPAN_SPAN_ID
+        self._parent = span_parent(parent_id, trace_state)
+
+    def fill(
+        self,
+        span_id: bytes,
+        name: str,
+        client: bool,
+        start: int,
+        end: int,
+        attributes: Sequence[bytes],
+        error: str | None,
+    ) -> bytes:
+        """The framed `ScopeSpans.spans` item, of kind CLIENT or else INTERNAL. `attributes`:
+        serialized KeyValues; times are Unix nanoseconds. `error`: the description of a status
+        ERROR, None where there is no error."""
+        message = b"".join(
+            (
+                self._ids,
+                span_id,
+                self._parent,
+                span_name(name),
+                _KIND_CLIENT if client else _KIND_INTERNAL,
+                _SPAN_TIMES(b"\x39", start, b"\x41", end),
+                span_attributes(attributes),
+                STATUS_UNSET if error is None else _status_error(error),
+                _SPAN_FLAGS,
+            )
+        )
+        return _ITEM + length(len(message)) + message
+
+
+def _status_error(description: str) -> bytes:
+    """The field Span.status of an error with a description ("": none)."""
+    text = description.encode()
+    status = b"\x12" + length(len(text)) + text + b"\x18\x02" if text else b"\x18\x02"
+    return b"\x7a" + length(len(status)) + status
 
 
 def log_head(severity_number: int, severity_text: str) -> bytes:

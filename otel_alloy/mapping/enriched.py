@@ -2,6 +2,7 @@
 
 Theory: few executions are enriched, so what was made of the notification is read again with the
 protobuf library, changed, and serialized as before: deterministically, fields in ascending order.
+Of blocks there are many; `encode` makes their spans.
 The blocks' spans stand behind the execution's own in one piece of bytes, which is therefore
 delivered, set aside and sent again as one. All of it follows from notification and enrichment
 alone, so a repeat has the same bytes. `convert` asks for it; no time, no I/O and no setting is
@@ -140,28 +141,21 @@ def _blocks(own: Span, enrichment: Enrichment, identity: str, clean: Clean) -> I
 
 
 def _all_blocks(own: Span, enrichment: Enrichment, identity: str, clean: Clean) -> Iterator[bytes]:
-    previous = own.start_time_unix_nano
+    form = encode.ChildForm(own.trace_id, own.span_id, own.trace_state)
+    earliest, latest = own.start_time_unix_nano, own.end_time_unix_nano
+    previous = earliest
     for step in enrichment.steps:
-        start, stop, adjusted = _times(step, own, previous)
+        start, stop, adjusted = _times(step, earliest, latest, previous)
         previous = stop
-        span = Span(
-            trace_id=own.trace_id,
-            span_id=block_span_id(identity, step.id or "", step.index),
-            trace_state=own.trace_state,
-            parent_span_id=own.span_id,
-            flags=encode.HAS_IS_REMOTE,
-            name=clean(step.name or step.id or f"block {step.index}"),
-            kind=Span.SPAN_KIND_CLIENT if step.app else Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=start,
-            end_time_unix_nano=stop,
-            status=Status(),
+        yield form.fill(
+            block_span_id(identity, step.id or "", step.index),
+            clean(step.name or step.id or f"block {step.index}"),
+            bool(step.app),
+            start,
+            stop,
+            _encoded(_block_attributes(step, adjusted, clean)),
+            reason_text(enrichment, clean) if step.failed else None,
         )
-        if step.failed:
-            span.status.code = Status.STATUS_CODE_ERROR
-            span.status.message = reason_text(enrichment, clean)
-        values = _block_attributes(step, adjusted, clean)
-        span.MergeFromString(encode.span_attributes(_encoded(values)))
-        yield encode.framed(span.SerializeToString(deterministic=True))
 
 
 def _block_attributes(step: Step, adjusted: bool, clean: Clean) -> dict[str, Value]:
@@ -174,11 +168,10 @@ def _block_attributes(step: Step, adjusted: bool, clean: Clean) -> dict[str, Val
     return found
 
 
-def _times(step: Step, own: Span, previous: int) -> tuple[int, int, bool]:
+def _times(step: Step, earliest: int, latest: int, previous: int) -> tuple[int, int, bool]:
     """start and stop (Unix ns) within the execution's, and whether one had to be made up or moved.
     A start that is missing is the `previous` block's stop, or its own where that is earlier, a stop
     the start."""
-    earliest, latest = own.start_time_unix_nano, own.end_time_unix_nano
     start = step.started
     if start is None:
         start = previous if step.stopped is None else min(previous, step.stopped)
