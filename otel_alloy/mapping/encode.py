@@ -112,8 +112,10 @@ class TextAttribute:
 _ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
 _SPAN_TRACE_ID, _SPAN_SPAN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN_NAME = b"\x2a"
+_KIND_INTERNAL, _KIND_CLIENT = b"\x30\x01", b"\x30\x03"
 _KIND_SERVER_AND_START = b"\x30\x02\x39"
 _SPAN_END = b"\x41"
+_SPAN_TIMES = Struct("<cQcQ").pack
 _LOG_TIME, _LOG_OBSERVED = b"\x09", b"\x59"
 _BODY_LENGTHS = 64
 _LOG_TRACE_ID, _LOG_SPAN_ID = b"\x4a\x10", b"\x52\x08"
@@ -230,6 +232,52 @@ class SpanForm:
                 self._end,
             )
         )
+
+
+class ChildForm:
+    """The spans below one span, ready but for what each has of its own. `trace_state`: the
+    parent's, which they share."""
+
+    __slots__ = ("_ids", "_parent")
+
+    def __init__(self, trace_id: bytes, parent_id: bytes, trace_state: str) -> None:
+        self._ids = _SPAN_TRACE_ID + trace_id + _SPAN_SPAN_ID
+        self._parent = span_parent(parent_id, trace_state)
+
+    def fill(
+        self,
+        span_id: bytes,
+        name: str,
+        client: bool,
+        start: int,
+        end: int,
+        attributes: Sequence[bytes],
+        error: str | None,
+    ) -> bytes:
+        """The framed `ScopeSpans.spans` item, of kind CLIENT or else INTERNAL. `attributes`:
+        serialized KeyValues; times are Unix nanoseconds. `error`: the description of a status
+        ERROR, None where there is no error."""
+        message = b"".join(
+            (
+                self._ids,
+                span_id,
+                self._parent,
+                span_name(name),
+                _KIND_CLIENT if client else _KIND_INTERNAL,
+                _SPAN_TIMES(b"\x39", start, b"\x41", end),
+                span_attributes(attributes),
+                STATUS_UNSET if error is None else _status_error(error),
+                _SPAN_FLAGS,
+            )
+        )
+        return _ITEM + length(len(message)) + message
+
+
+def _status_error(description: str) -> bytes:
+    """The field Span.status of an error with a description ("": none)."""
+    text = description.encode()
+    status = b"\x12" + length(len(text)) + text + b"\x18\x02" if text else b"\x18\x02"
+    return b"\x7a" + length(len(status)) + status
 
 
 def log_head(severity_number: int, severity_text: str) -> bytes:

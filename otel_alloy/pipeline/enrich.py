@@ -33,7 +33,7 @@ from otel_alloy.alloy.steps import (
     read_workflow,
 )
 from otel_alloy.alloy.timestamps import to_ns
-from otel_alloy.checkpoint.store import Waiting
+from otel_alloy.checkpoint.store import RejectedRecord, Waiting
 from otel_alloy.errors import AlloyReceiverError, RequestRefused, Retry, Stop
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.enrichment import Enrichment, Reason, Step
@@ -57,6 +57,7 @@ _AT_ONCE = 200
 _REMEMBERED_MS = 600_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 300.0
 _NS = 1_000_000
+_ENDED = Role.ENDED.value
 
 
 class Asked(Protocol):
@@ -151,6 +152,7 @@ class Enricher:
         self._log = log
         self._groups: dict[tuple[str, str], _Group] = {}
         self._settled: dict[str, _Case] = {}  # what is known of them does not change any more
+        self._foreign: dict[str, tuple[Waiting, str]] = {}  # with what is wrong
         self._cases: dict[str, _Case] = {}
         self._quiet_until = 0.0
         self._failures = 0
@@ -161,7 +163,7 @@ class Enricher:
     @property
     def waits(self) -> bool:
         """Whether any execution waits."""
-        return bool(self._cases or self._settled)
+        return bool(self._cases or self._settled or self._foreign)
 
     def wants(self, n: Notification) -> bool:
         """Whether an execution that ended is to wait."""
@@ -177,8 +179,9 @@ class Enricher:
         for execution, waiting in waits.items():
             try:
                 n = read_notification(waiting.original.text())
-            except Unreadable:
-                n = Notification()  # the file holds something else by now
+            except Unreadable as error:  # the file holds something else by now
+                self._foreign[execution] = waiting, str(error)
+                continue
             case = _Case(execution, waiting, n)
             if waiting.enrichment is not None:
                 self._settled[execution] = case
@@ -410,22 +413,26 @@ class Enricher:
         self._deliver_settled()
 
     def _deliver_settled(self) -> None:
-        if not self._settled:
+        if not self._settled and not self._foreign:
             return
         tracker = self._tracker
         batch = tracker.batch()
         for execution, case in self._settled.items():
             waiting = case.waiting
             batch.settlement.enriched.append(execution)
-            if case.notification.message is None:
-                continue
             known = Enrichment.read(waiting.enrichment or "")
             ended = Execution(case.notification, Role.ENDED, waiting.started_at, enrichment=known)
             batch.add(ended, waiting.original)
+        for execution, (waiting, reason) in self._foreign.items():
+            batch.settlement.enriched.append(execution)
+            now, text = self._runtime.now_ms(), waiting.original.text()
+            rejected = RejectedRecord(self._name, "source", reason, _ENDED, text, at=now)
+            batch.settlement.rejected.append(rejected)
         high = tracker.state.progress.high
         window = Window(high or 0, (high or 0) + 1)
         self._settle(FullBatch(batch, window, high, last=True))
         self._settled.clear()
+        self._foreign.clear()
 
     def _forget(self) -> None:
         """What need not be known any more."""
