@@ -371,11 +371,13 @@ def test_what_looks_like_the_next_one_is_none() -> None:
         {"executionId": "e-1", "inputs": false},
         {"executionId": "e-2", "inputs": '},{"executionId": "e-9"'},
         {"executionId": "e-3", "inputs": ["}", {"executionId": "e-9"}, false]},
-        {"executionId": "e-4"},
+        {"executionId": "e-4", "inputs": [{"a": 1}, {"executionId": "e-9"}]},
+        {"executionId": "e-5", "inputs": '"}]},{"executionId":'},
+        {"executionId": "e-6"},
     ]
     for spaces in ((",", ":"), (", ", ": ")):
         text = json.dumps({"data": entries}, separators=spaces).encode()
-        assert [steps.uuid for steps in read_steps(text, {"e-4", "e-9"})] == ["e-4"]
+        assert [steps.uuid for steps in read_steps(text, {"e-6", "e-9"})] == ["e-6"]
 
 
 texts = st.text(st.sampled_from('ab"\\{}[]:, \n\u00e9'), max_size=12)
@@ -394,6 +396,15 @@ def test_long_values_are_passed_over_to_their_end(value: Any, repeated: int, dee
     long = json.dumps(one * repeated)
     for text in (whole, long, f'{{"a":{whole},"b":{long}}}'):
         reader = Skim(f"[{text} , 4711]".encode())
+        assert [reader.scalar(9) for number, _ in enumerate(reader.items()) if number] == [4711]
+
+
+@pytest.mark.parametrize("unit", ['"', "\\", '\\"', 'a"', '[\\"'])
+def test_no_piece_ends_within_an_escape(unit: str) -> None:
+    """However what is escaped lies to where a long value is cut into pieces."""
+    for shift in range(4):
+        value = {"a" * shift: [unit * 20_000], "b": ["]"]}
+        reader = Skim(json.dumps([value, 4711]).encode())
         assert [reader.scalar(9) for number, _ in enumerate(reader.items()) if number] == [4711]
 
 
