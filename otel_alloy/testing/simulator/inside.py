@@ -294,7 +294,8 @@ def _payload(rng: random.Random, size: int) -> dict[str, Any]:
         "error": mark if rng.random() < 0.1 else None,
     }
     if size:
-        found["json"]["text"] = (mark + ' "\\ {[ ') * (size // (len(mark) + 9))
+        words = f'{mark} says "so", and goes on about nothing in particular, as long texts do. '
+        found["json"]["text"] = words * (size // len(words) + 1)
     return found
 
 
