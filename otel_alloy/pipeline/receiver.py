@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
@@ -57,6 +58,8 @@ class Receiver:
         store = open_store(self._settings.storage)
         factory = Factory(self._settings, self._runtime)
         sources = self._settings.sources
+        with suppress(AlloyReceiverError):  # each source finds, and tells, what is wrong
+            store.add({source.name: source.fingerprint for source in sources})
         sessions = [
             _Session(factory, source, store, self._observe, self._fail, once, part)
             for source, part in zip(sources, parts(len(sources)), strict=True)
