@@ -1,9 +1,11 @@
 """Reads chosen parts of a JSON text and passes over the rest, from front to back.
 
 Answers about steps hold customers' payload. What is not asked for by name is never built here: no
-text, no list, no number of it exists as an object, so that none can be kept, logged or sent, and
-memory does not grow with it. What is asked for are short texts, numbers and truth values; the
-structure around them is walked by whoever asks. No field of Alloy's is known here.
+text, no list, no number of it becomes an object, so that none can be kept, logged or sent, and
+memory does not grow with it. A long value is passed over in pieces of at most 64 KB, of which only
+quotes and brackets are looked at, and which are gone at once. What is asked for are short texts,
+numbers and truth values; the structure around them is walked by whoever asks. No field of Alloy's
+is known here.
 
 What is passed over is not checked: whether it is well-formed does not matter to what was asked for.
 """
