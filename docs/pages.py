@@ -34,6 +34,7 @@ TAKEN_OVER = {
     "examples/jaeger.md": "examples/jaeger/README.md",
     "examples/kubernetes.md": "examples/kubernetes/README.md",
     "examples/systemd.md": "examples/systemd/README.md",
+    "examples/webhook-proxy.md": "examples/webhook-proxy/README.md",
 }
 """Pages that are somewhere else in the repository."""
 

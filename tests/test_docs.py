@@ -181,7 +181,6 @@ def test_settings_are_those_of_the_code(staged: Path) -> None:
     told = re.search(r"known are (.*)", _mistakes({"OTEL_ALLOY_NO_SUCH": "1"}))
     assert told is not None
     taken = set(told[1].split(", ")) | {"ALLOY_API_KEY", "ALLOY_API_KEY_FILE", "ALLOY_ENDPOINT"}
-    taken |= {"OTEL_ALLOY_PRIVACY_USER_EMAIL", "OTEL_ALLOY_PRIVACY_USER_FULL_NAME"}
     assert {s.variable for s in SETTINGS} - {""} == taken
     taken |= {"OTEL_ALLOY_CONFIG", "OTEL_ALLOY_PROPAGATOR_SAMPLED"}
     page = (staged / "settings.md").read_text("utf-8")

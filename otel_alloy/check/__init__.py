@@ -2,7 +2,8 @@
 
 Each finding is one fact: what was tried, what came back, what to do. Nothing is stored and nothing
 is retried; the request budget is kept; no execution is sent, and only `--send-test` sends anything
-at all. What the vendor does not say of the API is told as far as a dozen requests can tell it.
+at all. The error webhook, where it is on, is tried within this machine. What the vendor does not
+say of the API is told as far as a dozen requests can tell it.
 Findings are values; `otel_alloy.terminal.check` shows them.
 """
 
@@ -17,6 +18,7 @@ from otel_alloy.check.endpoint import endpoint_findings
 from otel_alloy.check.finding import Finding
 from otel_alloy.check.observed import Observed
 from otel_alloy.check.report import Report
+from otel_alloy.check.webhook import webhook_findings
 from otel_alloy.pipeline.factory import Budgets, open_client
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
@@ -48,4 +50,5 @@ def check(
             yield replace(finding, part=f"Alloy ({source.name}): {finding.part}")
         if report is not None and seen is not None:
             report.add(settings, source, seen)
+    yield from webhook_findings(settings, runtime)
     yield from endpoint_findings(settings, runtime, send_test)

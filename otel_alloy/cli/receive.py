@@ -74,6 +74,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.pipeline.receiver import Receiver, tune_garbage_collector
     from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.progress import RunView
+    from otel_alloy.webhook.reception import error_webhook
 
     settings = load(config, flags)
     console = errors_terminal()
@@ -84,6 +85,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         _errors_logged(settings),
         RunView(console, runtime.monotonic, bar=settings.log_format != "json") as view,
         Operated(settings, runtime, os.environ, serve=not once) as operated,
+        error_webhook(settings, runtime, operated.observe, serve=not once),
     ):
         tune_garbage_collector()
         receiver = Receiver(settings, observe=tell_all(view, operated.observe))

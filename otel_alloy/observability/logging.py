@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from time import gmtime, strftime
+from urllib.parse import quote
 
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.settings.models import Settings
@@ -60,6 +61,8 @@ def masked(settings: Settings) -> Masked:
     keys = [s.key() for s in settings.sources]
     secrets = {key() for key in keys}
     secrets.add(settings.privacy_key.get_secret_value())
+    webhook = settings.webhook.secret.get_secret_value()
+    secrets |= {webhook, quote(webhook, safe="")}  # as it stands in a URL
     known = settings.otlp.secrets | settings.network.secrets
     return Masked(secrets | known, keys)
 

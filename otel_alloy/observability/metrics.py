@@ -45,6 +45,7 @@ STAGE = "runalloy.receiver.stage"
 STATUS_CODE = "http.response.status_code"
 
 AGE = "runalloy.receiver.audit.age"
+WEBHOOK_OUTCOME = "runalloy.receiver.webhook.outcome"
 
 STAGES = ("alloy", "traces", "logs", "checkpoint")
 
@@ -197,6 +198,13 @@ HOOK_FAILURES = _counter(
     "{failure}",
     "Answers of the mapping's hook that were no use; the executions went on without it",
 )
+WEBHOOK_REPORTS = _counter(
+    "runalloy.receiver.webhook.reports",
+    "{report}",
+    "Posts to the error webhook, by outcome: kept, known (it came before), failed (not stored), "
+    "unreadable, refused (without the secret), too_large, limited",
+    (WEBHOOK_OUTCOME,),
+)
 DELIVERY_DURATION = _histogram(
     "runalloy.receiver.delivery.duration",
     "s",
@@ -228,7 +236,7 @@ EXECUTION_DURATION = _histogram(
 METRICS = (
     *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, CLOCK_SKEW, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
     *(REJECTED, REFUSED, OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
-    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES),
+    *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, WEBHOOK_REPORTS),
     *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
 )
 
@@ -302,6 +310,11 @@ class Telemetry:
                     lag(seconds, of)
             case events.Audited():
                 count[AUDIT_RECOVERED](event.recovered, {SOURCE: event.source})
+            case events.WebhookListens():
+                for outcome in events.WEBHOOK_OUTCOMES:  # see above: it begins at zero
+                    count[WEBHOOK_REPORTS](0, {WEBHOOK_OUTCOME: outcome})
+            case events.WebhookAnswered():
+                count[WEBHOOK_REPORTS](1, {WEBHOOK_OUTCOME: event.outcome})
             case events.RequestRetried():
                 count[RETRIES](1, {SOURCE: event.source, STAGE: "alloy"})
             case events.CheckpointWriteFailed():

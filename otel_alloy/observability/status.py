@@ -15,6 +15,7 @@ Nothing is sent, printed or stored here.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,19 @@ class _Source:
     ahead: int | None = None  # createdAt
 
 
+@dataclass(slots=True)
+class _Webhook:
+    """The listener for Alloy's errors, since it was opened."""
+
+    listening: str | None  # host:port
+    last_report: float | None = None  # Unix seconds
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def report(self) -> dict[str, Any]:
+        last = None if self.last_report is None else _text(self.last_report)
+        return {"listening": self.listening, "last_report": last, "answers": dict(self.answers)}
+
+
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """What is measured of a source at one moment; None where it is not known yet. Seconds."""
@@ -111,10 +125,12 @@ class Status:
         self._lock = threading.Lock()
         begun = runtime.monotonic()
         self._sources = {name: _Source(begun, quiet_until=begun) for name in sources}
+        self._webhook: _Webhook | None = None
 
     def __call__(self, event: Any) -> None:
         """Takes an event."""
         with self._lock:
+            self._take_webhook(event)
             source = self._sources.get(getattr(event, "source", ""))
             if source is None:
                 return
@@ -122,6 +138,15 @@ class Status:
             source.quiet_until = max(source.quiet_until, source.heard)
             source.resting = False
             self._take(source, event)
+
+    def _take_webhook(self, event: object) -> None:
+        match event:
+            case events.WebhookListens():
+                self._webhook = _Webhook(event.address)
+            case events.WebhookAnswered() if self._webhook is not None:
+                self._webhook.answers[event.outcome] += 1
+                if event.outcome in ("kept", "known"):
+                    self._webhook.last_report = self._now()
 
     def _take(self, source: _Source, event: object) -> None:
         match event:
@@ -320,6 +345,7 @@ class Status:
                 "not_ready": not_ready,
                 "live": not stuck,
                 "stuck": stuck,
+                "webhook": None if self._webhook is None else self._webhook.report(),
                 "sources": [self._one(name, s) for name, s in self._sources.items()],
             }
 

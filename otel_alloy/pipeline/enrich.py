@@ -38,6 +38,7 @@ from otel_alloy.errors import AlloyReceiverError, RequestRefused, Retry, Stop
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.enrichment import Enrichment, Reason, Step
 from otel_alloy.pipeline.batch import FullBatch
+from otel_alloy.pipeline.kept_report import KeptReport, keys_of
 from otel_alloy.pipeline.pace import Share
 from otel_alloy.pipeline.reasons import BEFORE_NS, Failure, reason_of
 from otel_alloy.pipeline.source_log import SourceLog
@@ -241,17 +242,14 @@ class Enricher:
         """What the webhook told meanwhile."""
         if not self._policy.webhook:
             return
-        wanted = {c.waiting.uuid: c for c in self._cases.values() if self._lacks_reason(c)}
-        for uuid, text in self._store.reasons(wanted).items():
-            case = wanted[uuid]
-            try:
-                told = json.loads(text)
-                message, kind = told.get("message"), told.get("type")
-                block = Block(0, told.get("block_id"), told.get("block_type"), told.get("app"))
-            except (ValueError, AttributeError):
-                continue
-            case.reason = Reason("webhook", message, kind)
-            case.block = block if block.id or block.type else None
+        lacking = [case for case in self._cases.values() if self._lacks_reason(case)]
+        keys = [(key, c) for c in lacking for key in keys_of(c.waiting.uuid, c.execution)]
+        found = self._store.reasons({key for key, _ in keys})
+        for key, case in keys:
+            told = KeptReport.read(found[key]) if key in found else None
+            if told is not None:
+                case.reason = Reason("webhook", told.message)
+                case.block = told.block()
 
     # Questions ------------------------------------------------------------------------------------
 

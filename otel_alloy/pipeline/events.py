@@ -4,7 +4,8 @@ Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `Re
 `Received`, `ExportAttempted`, `CheckpointWriteFailed` and `Settled` as often as it takes;
 `CycleEnded`, `Unreached` or `CursorAhead`; at the very end perhaps `SourceStopped`. Besides,
 `ClocksCompared` at least once a cycle, and while they differ. Events of one source come from
-several threads, and watchers must neither block nor keep what an event lets them read.
+several threads, and watchers must neither block nor keep what an event lets them read. Of the
+error webhook, which belongs to no source: `WebhookListens`, then `WebhookAnswered` for each post.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -21,6 +22,7 @@ from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 
 __all__ = [
+    "WEBHOOK_OUTCOMES",
     "Advanced",
     "Audited",
     "BackfillCounted",
@@ -44,6 +46,8 @@ __all__ = [
     "Settled",
     "SourceStopped",
     "Unreached",
+    "WebhookAnswered",
+    "WebhookListens",
     "tell_all",
 ]
 
@@ -285,6 +289,25 @@ class BackfillCounted:
     source: str
     settled: int | None
     api: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookListens:
+    """Alloy's error webhook is received at `address` (`host:port`) from now on; None: no more."""
+
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAnswered:
+    """A post to the error webhook was answered. `outcome`: what became of it, one of
+    `WEBHOOK_OUTCOMES`."""
+
+    outcome: str
+
+
+WEBHOOK_OUTCOMES = ("kept", "known", "failed", "unreadable", "refused", "too_large", "limited")
+"""What becomes of a post; see the table in `otel_alloy/webhook/listener.py`."""
 
 
 def tell_all(*watchers: Observe) -> Observe:

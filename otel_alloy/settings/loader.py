@@ -107,7 +107,7 @@ def load_settings(
             if name not in _SETTABLE:
                 mistakes.append(
                     f"{variable}: there is no such setting; known are "
-                    + ", ".join(sorted(_OURS + n.upper() for n in _SETTABLE))
+                    + ", ".join(sorted({_OURS + n.upper() for n in _SETTABLE} | _INNER.keys()))
                 )
                 continue
         if name is not None:

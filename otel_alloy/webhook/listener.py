@@ -5,7 +5,7 @@
 
 | answer | when |
 |---|---|
-| 204 | the report is kept: `keep` has returned |
+| 204 | the report is kept, now or before: `keep` has returned |
 | 400 | the body is no JSON, or names no execution; Alloy need not send it again |
 | 401 | the secret is missing or wrong |
 | 404, 405 | another path, another method |
@@ -57,15 +57,17 @@ SHUTDOWN = 5
 
 _LOG = logging.getLogger(__name__)
 
-Keep = Callable[[ErrorReport], None]
-"""Stores a report so that it survives a crash, and returns then. Called in the listener's own
-thread, one report at a time. Raises where it could not; the sender is told to come again."""
+Keep = Callable[[ErrorReport], bool]
+"""Stores a report so that it survives a crash, and returns then; False where it is kept already.
+Called in the listener's own thread, one report at a time. Raises where it could not; the sender is
+told to come again."""
 
 
 class ErrorListener:
     """Listens on `address` (`host:port`; port 0 is a free one) from its creation on, and answers
     between `start` and `stop`. `secret`: what senders have to show. `choice`: what becomes of
-    messages. Raises OSError where it cannot listen there, ValueError for an empty secret."""
+    messages. `answered`: is told what became of each POST, as `counts` names it; it must neither
+    block nor raise. Raises OSError where it cannot listen there, ValueError for an empty secret."""
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class ErrorListener:
         secret: str,
         keep: Keep,
         runtime: Runtime,
+        answered: Callable[[str], None] = lambda outcome: None,
         *,
         choice: MessageChoice = "mask",
         rate: float = RATE,
@@ -87,6 +90,7 @@ class ErrorListener:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._secret = _digest(secret.encode())
         self._keep = keep
+        self._answered = answered
         self._choice: MessageChoice = choice
         self._runtime = runtime
         self._rate = _Rate(rate, burst, runtime.monotonic)
@@ -95,7 +99,9 @@ class ErrorListener:
         self._task: Task | None = None
         self._socket = socket.create_server((host, int(port)), family=family, backlog=128)
         own = f"[{host}]" if ":" in host else host
-        self.url = f"http://{own}:{self._socket.getsockname()[1]}{PATH}"
+        self.address = f"{own}:{self._socket.getsockname()[1]}"
+        """`host:port`, as it is."""
+        self.url = f"http://{self.address}{PATH}"
         """Where reports go; for senders without headers, `/` and the secret follow."""
         routes = [
             Route(PATH, self._answer, methods=["POST"]),
@@ -135,8 +141,8 @@ class ErrorListener:
         return self._task is not None and self._task.is_alive()
 
     def counts(self) -> dict[str, int]:
-        """How many POSTs came to what, since the start: `kept`, `failed`, `unreadable`, `refused`
-        (without the secret), `too_large`, `limited`."""
+        """How many POSTs came to what, since the start: `kept`, `known` (kept before), `failed`,
+        `unreadable`, `refused` (without the secret), `too_large`, `limited`."""
         return dict(self._counts)
 
     def __enter__(self) -> ErrorListener:
@@ -171,11 +177,11 @@ class ErrorListener:
         except Unreadable as error:
             return self._refuse(400, "unreadable", str(error), "")
         try:
-            self._keep(report)
+            new = self._keep(report)
         except Exception as error:
             kind = type(error).__name__
             return self._refuse(503, "failed", "not kept, come again", f"storing raised {kind}")
-        self._counts["kept"] += 1
+        self._count("kept" if new else "known")
         return Response(status_code=204)
 
     def _is_authentic(self, request: Request) -> bool:
@@ -189,8 +195,12 @@ class ErrorListener:
         ]
         return any([hmac.compare_digest(_digest(word), self._secret) for word in shown])
 
+    def _count(self, outcome: str) -> None:
+        self._counts[outcome] += 1
+        self._answered(outcome)
+
     def _refuse(self, status: int, count: str, words: str, remedy: str) -> Response:
-        self._counts[count] += 1
+        self._count(count)
         more = self._throttle.admit(count)
         if more is not None:
             said = f"{words}; {remedy}" if remedy else words

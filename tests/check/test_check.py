@@ -16,7 +16,10 @@ import pytest
 
 from otel_alloy.alloy.timestamps import to_ms, to_text
 from otel_alloy.mapping.ids import execution_ids
+from otel_alloy.runtime import system_runtime
 from otel_alloy.testing.otlp_endpoint import Answer, Received, attributes
+from otel_alloy.webhook.listener import ErrorListener
+from otel_alloy.webhook.report import ErrorReport
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -315,3 +318,66 @@ def test_the_clock_is_said_in_server_time(place: Place) -> None:
         }
     )
     assert checked(place)["oldest record"]["facts"]["days"] == 2
+
+
+def webhook_findings(place: Place, code: int, **variables: str) -> dict[str, dict[str, Any]]:
+    """What `check` says of the error webhook, by part."""
+    place.alloy.requests.clear()
+    found = checked(place, code=code, **variables)
+    return {part: f for part, f in found.items() if part.startswith("error webhook")}
+
+
+def test_the_error_webhook_is_tried(place: Place) -> None:
+    """Off, there is no word of it. On, one report goes over a socket twice and is kept once; a
+    listener on all interfaces and a short secret are worth a note; no output has the secret."""
+    secret = "0123456789abcdef-canary"
+    place.fill(50, days=1)
+    assert not webhook_findings(place, 0)
+    found = webhook_findings(
+        place,
+        0,
+        OTEL_ALLOY_WEBHOOK_LISTEN="0.0.0.0:0",
+        OTEL_ALLOY_WEBHOOK_SECRET=secret,
+    )
+    tried = found["error webhook"]
+    assert tried["ok"] and tried["facts"]["answers"] == [204, 204] and tried["facts"]["folded"]
+    assert "all interfaces" in found["error webhook address"]["answer"]
+    assert found["error webhook secret"]["ok"] is None
+    assert secret not in json.dumps(found)
+    found = webhook_findings(
+        place,
+        0,
+        OTEL_ALLOY_WEBHOOK_LISTEN="127.0.0.1:0",
+        OTEL_ALLOY_WEBHOOK_SECRET="0123456789abcdef0123456789abcdef",
+    )
+    assert set(found) == {"error webhook"}
+
+
+def test_what_listens_at_the_webhooks_address_already(place: Place) -> None:
+    """Is asked whether it is `run` with the same secret, and is left with nothing more to keep."""
+    secret = "0123456789abcdef0123456789abcdef"
+    place.fill(50, days=1)
+    kept: list[ErrorReport] = []
+
+    def keep(report: ErrorReport) -> bool:
+        kept.append(report)
+        return True
+
+    with ErrorListener("127.0.0.1:0", secret, keep, system_runtime()) as listener:
+        for shown, code in ((secret, 0), (secret[::-1], 1)):
+            found = webhook_findings(
+                place,
+                code,
+                OTEL_ALLOY_WEBHOOK_LISTEN=listener.address,
+                OTEL_ALLOY_WEBHOOK_SECRET=shown,
+            )
+            assert found["error webhook of run"]["ok"] is (code == 0)
+            assert found["error webhook"]["ok"]
+    assert not kept
+    found = webhook_findings(
+        place,
+        1,
+        OTEL_ALLOY_WEBHOOK_LISTEN=place.otlp.http_endpoint.rpartition("/")[2],
+        OTEL_ALLOY_WEBHOOK_SECRET=secret,
+    )
+    assert "no listener of otel-alloy" in found["error webhook of run"]["answer"]

@@ -119,6 +119,8 @@ def everything(measured: Measured) -> None:
     tell(events.GapFound("one", NOW - 9000, NOW - 8000))
     tell(events.SeenLate("one", 2, (70.0,), 70.0, 135.0))
     tell(events.Audited("one", 600.0, NOW - 9000, NOW - 8000, 5, 4, 2, 1))
+    tell(events.WebhookListens("127.0.0.1:8090"))
+    tell(events.WebhookAnswered("kept"))
     tell(events.CycleEnded("one", "c", NOW, NOW, 30.0))
 
 
@@ -206,6 +208,9 @@ def test_values(measured: Measured) -> None:
     assert value(telemetry.FAILING, runalloy_receiver_stage="alloy") == 0
     assert value(telemetry.LAG) < 60
     assert value(telemetry.GAP) == 1
+    for outcome in events.WEBHOOK_OUTCOMES:
+        counted = value(telemetry.WEBHOOK_REPORTS, runalloy_receiver_webhook_outcome=outcome)
+        assert counted == (outcome == "kept")
     assert sum(p.count for p in points[telemetry.DELIVERY_SIZE.name]) == 2
     assert sum(p.sum for p in points[telemetry.DELIVERY_DURATION.name]) == pytest.approx(0.04)
 

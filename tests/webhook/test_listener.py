@@ -71,10 +71,11 @@ class Kept(list[ErrorReport]):
 
     error: Exception | None = None
 
-    def __call__(self, report: ErrorReport) -> None:
+    def __call__(self, report: ErrorReport) -> bool:
         if self.error is not None:
             raise self.error
         self.append(report)
+        return True
 
 
 @contextmanager
@@ -273,10 +274,11 @@ def test_what_is_in_flight_at_the_end_is_answered() -> None:
     begun, go_on = threading.Event(), threading.Event()
     kept: list[ErrorReport] = []
 
-    def keep(report: ErrorReport) -> None:
+    def keep(report: ErrorReport) -> bool:
         begun.set()
         assert go_on.wait(60)
         kept.append(report)
+        return True
 
     answers: list[int] = []
     with listening(keep) as listener:
@@ -318,9 +320,9 @@ def test_what_the_stand_in_posts_arrives(caplog: pytest.LogCaptureFixture) -> No
     kept, done = Kept(), threading.Event()
     kept.error = OSError("locked")
 
-    def keep(report: ErrorReport) -> None:
+    def keep(report: ErrorReport) -> bool:
         try:
-            kept(report)
+            return kept(report)
         finally:
             kept.error = None
         if {r.uuid for r in kept} == set(failures):
