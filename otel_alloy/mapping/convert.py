@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
@@ -227,15 +227,20 @@ class Converter:
         )
         if adjusted:
             attributes[semconv.TIME_ADJUSTED] = True
-        reason = ""
-        if execution.enrichment is not None:
-            failed = semconv.ERROR_TYPE in attributes
-            attributes |= span_attributes(execution.enrichment, failed, self._clean)
-            reason = reason_text(execution.enrichment, self._clean) if failed else ""
         name = str(attributes.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
-        return ExecutionFacts(
-            execution.trace_id or trace_id, span_id, start, end, name, attributes, reason
+        found = ExecutionFacts(
+            execution.trace_id or trace_id, span_id, start, end, name, attributes
         )
+        if execution.enrichment is None:
+            return found
+        return self.explained(found, execution.enrichment)
+
+    def explained(self, facts: ExecutionFacts, enrichment: Enrichment) -> ExecutionFacts:
+        """The facts of an execution together with what else is known of it."""
+        failed = semconv.ERROR_TYPE in facts.attributes
+        more = span_attributes(enrichment, failed, self._clean)
+        reason = reason_text(enrichment, self._clean) if failed else ""
+        return replace(facts, attributes={**facts.attributes, **more}, reason=reason)
 
     def ended(self, executions: Iterable[Execution]) -> Iterator[ExecutionFacts]:
         """The facts of those that have a span, one by one; what cannot be converted is left out."""
