@@ -46,6 +46,7 @@ def once(alloy: str, otlp: str, executions: int, page: int, workers: int, proces
                 "storage": f"sqlite:///{folder}/checkpoint.db",
                 "requests_per_minute": 0,
                 "page_size": page,
+                "adaptive": False,
                 "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp},
             }
         )

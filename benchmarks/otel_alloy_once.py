@@ -41,6 +41,7 @@ def main() -> None:
                 "storage": f"sqlite:///{folder}/checkpoint.db",
                 "requests_per_minute": 0,
                 "page_size": page_size,
+                "adaptive": False,  # as where Alloy gives no larger pages
                 "since": "2020-01-01T00:00:00Z",
                 "environment": {
                     "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,

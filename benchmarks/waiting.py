@@ -59,6 +59,7 @@ def main() -> None:
                     "storage": f"sqlite:///{folder}/{name}.db",
                     "requests_per_minute": 0,
                     "page_size": options.page,
+                    "adaptive": False,
                     "since": 60 * 86400.0,
                     "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp},
                 }

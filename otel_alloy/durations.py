@@ -47,7 +47,7 @@ def duration_text(nanoseconds: int) -> str:
     if ms < 1000:
         return f"{ms} ms"
     if ms < 60_000:
-        return f"{ms // 100 / 10} s"
+        return f"{ms // 1000}.{ms % 1000 // 100} s"
     seconds = ms // 1000
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"

@@ -120,6 +120,7 @@ class HttpClient:
         self._scheme, self._host, self._port, self._path = _parts(url)
         proxy = route.proxy.url if route.proxy else ""
         tls = self._scheme == b"https" or proxy.startswith("https:")
+        self._socks = proxy.startswith("socks")
         self._files = WatchedFiles(who, route.trust if tls else None, identity)
         self._monotonic = monotonic
         name = b"[%b]" % self._host if b":" in self._host else self._host
@@ -190,8 +191,12 @@ class HttpClient:
         connection = self._connection(url)
         try:
             response = connection.handle_request(request)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            # What a SOCKS proxy says is read by socksio, whose own exception nobody translates.
+            if self._socks and isinstance(error, Exception) and not isinstance(error, FAILURES):
+                words = "it broke the connection, or speaks no SOCKS5"
+                raise httpcore.ProxyError(words) from None
             raise
         return Answer(response, partial(self._keep, connection, pool))
 

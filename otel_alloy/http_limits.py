@@ -172,6 +172,12 @@ class _Stream(httpcore.NetworkStream):
         # The end of the request that made it: for talking to a SOCKS proxy httpcore tells none.
         self._first = first
         self._heard = False  # whether something came since the last sending
+        self._handed_on = False  # whether it lies under TLS now
+
+    def __del__(self) -> None:
+        # httpcore forgets a connection on which a SOCKS proxy refuses.
+        if not self._handed_on:
+            self._inner.close()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What comes next."""
@@ -209,6 +215,7 @@ class _Stream(httpcore.NetworkStream):
         """The same connection within TLS."""
         seconds = self._left(timeout, httpcore.ConnectTimeout)
         inner = self._inner.start_tls(ssl_context, server_hostname, seconds)
+        self._handed_on = True
         return _Stream(inner, self._monotonic, timeout)
 
     def get_extra_info(self, info: str) -> Any:

@@ -1,8 +1,9 @@
 """Certificate and key files that may be exchanged while they are in use (cert-manager, Vault).
 
-Looked at before each request, which costs a `stat` per file. What replaces them and cannot be used,
-perhaps as it is only half written, changes nothing: it is tried again with the next change, and
-after each failure of TLS. What is made of the files stands in `trust`.
+Looked at before each request, which costs a `stat` per file, or per folder: what is written into a
+file of a folder is seen after a failure of TLS. What replaces them and cannot be used, perhaps as
+it is only half written, changes nothing: it is tried again with the next change, and after each
+failure of TLS. What is made of the files stands in `trust`.
 """
 
 from __future__ import annotations
@@ -53,5 +54,5 @@ class WatchedFiles:
         return made
 
     def _stamps(self) -> tuple[object, ...]:
-        of_trust = self._trust.stamp() if self._trust else ()
+        of_trust = self._trust.glance() if self._trust else ()
         return of_trust, self._identity.stamp() if self._identity else ()

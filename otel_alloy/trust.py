@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from os import pathsep, stat
@@ -87,19 +87,21 @@ class Trust:
 
     def stamp(self) -> tuple[object, ...]:
         """What changes when the files change."""
-        if not self.path:
-            return ()
-        try:
-            return tuple(map(_stamp, self._files()))
-        except (OSError, ValueError):
-            return ("unreadable",)
+        return _stamps(self._files)
+
+    def glance(self) -> tuple[object, ...]:
+        """The same in microseconds, where a folder with hundreds of files takes milliseconds: what
+        is added, removed and exchanged, not what is written into a file that was there."""
+        return _stamps(self._named)
+
+    def _named(self) -> list[Path]:
+        if self.variable == "SSL_CERT_DIR":
+            return [Path(part) for part in self.path.split(pathsep) if part]
+        return [Path(self.path)] if self.path else []
 
     def _files(self) -> list[Path]:
-        paths = [Path(self.path)]
-        if self.variable == "SSL_CERT_DIR":
-            paths = [Path(part) for part in self.path.split(pathsep) if part]
         files = []
-        for path in paths:
+        for path in self._named():
             files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         return files
 
@@ -128,21 +130,18 @@ class Identity:
 
     def stamp(self) -> tuple[object, ...]:
         """What changes when the files change."""
-        found: list[object] = []
-        for path in self._paths():
-            try:
-                found.append(_stamp(Path(path)))
-            except (OSError, ValueError):
-                found.append(None)
-        return tuple(found)
+        return _stamps(self._paths)
 
-    def _paths(self) -> tuple[str, ...]:
-        return (self.certificate, self.key) if self.key else (self.certificate,)
+    def _paths(self) -> list[str]:
+        return [self.certificate, self.key] if self.key else [self.certificate]
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    found = stat(path)
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def _stamps(paths: Callable[[], Sequence[str | Path]]) -> tuple[object, ...]:
+    try:
+        found = map(stat, paths())
+        return tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found)
+    except (OSError, ValueError):
+        return ("unreadable",)
 
 
 def trust_of(environment: Mapping[str, str]) -> tuple[Trust, str | None]:

@@ -37,7 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     from what it only happens to meet; the nightly size looks for new ones. A shell lets what it
     starts in the background ignore SIGINT, as would what we start."""
     nightly = os.environ.get("OTEL_ALLOY_TEST_SCALE", "").lower() == "nightly"
-    hypothesis.settings.register_profile("otel-alloy", derandomize=not nightly)
+    hypothesis.settings.register_profile(
+        "otel-alloy",
+        derandomize=not nightly,
+        deadline=None,  # the machine may have other work
+    )
     hypothesis.settings.load_profile("otel-alloy")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

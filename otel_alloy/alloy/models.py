@@ -1,10 +1,11 @@
 """The answer of `GET /logs` as pydantic models, after the vendor's OpenAPI description.
 
 That description has no `required` list, so every field may be missing or null; references may
-come populated or as a bare id; unknown fields and unknown messages pass. A page is validated as
-a whole, in Rust; only where that fails is it looked at record by record, and only a record that
-cannot be read at all is left out, with the reason. Field names are the vendor's. What is too large
-to be expanded is found out before that (`outline`).
+come populated or as a bare id; unknown fields and unknown messages pass. A page in which everything
+has its documented type, as nearly all have, is only parsed. The models judge any other, as a whole,
+and only where that fails record by record; only a record that cannot be read at all is left out,
+with the reason. A page that is only parsed gives what the models would make of it. Field names are
+the vendor's. What is too large to be expanded is found out before that (`outline`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
-from functools import partial
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated, Any
+from operator import itemgetter
+from typing import Annotated, Any, Required
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import AliasChoices, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from otel_alloy.alloy import outline
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
@@ -33,13 +34,7 @@ TERMINAL = frozenset((FINISHED, ERROR))
 Timestamp = Any  # any JSON value: `timestamps.to_ns` decides what it can read
 
 
-_LENIENT = ConfigDict(extra="ignore", coerce_numbers_to_str=True, validate_by_name=True)
-
-# Slots instead of pydantic's own BaseModel: half the time and memory, the same validation.
-_model = partial(dataclass, slots=True, config=_LENIENT)
-
-
-@_model()
+@dataclass(slots=True)
 class ExecutionReference:
     """`data`: which execution the notification is about."""
 
@@ -47,7 +42,7 @@ class ExecutionReference:
     executionUuid: str | None = None
 
 
-@_model()
+@dataclass(frozen=True, slots=True)
 class User:
     """The customer's user for whom the workflow ran."""
 
@@ -55,41 +50,49 @@ class User:
     fullName: str | None = None
 
 
-@_model()
+@dataclass(frozen=True, slots=True)
 class Integration:
     """The integration that the workflow belongs to."""
 
-    id: Annotated[str | None, Field(alias="_id")] = None
+    id: str | None = None
     name: str | None = None
     blockId: str | None = None
 
 
-@_model()
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """`forgeWorkflow`: the parent workflow, the template of a user's installed copy."""
 
     name: str | None = None
-    integrationId: Annotated[Integration | str | None, Field(union_mode="left_to_right")] = None
+    integrationId: Integration | str | None = None
 
 
-@_model()
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What notifications of one workflow, version and user have in common, in one object for
+    all of them, as a rule."""
+
+    customVersion: bool | None
+    workflowVersion: int | None
+    teamId: str | None
+    forgeWorkflowId: str | None
+    workflowId: str | None
+    userId: str | None
+    user: User | str | None
+    forgeWorkflow: Workflow | str | None
+
+
+@dataclass(slots=True)
 class Notification:
-    """One entry of `notifications`."""
+    """One entry of `notifications`. The fields that repeat are those of `common`."""
 
-    id: Annotated[str | None, Field(alias="_id")] = None
-    message: str | None = None
-    data: ExecutionReference | None = None
-    startedAt: Timestamp = None
-    completedAt: Timestamp = None
-    createdAt: Timestamp = None
-    customVersion: bool | None = None
-    workflowVersion: int | None = None
-    teamId: str | None = None
-    forgeWorkflowId: str | None = None
-    workflowId: str | None = None
-    userId: str | None = None
-    user: Annotated[User | str | None, Field(union_mode="left_to_right")] = None
-    forgeWorkflow: Annotated[Workflow | str | None, Field(union_mode="left_to_right")] = None
+    id: str | None
+    message: str | None
+    data: ExecutionReference | None
+    startedAt: Timestamp
+    completedAt: Timestamp
+    createdAt: Timestamp
+    common: Common
 
     @property
     def execution(self) -> str | None:
@@ -97,8 +100,48 @@ class Notification:
         data = self.data
         return (data.executionId or data.executionUuid) if data else None
 
+    @property
+    def customVersion(self) -> bool | None:
+        """Whether the workflow's version was made for this one user."""
+        return self.common.customVersion
 
-@_model()
+    @property
+    def workflowVersion(self) -> int | None:
+        """The workflow's version that ran."""
+        return self.common.workflowVersion
+
+    @property
+    def teamId(self) -> str | None:
+        """The account's team."""
+        return self.common.teamId
+
+    @property
+    def forgeWorkflowId(self) -> str | None:
+        """The parent workflow."""
+        return self.common.forgeWorkflowId
+
+    @property
+    def workflowId(self) -> str | None:
+        """The user's installed copy of the workflow."""
+        return self.common.workflowId
+
+    @property
+    def userId(self) -> str | None:
+        """The customer's user."""
+        return self.common.userId
+
+    @property
+    def user(self) -> User | str | None:
+        """The same, populated or as an id."""
+        return self.common.user
+
+    @property
+    def forgeWorkflow(self) -> Workflow | str | None:
+        """The parent workflow, populated or as an id."""
+        return self.common.forgeWorkflow
+
+
+@dataclass(slots=True)
 class Pagination:
     """What the API says of its own paging; shown to people, never relied on."""
 
@@ -108,16 +151,229 @@ class Pagination:
     pageSize: int | None = None
 
 
-@_model()
-class _Answer:
-    notifications: Annotated[list[Notification], Field(max_length=outline.MOST_ENTRIES)]
-    lastFetched: Timestamp = None
-    pagination: Pagination | None = None
+# The models: what JSON is taken, and what becomes of it ------------------------------------------
+
+_lenient = with_config(ConfigDict(extra="ignore", coerce_numbers_to_str=True))
+_Text = Annotated[str | None, Field(default=None)]
+_Id = Annotated[str | None, Field(default=None, validation_alias=AliasChoices("_id", "id"))]
+_Time = Annotated[Timestamp, Field(default=None)]
+_Number = Annotated[int | None, Field(default=None)]
+
+
+@_lenient
+class _Data(TypedDict, total=False):
+    executionId: _Text
+    executionUuid: _Text
+
+
+@_lenient
+class _User(TypedDict, total=False):
+    email: _Text
+    fullName: _Text
+
+
+@_lenient
+class _Integration(TypedDict, total=False):
+    _id: _Id
+    name: _Text
+    blockId: _Text
+
+
+@_lenient
+class _Workflow(TypedDict, total=False):
+    name: _Text
+    integrationId: Annotated[
+        _Integration | str | None, Field(default=None, union_mode="left_to_right")
+    ]
+
+
+@_lenient
+class _Entry(TypedDict, total=False):
+    _id: _Id
+    message: _Text
+    data: Annotated[_Data | None, Field(default=None)]
+    startedAt: _Time
+    completedAt: _Time
+    createdAt: _Time
+    customVersion: Annotated[bool | None, Field(default=None)]
+    workflowVersion: _Number
+    teamId: _Text
+    forgeWorkflowId: _Text
+    workflowId: _Text
+    userId: _Text
+    user: Annotated[_User | str | None, Field(default=None, union_mode="left_to_right")]
+    forgeWorkflow: Annotated[
+        _Workflow | str | None, Field(default=None, union_mode="left_to_right")
+    ]
+
+
+@_lenient
+class _Pagination(TypedDict, total=False):
+    totalItems: _Number
+    totalPages: _Number
+    currentPage: _Number
+    pageSize: _Number
+
+
+@_lenient
+class _Answer(TypedDict, total=False):
+    notifications: Required[Annotated[list[_Entry], Field(max_length=outline.MOST_ENTRIES)]]
+    lastFetched: _Time
+    pagination: Annotated[_Pagination | None, Field(default=None)]
 
 
 _answer = TypeAdapter(_Answer)
-_pagination = TypeAdapter(Pagination)
-_one = TypeAdapter(Notification)
+_pagination = TypeAdapter[_Pagination | None](_Pagination | None)
+_one = TypeAdapter(_Entry)
+
+_own = itemgetter("_id", "message", "data", "startedAt", "completedAt", "createdAt")
+_plain = itemgetter(
+    *("customVersion", "workflowVersion", "teamId", "forgeWorkflowId", "workflowId", "userId")
+)
+_of_data = itemgetter("executionId", "executionUuid")
+_of_user = itemgetter("email", "fullName")
+_of_workflow = itemgetter("name", "integrationId")
+_of_integration = itemgetter("_id", "name", "blockId")
+_new = object.__new__  # half the time of calling the class, for what every record has
+
+_MOST_COMMON = 20_000
+_commons: dict[tuple[Any, ...], Common] = {}
+"""By their fields, each of its documented type, with tuples in the place of objects."""
+
+
+class _Unusual(Exception):
+    """Something has another type than the documented one: the models are to judge."""
+
+
+def _notification(entry: Any) -> Notification:
+    """The notification of an entry that has all fields, as those have that the models made.
+    Raises KeyError where one is missing, _Unusual where one has another type."""
+    made = _new(Notification)
+    identity, message, data, made.startedAt, made.completedAt, made.createdAt = _own(entry)
+    if not (
+        (type(identity) is str or identity is None) and (type(message) is str or message is None)
+    ):
+        raise _Unusual
+    made.id, made.message = identity, message
+    if data is not None:
+        if type(data) is not dict:
+            raise _Unusual
+        execution, uuid = _of_data(data)
+        if not (
+            (type(execution) is str or execution is None) and (type(uuid) is str or uuid is None)
+        ):
+            raise _Unusual
+        data = _new(ExecutionReference)
+        data.executionId, data.executionUuid = execution, uuid
+    made.data = data
+    user, workflow = entry["user"], entry["forgeWorkflow"]
+    if type(user) is dict:
+        user = _of_user(user)
+    if type(workflow) is dict:
+        name, integration = _of_workflow(workflow)
+        if type(integration) is dict:
+            integration = _of_integration(integration)
+        workflow = name, integration
+    fields = _plain(entry), user, workflow
+    try:
+        made.common = _commons[fields]
+    except (KeyError, TypeError):  # it is new, or holds a list
+        made.common = _common(fields)
+    return made
+
+
+def _common(fields: tuple[tuple[Any, ...], Any, Any]) -> Common:
+    """Raises _Unusual where a field has another type."""
+    (custom, version, *plain), user, workflow = fields
+    texts = list(plain)
+    if type(user) is tuple:
+        texts += user
+        user = User(*user)
+    else:
+        texts.append(user)
+    if type(workflow) is tuple:
+        name, integration = workflow
+        texts.append(name)
+        if type(integration) is tuple:
+            texts += integration
+            integration = Integration(*integration)
+        else:
+            texts.append(integration)
+        workflow = Workflow(name, integration)
+    else:
+        texts.append(workflow)
+    if not (
+        (custom is None or type(custom) is bool)
+        and (version is None or type(version) is int)
+        and all(text is None or type(text) is str for text in texts)
+    ):
+        raise _Unusual
+    if len(_commons) >= _MOST_COMMON:
+        _commons.clear()
+    team, workflow_id, copy, user_id = plain
+    made = Common(custom, version, team, workflow_id, copy, user_id, user, workflow)
+    _commons[fields] = made
+    return made
+
+
+def _usual(entry: Any) -> Notification:
+    """The notification of an entry as it was parsed. Raises _Unusual."""
+    if type(entry) is not dict:
+        raise _Unusual
+    try:
+        return _notification(entry)
+    except KeyError:  # fields may be missing
+        return _notification(_completed(entry))
+
+
+def _completed(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with all its fields, None where one is missing. Raises _Unusual."""
+    whole = _filled(_Entry, entry)
+    for name, model in (("data", _Data), ("user", _User), ("forgeWorkflow", _Workflow)):
+        if type(whole[name]) is dict:
+            whole[name] = _filled(model, whole[name])
+    workflow = whole["forgeWorkflow"]
+    if type(workflow) is dict and type(workflow["integrationId"]) is dict:
+        workflow["integrationId"] = _filled(_Integration, workflow["integrationId"])
+    return whole
+
+
+def _filled(model: type, fields: dict[str, Any]) -> dict[str, Any]:
+    if "id" in fields and "_id" not in fields:
+        raise _Unusual
+    return dict.fromkeys(model.__annotations__) | fields
+
+
+def _parsed(body: bytes) -> tuple[list[Notification], Timestamp, Pagination | None]:
+    """`notifications`, `lastFetched` and `pagination` of an answer in which everything has its
+    documented type. Raises _Unusual."""
+    try:
+        answer = from_json(body, cache_strings="keys")
+    except ValueError:
+        raise _Unusual from None
+    entries = answer.get("notifications") if type(answer) is dict else None
+    if type(entries) is not list or len(entries) > outline.MOST_ENTRIES:
+        raise _Unusual
+    told, pagination = answer.get("pagination"), None
+    if told is not None:
+        if type(told) is not dict:
+            raise _Unusual
+        numbers = [told.get(name) for name in _Pagination.__annotations__]
+        if not all(number is None or type(number) is int for number in numbers):
+            raise _Unusual
+        pagination = Pagination(*numbers)
+    return [_usual(entry) for entry in entries], answer.get("lastFetched"), pagination
+
+
+def _judged(body: bytes) -> tuple[list[Notification], Timestamp, Pagination | None]:
+    """The same of any answer that the models take. Raises ValidationError."""
+    answer = _answer.validate_json(body)
+    told = answer["pagination"]
+    return (
+        [_notification(entry) for entry in answer["notifications"]],
+        answer["lastFetched"],
+        None if told is None else Pagination(**told),
+    )
 
 
 class Unreadable(ValueError):
@@ -148,7 +404,7 @@ class _Body:
         return self._parsed[index]
 
 
-@plain_dataclass(slots=True)
+@dataclass(slots=True)
 class Entry:
     """Entry `index` of an answer's `notifications`; `identity` tells whether it is known."""
 
@@ -167,7 +423,7 @@ class Entry:
             return json.dumps({k: v for k, v in flat if not isinstance(v, dict | list)})
 
 
-@plain_dataclass(slots=True)
+@dataclass(slots=True)
 class Record(Entry):
     """A notification. `created`: its createdAt, Unix ms. Its identity is `_id` and `message`."""
 
@@ -175,7 +431,7 @@ class Record(Entry):
     created: int | None
 
 
-@plain_dataclass(slots=True)
+@dataclass(slots=True)
 class BadRecord(Entry):
     """An entry that is no notification, and why. Its identity is a digest of its JSON. `created`:
     its createdAt, Unix ms, where it has one."""
@@ -184,7 +440,7 @@ class BadRecord(Entry):
     created: int | None = None
 
 
-@plain_dataclass(slots=True)
+@dataclass(slots=True)
 class Page:
     """One answer: the readable records in the API's order, and the others."""
 
@@ -244,14 +500,17 @@ def read_page(body: bytes) -> Page:
         if cut:
             return _read_leniently(body, cut=True)
         try:
-            answer = _answer.validate_json(body)
-        except ValidationError:
-            return _read_leniently(body)
+            notifications, last_fetched, pagination = _parsed(body)
+        except _Unusual:
+            try:
+                notifications, last_fetched, pagination = _judged(body)
+            except ValidationError:
+                return _read_leniently(body)
         kept = _Body(body)
         return Page(
-            [_record(kept, i, n) for i, n in enumerate(answer.notifications)],
-            last_fetched=answer.lastFetched,
-            pagination=answer.pagination,
+            [_record(kept, i, n) for i, n in enumerate(notifications)],
+            last_fetched=last_fetched,
+            pagination=pagination,
         )
 
 
@@ -280,8 +539,12 @@ def _record(body: _Body, index: int, notification: Notification) -> Record:
     if identity is None:
         identity = _digest(body, index)
     born = to_ns(notification.createdAt) or object_id_ns(identity)
-    created = None if born is None else born // 1_000_000
-    return Record(body, index, (identity, notification.message or ""), notification, created)
+    record = _new(Record)
+    record.body, record.index = body, index
+    record.identity = (identity, notification.message or "")
+    record.notification = notification
+    record.created = None if born is None else born // 1_000_000
+    return record
 
 
 def _digest(body: _Body, index: int) -> str:
@@ -366,14 +629,15 @@ def _read_leniently(body: bytes, *, cut: bool = False) -> Page:
         raise Oversized(f"it holds more than {outline.MOST_ENTRIES} entries")
     page = Page([], last_fetched=answer.get("lastFetched"), envelope=answer is not whole)
     try:
-        page.pagination = _pagination.validate_python(answer.get("pagination"))
+        told = _pagination.validate_python(answer.get("pagination"))
+        page.pagination = None if told is None else Pagination(**told)
     except ValidationError:
         page.pagination = None
     for index, entry in enumerate(entries):
         try:
             if cut and (reason := outline.cut_in(Entry(kept, index, ("", "")).text())):
                 raise Unreadable(reason)
-            page.records.append(_record(kept, index, _notification(entry)))
+            page.records.append(_record(kept, index, _read(entry)))
         except Unreadable as error:
             born = to_ns(entry.get("createdAt")) if isinstance(entry, dict) else None
             created = None if born is None else born // 1_000_000
@@ -388,10 +652,10 @@ def read_notification(text: str) -> Notification:
         body, _ = outline.bounded(text.encode("utf-8", "replace"))
     except outline.Oversized as error:
         raise Unreadable(str(error)) from None
-    return _notification(_loads(body))
+    return _read(_loads(body))
 
 
-def _notification(entry: Any) -> Notification:
+def _read(entry: Any) -> Notification:
     """The entry without the fields that are not what the vendor documents."""
     if not isinstance(entry, dict):
         raise Unreadable(f"it is not an object but {type(entry).__name__}")
@@ -401,12 +665,12 @@ def _notification(entry: Any) -> Notification:
         raise Unreadable("it is nested too deeply") from None
     for _ in range(2):
         try:
-            notification = _one.validate_python(entry)
+            valid = _one.validate_python(entry)
         except ValidationError as error:
             wrong = {problem["loc"][0] for problem in error.errors(include_input=False)}
             entry = {key: value for key, value in entry.items() if key not in wrong}
         else:
-            return notification
+            return _notification(valid)
     raise Unreadable("its fields are not as documented")
 
 

@@ -10,11 +10,14 @@ no <=, so a closed lower bound asks for one millisecond earlier.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from urllib.parse import quote
 
 from otel_alloy.alloy.timestamps import to_text
+
+_PLAIN = re.compile(r"[\w.~:-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Query:
         filters = []
         for column, operator, value in self._filters():
             before, after = _around(column, operator)
-            filters.append(f"{before}{quote(json.dumps(value)[1:-1], safe='')}{after}")
+            filters.append(before + _inside(value) + after)
         if filters:
             text += f"&filters=%5B{'%2C'.join(filters)}%5D"
         if self.workflow_id:
@@ -84,6 +87,13 @@ class Query:
         if self.execution_id is not None:
             filters.append(("data.executionId", "equals", self.execution_id))
         return [*filters, *self.also]
+
+
+def _inside(value: str) -> str:
+    """A text as it stands within a filter, encoded. Moments need only their colons changed."""
+    if _PLAIN.fullmatch(value):
+        return value.replace(":", "%3A")
+    return quote(json.dumps(value)[1:-1], safe="")
 
 
 @cache

@@ -64,6 +64,16 @@ class RequestBudget:
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + seconds)
 
+    def due(self) -> float:
+        """How many seconds a request that was taken now would have to wait."""
+        with self._lock:
+            now = self._clock()
+            held = max(0.0, self._held_until - now)
+            if not self._rate:
+                return held
+            tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            return max(held, (1 - tokens) / self._rate)
+
     def take(self) -> float:
         """Takes one request and returns how many seconds to wait before sending it."""
         with self._lock:

@@ -1,9 +1,11 @@
 """Reads chosen parts of a JSON text and passes over the rest, from front to back.
 
 Answers about steps hold customers' payload. What is not asked for by name is never built here: no
-text, no list, no number of it exists as an object, so that none can be kept, logged or sent, and
-memory does not grow with it. What is asked for are short texts, numbers and truth values; the
-structure around them is walked by whoever asks. No field of Alloy's is known here.
+text, no list, no number of it becomes an object, so that none can be kept, logged or sent, and
+memory does not grow with it. A long value is passed over in pieces of at most 64 KB, of which only
+quotes and brackets are looked at, and which are gone at once. What is asked for are short texts,
+numbers and truth values; the structure around them is walked by whoever asks. No field of Alloy's
+is known here.
 
 What is passed over is not checked: whether it is well-formed does not matter to what was asked for.
 """
@@ -21,31 +23,41 @@ MOST = 1000
 """Members of one object, and items of one list, that are looked at; further ones are passed over.
 Alloy gives pages of 30."""
 MOST_LOOKS = 4_000_000
-"""Members, items and deep brackets looked at in one text: about four seconds."""
-DEEPEST = 1000
+"""Members and items looked at in one text: about four seconds."""
+DEEPEST = 500
 """Levels of what is passed over."""
 LONGEST_NUMBER = 30
 """Digits; a longer one is nothing that Alloy counts."""
 
+_NEAR, _FAR = 1024, 16_384
+"""Bytes that are passed over at once: while the end is near, and where it is not."""
+_ESCAPED = 8
+"""Quotes within a text that are passed over one by one."""
+
 # Possessive throughout: else the engine keeps a way back for each character.
 _SPACE = rb"[ \t\r\n]*+"
-_REST_OF_TEXT = rb'(?:[^"\\]++|\\.)*+"'
+_REST_OF_TEXT = rb'[^"\\]*+(?:\\.[^"\\]*+)*+"'
 
 
 def _run(levels: int) -> bytes:
     """What stands side by side, with what is nested in it by so many levels, up to a bracket that
     nests deeper or that closes what is open."""
     nested = rb"|[\[{]" + _run(levels - 1) + rb"[\]}]" if levels else b""
-    return rb'(?:[^"\[\]{}]++|"' + _REST_OF_TEXT + nested + rb")*+"
+    part = rb'(?:"' + _REST_OF_TEXT + nested + rb")"
+    return rb'[^"\[\]{}]*+(?:' + part + rb'[^"\[\]{}]*+)*+'
 
 
-_RUN = re.compile(_run(8), re.DOTALL)
-_TEXT = re.compile(rb'"' + _REST_OF_TEXT, re.DOTALL)
+_RUN = re.compile(_run(4), re.DOTALL)
+_BEGINNING = re.compile(rb"\{" + _SPACE + rb'"\w{1,40}"' + _SPACE + rb":", re.DOTALL)
+_REST = re.compile(_REST_OF_TEXT, re.DOTALL)
 _WORD = re.compile(rb'[^\s,:"\[\]{}]++')
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _BLANK = re.compile(_SPACE)
 _WORDS = {b"true": True, b"false": False}
 _MARK = b"\xef\xbb\xbf"
+_OPEN, _CLOSED, _BACKSLASH = b"[", b"]", 0x5C
+_BRACKETS = bytes.maketrans(b"{}", _OPEN + _CLOSED)
+_OTHERS = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 
 Scalar = str | int | float | bool | None
 
@@ -108,6 +120,11 @@ class Skim:
         not."""
         return self._inside(b"[", b"]")
 
+    def beginning(self) -> bytes:
+        """The first bytes of an object, up to its first value; no byte of that."""
+        found = _BEGINNING.match(self._body, self._at)
+        return b"" if found is None else found[0]
+
     def opens(self) -> bytes:
         """The first byte of the value here, which tells its kind. It stays to be read."""
         return self._here()
@@ -139,12 +156,67 @@ class Skim:
         first = self._here()
         if first in b"{[":
             self._at += 1
-            self._leave()
-            return
-        found = (_TEXT if first == b'"' else _WORD).match(self._body, self._at)
-        if found is None:
+            self.leave()
+        elif first == b'"':
+            self._at = self._text_end(self._at)
+        elif (found := _WORD.match(self._body, self._at)) is not None:
+            self._at = found.end()
+        else:
             raise self._broken()
-        self._at = found.end()
+
+    def leave(self) -> None:
+        """From inside an object or list, behind its end. Whoever walks its parts stops there."""
+        body, at, depth = self._body, self._at, 1
+        found = _RUN.match(body, at, at + _NEAR)
+        near = at if found is None else found.end()
+        if near < at + _NEAR and body[near : near + 1] in (b"]", b"}"):
+            self._at = near + 1
+            return
+        at, depth = self._far(at)
+        while depth:
+            found = _RUN.match(body, at)
+            at = at if found is None else found.end()
+            byte = body[at : at + 1]
+            if not byte or byte == b'"':
+                raise Unreadable("it is cut off")
+            depth += 1 if byte in b"{[" else -1
+            at += 1
+        self._at = at
+
+    def leave_before(self, next_item: bytes) -> None:
+        """The same where an item of a list is left and the next one is likely to begin with these
+        bytes: where it does, that is found at once."""
+        body, begin = self._body, self._at
+        found = body.find(next_item, begin)
+        end = body.rfind(b"}", begin, found) + 1 if found > 0 else 0
+        if end and body[end:found].strip() == b"," and found - begin <= 4 * _FAR:
+            piece = body[begin:end]
+            if piece.endswith(b"}") and _structure(piece, False) == (1, 0, False):
+                self._at = end
+                return
+        self.leave()
+
+    def _far(self, at: int) -> tuple[int, int]:
+        """A place near the end of what begins before `at`, outside of texts, and how many levels
+        are open there."""
+        body, depth, in_text = self._body, 1, False
+        size, shrinks = _FAR // 4, False
+        while size >= _NEAR:
+            end = at + size
+            while body[end - 1 : end] == b"\\":  # what it stands for follows
+                end += 1
+            closing, opening, text_goes_on = _structure(body[at:end], in_text)
+            if closing >= depth:
+                size, shrinks = size // 2, True
+                continue
+            if end >= len(body):
+                raise Unreadable("it is cut off")
+            at, in_text, depth = end, text_goes_on, depth + opening - closing
+            if depth > DEEPEST:
+                raise Oversized(f"it is nested too deeply (more than {DEEPEST} levels)")
+            if not shrinks:
+                size = min(2 * size, _FAR)
+        return (self._text_end(at - 1) if in_text else at), depth
 
     def _inside(self, opening: bytes, closing: bytes) -> Iterator[None]:
         """Stands at each part of what `opening` begins, and at last behind it."""
@@ -170,22 +242,24 @@ class Skim:
                 raise self._broken()
             self._at += 1
             self._blank()
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
-        """From anywhere inside an object or list to behind its end."""
-        body, depth = self._body, 1
-        while depth:
-            found = _RUN.match(body, self._at)
-            end = self._at if found is None else found.end()
-            byte = body[end : end + 1]
-            if not byte or byte == b'"':
-                raise self._broken()
-            depth += 1 if byte in b"{[" else -1
-            self._at = end + 1
-            self._look()
-            if depth > DEEPEST:
-                raise Oversized(f"it is nested too deeply (more than {DEEPEST} levels)")
+    def _text_end(self, begin: int) -> int:
+        """Behind the text that begins, or goes on, after the byte at `begin`."""
+        body, quote = self._body, begin
+        for _ in range(_ESCAPED):
+            quote = body.find(b'"', quote + 1)
+            before = quote - 1
+            while before > begin and body[before] == _BACKSLASH:
+                before -= 1
+            if quote < 0:
+                break
+            if (quote - before) % 2:
+                return quote + 1
+        else:
+            if (found := _REST.match(body, quote + 1)) is not None:
+                return found.end()
+        raise Unreadable("it is cut off in a text")
 
     def _look(self) -> None:
         self._looks -= 1
@@ -216,3 +290,23 @@ class Skim:
 
     def _broken(self) -> Unreadable:
         return Unreadable(f"it is not JSON, or cut off at byte {self._at}")
+
+
+def _structure(piece: bytes, in_text: bool) -> tuple[int, int, bool]:
+    """How many brackets a piece closes that it did not open, how many it opens and does not close,
+    and whether it ends in a text. `in_text`: whether it begins in one. It does not begin or end
+    between a backslash and what that stands for."""
+    if b"\\" in piece:
+        piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Two quotes side by side have no bracket between them: whatever they begin or end, all else
+    # stays inside or outside of texts as it was.
+    left = piece.translate(_BRACKETS, _OTHERS).replace(b'""', b"")
+    parts = left.split(b'"')
+    left = b"".join(parts[int(in_text) :: 2])
+    for _ in range(DEEPEST):
+        shorter = left.replace(_OPEN + _CLOSED, b"")
+        if len(shorter) == len(left):
+            closing = left.count(_CLOSED)
+            return closing, len(left) - closing, in_text ^ (len(parts) % 2 == 0)
+        left = shorter
+    raise Oversized(f"it is nested too deeply (more than {DEEPEST} levels)")

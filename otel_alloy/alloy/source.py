@@ -53,6 +53,7 @@ class AlloySource:
         self.clock = ServerClock()
         self._clocks_apart = False
         self._client = client
+        self._budget = budget
         self._runtime = runtime
         self._observe = observe
         self._fetch = RetryingFetch(
@@ -201,6 +202,10 @@ class AlloySource:
         budget). Raises the first error: Retry, RequestRefused or AccessRefused, as nothing depends
         on it."""
         return self._fetch.once(lambda: self._told(path, parameters))
+
+    def asks_in(self) -> float:
+        """For how many seconds a question asked now would wait for the request budget."""
+        return self._budget.due()
 
     def page(self, window: Window, limit: int) -> Page:
         """The first page of a window, for what it counts (one request)."""

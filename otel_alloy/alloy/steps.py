@@ -14,7 +14,7 @@ one error is Unreadable.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from otel_alloy.alloy.models import Unreadable
@@ -96,9 +96,7 @@ class WorkflowBlocks:
 
 _DATA = Names("data")
 _ERRORS = Names("data", "errors")
-_EXECUTION = Names(
-    *("executionId", "executionUuid", "startedAt", "stoppedAt", "finished", "status", "results")
-)
+_EXECUTION = Names("executionId", "startedAt", "stoppedAt", "finished", "status", "results")
 _RESULT = Names(
     *("connectorId", "blockId", "connector", "blockType", "type", "app", "startedAt", "stoppedAt"),
     *("error", "status", "finished", "statusCode", "data"),
@@ -130,13 +128,16 @@ _WENT = {
 }
 
 
-def read_steps(body: bytes) -> Iterator[ExecutionSteps]:
-    """The executions of an answer in its order, each as soon as it is read to its end; of those
-    without a uuid nobody can say which they are, so they are left out. Raises Unreadable, also
-    after some: what came before it is good."""
+def read_steps(
+    body: bytes, wanted: Container[str | None] | None = None
+) -> Iterator[ExecutionSteps]:
+    """The executions of an answer in its order, each as soon as it is read to its end. `wanted`:
+    the uuids of those to read, None for all; the others cost next to nothing. Of those without a
+    uuid nobody can say which they are, so they are left out. Raises Unreadable, also after some:
+    what came before it is good."""
     skim = Skim(body)
     for _ in _entries(skim, _DATA):
-        if (found := _execution(skim)) is not None:
+        if (found := _execution(skim, wanted)) is not None:
             yield found
 
 
@@ -207,10 +208,11 @@ def _enveloped(skim: Skim, names: Names) -> Iterator[str]:
             yield name
 
 
-def _execution(skim: Skim) -> ExecutionSteps | None:
+def _execution(skim: Skim, wanted: Container[str | None] | None) -> ExecutionSteps | None:
     uuid: str | None = None
     started = stopped = finished = None
     blocks: tuple[Block, ...] = ()
+    begins = skim.beginning()
     for name in skim.members(_EXECUTION):
         if name == "results":
             blocks = tuple(_result(skim, index) for index, _ in enumerate(skim.items()))
@@ -221,8 +223,10 @@ def _execution(skim: Skim) -> ExecutionSteps | None:
         elif name in ("finished", "status"):
             finished = _went(skim, finished)
         else:
-            told = _word(skim)
-            uuid = told if name == "executionUuid" and told else uuid or told
+            uuid = _word(skim)
+            if wanted is not None and uuid not in wanted:
+                skim.leave_before(begins)
+                return None
     return ExecutionSteps(uuid, started, stopped, finished, blocks) if uuid else None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1  # backends keep times as signed 64-bit nanoseconds
@@ -26,31 +25,51 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-_SECOND_NS = {f":{second:02d}.": second * 10**9 for second in range(60)}
+_SECOND_NS = {
+    f":{minute:02d}:{second:02d}.": (60 * minute + second) * 10**9
+    for minute in range(60)
+    for second in range(60)
+}
 _MILLISECOND_NS = {f"{ms:03d}Z": ms * 10**6 for ms in range(1000)}
 
 
-@lru_cache(maxsize=4096)
-def _minute_ns(prefix: str) -> int:
-    """Unix ns of `YYYY-MM-DDTHH:MM`; executions of one minute share it. Raises ValueError also
-    for the first and for the last minute that can be held, which need a closer look."""
-    seconds = int((_moment(prefix + ":00+00:00") - _EPOCH).total_seconds())
-    if not 0 < seconds < _MAX_NS // 10**9 - 60:
-        raise ValueError(prefix)
-    return seconds * 10**9
+class _Hours(dict[str, int]):
+    """Unix ns of `YYYY-MM-DDTHH`; executions of one hour share it. Raises ValueError also for the
+    first and for the last hour that can be held, which need a closer look."""
+
+    def __missing__(self, prefix: str) -> int:
+        seconds = int((_moment(prefix + ":00:00+00:00") - _EPOCH).total_seconds())
+        if not 0 < seconds < _MAX_NS // 10**9 - 3600:
+            raise ValueError(prefix)
+        if len(self) >= _KEPT:
+            self.clear()
+        self[prefix] = seconds * 10**9
+        return seconds * 10**9
+
+
+_KEPT = 16_384
+_hours = _Hours()
+_recent: dict[str, int] = {}
+"""A record's times are often equal, and each is asked for more than once."""
 
 
 def to_ns(value: object) -> int | None:
     """Unix nanoseconds of a timestamp; None when it is missing, unreadable or outside what OTLP
     and its backends can hold (1970 to 2262)."""
     if type(value) is str:
+        found = _recent.get(value)
+        if found is not None:
+            return found
         if len(value) == 24:  # by far the most, so in as few steps as there can be
             try:
-                return (
-                    _minute_ns(value[:16]) + _SECOND_NS[value[16:20]] + _MILLISECOND_NS[value[20:]]
-                )
+                found = _hours[value[:13]] + _SECOND_NS[value[13:20]] + _MILLISECOND_NS[value[20:]]
             except (KeyError, ValueError):
                 pass
+            else:
+                if len(_recent) >= _KEPT:
+                    _recent.clear()
+                _recent[value] = found
+                return found
         return _bounded(_from_text(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

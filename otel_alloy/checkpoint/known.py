@@ -58,7 +58,8 @@ def blocks(records: Iterable[tuple[Identity, int]]) -> Iterator[Block]:
         base = ordered[at] >> _SHIFT
         end = bisect_left(ordered, (base + SPAN_MS) << _SHIFT)
         less = base << _SHIFT
-        numbers = array("Q", [number - less for number in ordered[at:end]])
+        block = ordered[at:end]
+        numbers = array("Q", [number - less for number in block] if less else block)
         last = lowest + (ordered[end - 1] >> _SHIFT)
         yield Block(lowest + base, last, _to_bytes(numbers))
         at = end
@@ -161,9 +162,14 @@ def _checksums(identities: Sequence[Identity]) -> Iterable[int]:
         encoded = list(map(str.encode, ids))
     except UnicodeEncodeError:
         encoded = [record_id.encode("utf-8", "surrogatepass") for record_id in ids]
-    told = map(_MESSAGES.get, [message for _, message in identities])
-    for check, number, (_, message) in zip(map(crc32, encoded), told, identities, strict=True):
-        yield check << _MESSAGE_BITS | (_other(message) if number is None else number)
+    told = [
+        _other(message) if (number := _MESSAGES.get(message)) is None else number
+        for _, message in identities
+    ]
+    return [
+        check << _MESSAGE_BITS | number
+        for check, number in zip(map(crc32, encoded), told, strict=True)
+    ]
 
 
 def _other(message: str) -> int:

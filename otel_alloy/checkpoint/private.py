@@ -7,12 +7,13 @@ file without a name. No checkpoint is opened or made here.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered, write_memory
 from otel_alloy.checkpoint.sqlite import statements
 from otel_alloy.checkpoint.store import Progress, Settlement
+from otel_alloy.checkpoint.waiting import read_blocks, write_blocks
 from otel_alloy.errors import CheckpointError
 
 _CACHE_KIB = 16_384
@@ -36,17 +37,28 @@ class PrivateStore:
     def settle(self, source: str, settlement: Settlement) -> int:
         """Keeps what a settlement says, but for its progress and what is set aside. Raises
         CheckpointError where there is no room for temporary files."""
-        try:
-            self._db.execute("BEGIN")
-            write_memory(self._db, source, settlement)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise _told(error) from None
+        self._write(lambda: write_memory(self._db, source, settlement))
         return 0
+
+    def blocks(self, workflow: str, version: int) -> str | None:
+        """See `Store.blocks`."""
+        return read_blocks(self._read, workflow, version)
+
+    def write_blocks(self, workflow: str, version: int, blocks: str) -> None:
+        """See `Store.write_blocks`."""
+        self._write(lambda: write_blocks(self._db, workflow, version, blocks))
 
     def close(self) -> None:
         """Forgets everything."""
         self._db.close()
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            self._db.execute("BEGIN")
+            write()
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _told(error) from None
 
     def _read(self, select: str, values: Sequence[object]) -> list[Any]:
         try:

@@ -335,6 +335,13 @@ class SqliteStore:
             return CheckpointUnwritable(told.problem, told.remedy)
         return told
 
+    def add(self, sources: Mapping[str, str]) -> None:
+        """See `Store.add`."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO source (name, fingerprint) VALUES (?,?)", sources.items()
+            )
+
     def load(self, source: str, fingerprint: str) -> Remembered:
         """See `Store.load`."""
         with self.transaction() as db:

@@ -250,6 +250,11 @@ class SourceStore(Protocol):
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
 
+    def add(self, sources: Mapping[str, str]) -> None:
+        """Makes place for those of these sources that are new, by name with their fingerprints: one
+        by one, as `load` does it, each would wait for the disk."""
+        ...
+
     def load(self, source: str, fingerprint: str) -> Remembered:
         """What is remembered of the source, which is nothing where it is new. Refused when the
         fingerprint differs."""

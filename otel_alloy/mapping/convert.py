@@ -1,6 +1,6 @@
 """The mapping of the README, one execution at a time: decisions here, bytes in `encode.py`.
 
-A converter is pure in what it returns; it remembers only the serialized attributes that repeat
+A converter is pure in what it returns; it remembers only what is serialized of what repeats
 (workflow, integration, version, user), at most `_CACHE` of them. The same execution always gives
 the same bytes: attributes in one fixed order, all times from the notification.
 """
@@ -12,13 +12,14 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
-from otel_alloy.alloy.models import ERROR, Integration, Notification, User, Workflow
+from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
 from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
 from otel_alloy.mapping import encode, forms, semconv
+from otel_alloy.mapping.encode import fixed64
 from otel_alloy.mapping.enriched import (
     enriched_log,
     enriched_span,
@@ -31,7 +32,8 @@ from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
 
-_CACHE = 20_000
+_CACHE = 10_000
+_FORMS = 64
 _CUT_MARK = "…[cut]"
 
 
@@ -46,7 +48,9 @@ class Role(enum.Enum):
 
 
 _NO_INTEGRATION = Integration()
-_ENDED, _ENDED_AGAIN = Role.ENDED, Role.ENDED_AGAIN  # for speed: an enum finds its members slowly
+# For speed: an enum finds its members slowly.
+_ENDED, _ENDED_AGAIN, _STARTED, _OTHER = Role.ENDED, Role.ENDED_AGAIN, Role.STARTED, Role.OTHER
+_INCOMPLETE = Role.INCOMPLETE
 
 
 @dataclass(slots=True)
@@ -97,15 +101,19 @@ _KINDS = {
 }
 
 
+_Sizes = tuple[forms.Kind, bool, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Repeating:
-    """What executions of one workflow, version and user have in common, serialized; `label` is
-    how the log's body begins."""
+    """What becomes of `common`: its `fields`, serialized, how the log's body begins (`label`), and
+    the forms of its executions that ended, by their kind, whether a time was made up, and the
+    lengths of their ids."""
 
-    name: bytes
-    span: bytes
-    log: bytes
+    common: Common
+    fields: forms.Repeating
     label: bytes
+    ended: dict[_Sizes, tuple[encode.SpanForm, encode.LogForm]] = field(default_factory=dict)
 
 
 class Converter:
@@ -132,7 +140,7 @@ class Converter:
         self._key = privacy_key
         self._started_logs = started_logs
         self._attach = attach
-        self._cache: dict[object, _Repeating] = {}
+        self._cache: dict[int, _Repeating] = {}  # by the id of their `common`, which they keep
 
     @property
     def hook_failures(self) -> int:
@@ -146,15 +154,14 @@ class Converter:
         Raises Unconvertible when the notification has no identity or no usable time.
         """
         n, role = execution.notification, execution.role
-        if not self._started_logs and role is Role.STARTED:
+        if role is _STARTED and not self._started_logs:
             return None, None
         uuid, execution_id, notification_id = _identity(n)
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
         start, end, observed, adjusted = _times(execution)
-        common = self._repeating(n)
+        repeating = self._repeating(n)
         texts = self._texts(execution_id, uuid, notification_id)
-        sizes = len(texts[0]), len(texts[1]), len(texts[2])
-        uid = texts[2]
+        one, two, uid = texts
 
         attached = _NOT_ATTACHED
         if self._attach is not None:
@@ -162,26 +169,32 @@ class Converter:
             execution.trace_id = trace_id = attached.trace_id or trace_id
         if role is _ENDED or role is _ENDED_AGAIN:
             kind = _ended_kind(n)
-            body = common.label + kind.words + duration_text(end - start).encode()
-            span_form, log_form = forms.ended_forms(kind, adjusted, *sizes)
+            body = repeating.label + kind.words + _duration(end - start)
+            sizes = kind, adjusted, len(one), len(two), len(uid)
+            span_form, log_form = repeating.ended.get(sizes) or _ended_forms(repeating, sizes)
         else:
             kind = _KINDS[role]
-            body = common.label + kind.words
+            body = repeating.label + kind.words
+            sizes = kind, adjusted, len(one), len(two), len(uid)
             message = b""
-            if role is Role.INCOMPLETE and uid:
+            if role is _INCOMPLETE and uid:
                 # A start may be sent twice, as `started` and as this: two records, two uids.
                 uid += b":incomplete"
-            elif role is Role.OTHER:
+            elif role is _OTHER:
                 text = self._clean(n.message or "").encode()
                 message = forms.log_message(len(text)) + text
-            span_form = forms.span_form(kind, adjusted, *sizes)
-            log_form = forms.log_form(kind, adjusted, *sizes, len(uid), message)
+            span_form = forms.span_form(repeating.fields, *sizes)
+            log_form = forms.log_form(repeating.fields, *sizes, len(uid), message)
         if attached.parent or attached.links:
-            span_form = forms.span_form(kind, adjusted, *sizes, attached.parent, attached.links)
-        span = None
-        if role is _ENDED or role is Role.INCOMPLETE:
-            span = span_form.fill(trace_id, span_id, start, end, common.name, common.span, texts)
-        record = log_form.fill(trace_id, span_id, end, observed, body, common.log, (*texts, uid))
+            span_form = forms.span_form(repeating.fields, *sizes, attached.parent, attached.links)
+        span, ended = None, fixed64(end)
+        if role is _ENDED or role is _INCOMPLETE:
+            began = fixed64(start)
+            span = span_form.fill(trace_id, span_id, began, ended, texts)
+        seen = ended if observed == end else fixed64(observed)
+        one, two, three = texts
+        texts_of_log = one, two, three, uid
+        record = log_form.fill(trace_id, span_id, ended, seen, body, texts_of_log)
         if execution.enrichment is not None:
             identity = uuid or execution_id or notification_id
             if span is not None:
@@ -195,7 +208,7 @@ class Converter:
         The hook is asked only where `convert` has not asked it. Raises Unconvertible as `convert`.
         """
         n, role = execution.notification, execution.role
-        if role is not _ENDED and role is not Role.INCOMPLETE:
+        if role is not _ENDED and role is not _INCOMPLETE:
             return None
         uuid, execution_id, notification_id = _identity(n)
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
@@ -214,15 +227,20 @@ class Converter:
         )
         if adjusted:
             attributes[semconv.TIME_ADJUSTED] = True
-        reason = ""
-        if execution.enrichment is not None:
-            failed = semconv.ERROR_TYPE in attributes
-            attributes |= span_attributes(execution.enrichment, failed, self._clean)
-            reason = reason_text(execution.enrichment, self._clean) if failed else ""
         name = str(attributes.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
-        return ExecutionFacts(
-            execution.trace_id or trace_id, span_id, start, end, name, attributes, reason
+        found = ExecutionFacts(
+            execution.trace_id or trace_id, span_id, start, end, name, attributes
         )
+        if execution.enrichment is None:
+            return found
+        return self.explained(found, execution.enrichment)
+
+    def explained(self, facts: ExecutionFacts, enrichment: Enrichment) -> ExecutionFacts:
+        """The facts of an execution together with what else is known of it."""
+        failed = semconv.ERROR_TYPE in facts.attributes
+        more = span_attributes(enrichment, failed, self._clean)
+        reason = reason_text(enrichment, self._clean) if failed else ""
+        return replace(facts, attributes={**facts.attributes, **more}, reason=reason)
 
     def ended(self, executions: Iterable[Execution]) -> Iterator[ExecutionFacts]:
         """The facts of those that have a span, one by one; what cannot be converted is left out."""
@@ -232,27 +250,12 @@ class Converter:
                     yield facts
 
     def _repeating(self, n: Notification) -> _Repeating:
-        workflow, user = n.forgeWorkflow, n.user
-        integration = workflow.integrationId if isinstance(workflow, Workflow) else None
-        key = (
-            n.forgeWorkflowId,
-            n.workflowId,
-            n.workflowVersion,
-            n.customVersion,
-            n.teamId,
-            n.userId,
-            workflow.name if isinstance(workflow, Workflow) else (workflow,),
-            integration.id if isinstance(integration, Integration) else (integration,),
-            integration.name if isinstance(integration, Integration) else None,
-            integration.blockId if isinstance(integration, Integration) else None,
-            user.email if isinstance(user, User) else (user,),
-            user.fullName if isinstance(user, User) else None,
-        )
-        found = self._cache.get(key)
+        common = n.common
+        found = self._cache.get(id(common))
         if found is None:
             if len(self._cache) >= _CACHE:
                 self._cache.clear()
-            found = self._cache[key] = self._serialize(n)
+            found = self._cache[id(common)] = self._serialize(n)
         return found
 
     def _serialize(self, n: Notification) -> _Repeating:
@@ -260,12 +263,12 @@ class Converter:
         attributes = [encode.attribute(key, value) for key, value in values.items()]
         label = str(values.get(semconv.WORKFLOW_NAME, semconv.SPAN_NAME_FALLBACK))
         version = "" if n.workflowVersion is None else f" v{n.workflowVersion}"
-        return _Repeating(
+        fields = forms.Repeating(
             encode.span_name(label),
             encode.span_attributes(attributes),
             encode.log_attributes(attributes),
-            (label + version).encode(),
         )
+        return _Repeating(n.common, fields, (label + version).encode())
 
     def _attributes(self, n: Notification) -> dict[str, encode.Value]:
         """What executions of one workflow, version and user have in common, as it is sent."""
@@ -329,9 +332,31 @@ class Converter:
     def _texts(self, one: str, two: str, three: str) -> tuple[bytes, bytes, bytes]:
         """The ids, cleaned, as UTF-8. They hardly ever need cleaning, which one check shows."""
         together = one + two + three
-        if not (together.isascii() and together.isprintable() and len(together) <= self._limit):
+        if not (together.isascii() and "\x00" not in together and len(together) <= self._limit):
             one, two, three = self._clean(one), self._clean(two), self._clean(three)
         return one.encode(), two.encode(), three.encode()
+
+
+_MILLISECONDS = tuple([duration_text(ms * 10**6).encode() for ms in range(1000)])
+_TENTHS = tuple([duration_text(tenth * 10**8).encode() for tenth in range(600)])
+
+
+def _duration(nanoseconds: int) -> bytes:
+    """The same as `duration_text`; most are short."""
+    if nanoseconds < 10**9:
+        return _MILLISECONDS[nanoseconds // 10**6]
+    if nanoseconds < 60 * 10**9:
+        return _TENTHS[nanoseconds // 10**8]
+    return duration_text(nanoseconds).encode()
+
+
+def _ended_forms(repeating: _Repeating, sizes: _Sizes) -> tuple[encode.SpanForm, encode.LogForm]:
+    span = forms.span_form(repeating.fields, *sizes)
+    log = forms.log_form(repeating.fields, *sizes, sizes[-1], b"")
+    if len(repeating.ended) >= _FORMS:
+        repeating.ended.clear()
+    repeating.ended[sizes] = span, log
+    return span, log
 
 
 def _ended_kind(n: Notification) -> forms.Kind:
@@ -361,10 +386,10 @@ def _times(execution: Execution) -> tuple[int, int, int, bool]:
     completed = to_ns(n.completedAt)
     created = completed if n.createdAt == n.completedAt else to_ns(n.createdAt)
     fallback = created or object_id_ns(n.id)
-    if role is _ENDED or role is _ENDED_AGAIN or role is Role.OTHER:
+    if role is _ENDED or role is _ENDED_AGAIN or role is _OTHER:
         end, adjusted = completed, start is None or completed is None
     else:  # there is no end to be known
-        end = start if role is Role.STARTED else created or start
+        end = start if role is _STARTED else created or start
         adjusted = start is None
     start = start or end or fallback
     if start is None:

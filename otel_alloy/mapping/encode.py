@@ -70,6 +70,7 @@ def any_value(value: Value) -> AnyValue:
     return AnyValue(string_value=value)
 
 
+@lru_cache(maxsize=4096, typed=True)
 def attribute(key: str, value: Value) -> bytes:
     """A serialized KeyValue, for what is encoded once and reused."""
     if isinstance(value, str):
@@ -111,10 +112,16 @@ class TextAttribute:
 _ITEM = b"\x12"  # ScopeSpans.spans and ScopeLogs.log_records are both field 2
 _SPAN_TRACE_ID, _SPAN_SPAN_ID = b"\x0a\x10", b"\x12\x08"
 _SPAN_NAME = b"\x2a"
-_KIND_SERVER = b"\x30\x02"
+_KIND_INTERNAL, _KIND_CLIENT = b"\x30\x01", b"\x30\x03"
+_KIND_SERVER_AND_START = b"\x30\x02\x39"
+_SPAN_END = b"\x41"
 _SPAN_TIMES = Struct("<cQcQ").pack
-_LOG_TIME = Struct("<cQ").pack
+_LOG_TIME, _LOG_OBSERVED = b"\x09", b"\x59"
+_BODY_LENGTHS = 64
 _LOG_TRACE_ID, _LOG_SPAN_ID = b"\x4a\x10", b"\x52\x08"
+
+fixed64 = Struct("<Q").pack
+"""Unix nanoseconds as the forms take them."""
 
 STATUS_UNSET = b"\x7a\x00"
 STATUS_ERROR = b"\x7a\x02\x18\x02"
@@ -166,69 +173,111 @@ def span_link(
 
 
 class SpanForm:
-    """A span that is ready but for its ids, times, name, what repeats, and three texts.
+    """A span that is ready but for its ids, times, and three texts.
 
-    `heads`: what stands before each text (TextAttribute.head), `size`: how many bytes the texts
-    have together. `attributes`, `status`, `parent` (empty: a root) and `links` are serialized
-    fields.
+    `name` and `attributes` (all but the texts: those `before` and those `after` them), `status`,
+    `parent` (empty: a root) and `links` are serialized fields. `heads`: what stands before each
+    text (TextAttribute.head), `size`: how many bytes the texts have together.
     """
 
-    __slots__ = ("_heads", "_parent", "_size", "_tail")
+    __slots__ = ("_begin", "_end", "_named", "_one", "_three", "_two")
 
     def __init__(
         self,
+        name: bytes,
+        before: bytes,
         heads: tuple[bytes, bytes, bytes],
         size: int,
-        attributes: bytes,
+        after: bytes,
         status: bytes,
         parent: bytes = b"",
         links: bytes = b"",
     ) -> None:
         flags = _SPAN_FLAGS_PARENT if parent else _SPAN_FLAGS
-        self._heads = heads
-        self._parent = parent
-        self._tail = attributes + links + status + flags
-        ids_kind_and_times = 18 + 10 + 2 + 18
-        self._size = (
-            ids_kind_and_times + len(parent) + sum(map(len, heads)) + size + len(self._tail)
-        )
+        self._named = parent + name + _KIND_SERVER_AND_START
+        self._one, self._two, self._three = before + heads[0], heads[1], heads[2]
+        self._end = after + links + status + flags
+        constant = (self._named, self._one, self._two, self._three, self._end)
+        ids_and_times = 18 + 10 + 8 + 9
+        whole = length(ids_and_times + sum(map(len, constant)) + size)
+        self._begin = _ITEM + whole + _SPAN_TRACE_ID
 
     def fill(
         self,
         trace_id: bytes,
         span_id: bytes,
-        start: int,
-        end: int,
-        name: bytes,
-        repeating: bytes,
+        start: bytes,
+        end: bytes,
         texts: tuple[bytes, bytes, bytes],
     ) -> bytes:
-        """The framed `ScopeSpans.spans` item. `name` and `repeating` (attributes) are serialized
-        fields; times are Unix nanoseconds; the texts have the length that was told."""
-        first, second, third = self._heads
+        """The framed `ScopeSpans.spans` item. Times are from `fixed64`; the texts have the length
+        that was told."""
         one, two, three = texts
         return b"".join(
             (
-                _ITEM,
-                length(self._size + len(name) + len(repeating)),
-                _SPAN_TRACE_ID,
+                self._begin,
                 trace_id,
                 _SPAN_SPAN_ID,
                 span_id,
-                self._parent,
-                name,
-                _KIND_SERVER,
-                _SPAN_TIMES(b"\x39", start, b"\x41", end),
-                repeating,
-                first,
+                self._named,
+                start,
+                _SPAN_END,
+                end,
+                self._one,
                 one,
-                second,
+                self._two,
                 two,
-                third,
+                self._three,
                 three,
-                self._tail,
+                self._end,
             )
         )
+
+
+class ChildForm:
+    """The spans below one span, ready but for what each has of its own. `trace_state`: the
+    parent's, which they share."""
+
+    __slots__ = ("_ids", "_parent")
+
+    def __init__(self, trace_id: bytes, parent_id: bytes, trace_state: str) -> None:
+        self._ids = _SPAN_TRACE_ID + trace_id + _SPAN_SPAN_ID
+        self._parent = span_parent(parent_id, trace_state)
+
+    def fill(
+        self,
+        span_id: bytes,
+        name: str,
+        client: bool,
+        start: int,
+        end: int,
+        attributes: Sequence[bytes],
+        error: str | None,
+    ) -> bytes:
+        """The framed `ScopeSpans.spans` item, of kind CLIENT or else INTERNAL. `attributes`:
+        serialized KeyValues; times are Unix nanoseconds. `error`: the description of a status
+        ERROR, None where there is no error."""
+        message = b"".join(
+            (
+                self._ids,
+                span_id,
+                self._parent,
+                span_name(name),
+                _KIND_CLIENT if client else _KIND_INTERNAL,
+                _SPAN_TIMES(b"\x39", start, b"\x41", end),
+                span_attributes(attributes),
+                STATUS_UNSET if error is None else _status_error(error),
+                _SPAN_FLAGS,
+            )
+        )
+        return _ITEM + length(len(message)) + message
+
+
+def _status_error(description: str) -> bytes:
+    """The field Span.status of an error with a description ("": none)."""
+    text = description.encode()
+    status = b"\x12" + length(len(text)) + text + b"\x18\x02" if text else b"\x18\x02"
+    return b"\x7a" + length(len(status)) + status
 
 
 def log_head(severity_number: int, severity_text: str) -> bytes:
@@ -243,73 +292,74 @@ def log_event(event_name: str) -> bytes:
     return b"\x62" + length(len(text)) + text
 
 
-@lru_cache(maxsize=4096)
-def _body_head(size: int) -> bytes:
-    """The tag of LogRecord.body and all that stands before `size` bytes of UTF-8 text."""
-    text = b"\x0a" + length(size)  # AnyValue.string_value
-    return b"\x2a" + length(len(text) + size) + text
-
-
 class LogForm:
-    """A log record that is ready but for its ids, times, body, what repeats, and four texts; as
-    `SpanForm`. `head`, `attributes` and `event` are serialized fields."""
+    """A log record that is ready but for its ids, times, body, and four texts; as `SpanForm`.
+    `head` and `event` are serialized fields."""
 
-    __slots__ = ("_event", "_head", "_heads", "_size", "_tail")
+    __slots__ = ("_begins", "_end", "_event", "_four", "_head", "_one", "_size", "_three", "_two")
 
     def __init__(
         self,
         head: bytes,
+        before: bytes,
         heads: tuple[bytes, bytes, bytes, bytes],
         size: int,
-        attributes: bytes,
+        after: bytes,
         event: bytes,
     ) -> None:
         self._head = head
-        self._heads = heads
-        self._tail = attributes + _LOG_FLAGS_SAMPLED + _LOG_TRACE_ID
+        self._one, self._two, self._three, self._four = before + heads[0], *heads[1:]
+        self._end = after + _LOG_FLAGS_SAMPLED + _LOG_TRACE_ID
         self._event = event
+        constant = (head, before, *heads, self._end, event)
         times_and_ids = 9 + 9 + 16 + 10
-        constants = (self._head, *heads, self._tail, event)
-        self._size = times_and_ids + sum(map(len, constants)) + size
+        self._size = times_and_ids + sum(map(len, constant)) + size
+        self._begins: dict[int, tuple[bytes, bytes]] = {}
+
+    def _begin(self, size: int) -> tuple[bytes, bytes]:
+        """What stands before the time, and between it and a body of so many bytes."""
+        text = b"\x0a" + length(size)  # AnyValue.string_value
+        body_head = b"\x2a" + length(len(text) + size) + text
+        whole = length(self._size + len(body_head) + size)
+        if len(self._begins) >= _BODY_LENGTHS:
+            self._begins.clear()
+        found = self._begins[size] = _ITEM + whole + _LOG_TIME, self._head + body_head
+        return found
 
     def fill(
         self,
         trace_id: bytes,
         span_id: bytes,
-        time: int,
-        observed: int,
+        time: bytes,
+        observed: bytes,
         body: bytes,
-        repeating: bytes,
         texts: tuple[bytes, bytes, bytes, bytes],
     ) -> bytes:
-        """The framed `ScopeLogs.log_records` item. `repeating` (attributes) is serialized fields,
-        `body` UTF-8 text; times are Unix nanoseconds; the texts have the length that was told."""
-        first, second, third, fourth = self._heads
+        """The framed `ScopeLogs.log_records` item. `body` is UTF-8 text, times are from `fixed64`;
+        the texts have the length that was told."""
         one, two, three, four = texts
-        body_head = _body_head(len(body))
-        size = self._size + len(body_head) + len(body) + len(repeating)
+        size = len(body)
+        begin, body_head = self._begins.get(size) or self._begin(size)
         return b"".join(
             (
-                _ITEM,
-                length(size),
-                _LOG_TIME(b"\x09", time),
-                self._head,
+                begin,
+                time,
                 body_head,
                 body,
-                repeating,
-                first,
+                self._one,
                 one,
-                second,
+                self._two,
                 two,
-                third,
+                self._three,
                 three,
-                fourth,
+                self._four,
                 four,
-                self._tail,
+                self._end,
                 trace_id,
                 _LOG_SPAN_ID,
                 span_id,
-                _LOG_TIME(b"\x59", observed),
+                _LOG_OBSERVED,
+                observed,
                 self._event,
             )
         )

@@ -2,6 +2,7 @@
 
 Theory: few executions are enriched, so what was made of the notification is read again with the
 protobuf library, changed, and serialized as before: deterministically, fields in ascending order.
+Of blocks there are many; `encode` makes their spans.
 The blocks' spans stand behind the execution's own in one piece of bytes, which is therefore
 delivered, set aside and sent again as one. All of it follows from notification and enrichment
 alone, so a repeat has the same bytes. `convert` asks for it; no time, no I/O and no setting is
@@ -11,9 +12,8 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import lru_cache
 
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
@@ -36,11 +36,13 @@ def enriched_span(span: bytes, enrichment: Enrichment, identity: str, clean: Cle
     scope = ScopeSpans.FromString(span)
     (own,) = scope.spans
     failed = own.status.code == Status.STATUS_CODE_ERROR
-    _add(own, span_attributes(enrichment, failed, clean))
+    own.MergeFromString(
+        encode.span_attributes(_encoded(span_attributes(enrichment, failed, clean)))
+    )
     if failed:
         own.status.message = reason_text(enrichment, clean)
-    scope.spans.extend(_blocks(own, enrichment, identity, clean))
-    return scope.SerializeToString(deterministic=True)
+    whole = scope.SerializeToString(deterministic=True)
+    return b"".join([whole, *_blocks(own, enrichment, identity, clean)])
 
 
 def enriched_log(record: bytes, enrichment: Enrichment, clean: Clean) -> bytes:
@@ -55,7 +57,8 @@ def enriched_log(record: bytes, enrichment: Enrichment, clean: Clean) -> bytes:
         semconv.EXCEPTION_TYPE: reason.type if reason else None,
         semconv.EXCEPTION_MESSAGE: reason.message if reason else None,
     }
-    _add(own, _failure(enrichment, clean) | _texts(texts, clean))
+    values = _failure(enrichment, clean) | _texts(texts, clean)
+    own.MergeFromString(encode.log_attributes(_encoded(values)))
     own.body.string_value += _sentence(enrichment, clean)
     return scope.SerializeToString(deterministic=True)
 
@@ -95,11 +98,17 @@ def _texts(values: Mapping[str, str | None], clean: Clean) -> dict[str, Value]:
     return {key: clean(value) for key, value in values.items() if value}
 
 
-def _add(message: Any, values: Mapping[str, Value]) -> None:
-    """Appends attributes to a span or a log record."""
-    message.attributes.extend(
-        KeyValue(key=key, value=encode.any_value(value)) for key, value in values.items()
-    )
+def _encoded(values: Mapping[str, Value]) -> list[bytes]:
+    return [
+        encode.attribute(key, value) if isinstance(value, str) else _number(key, value)
+        for key, value in values.items()
+    ]
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _number(key: str, value: Value) -> bytes:
+    """As `encode.attribute`, for the few numbers that places, counts and answers are."""
+    return encode.attribute(key, value)
 
 
 def _sentence(enrichment: Enrichment, clean: Clean) -> str:
@@ -119,40 +128,34 @@ def _sentence(enrichment: Enrichment, clean: Clean) -> str:
 # The spans of the blocks --------------------------------------------------------------------------
 
 
-def _blocks(own: Span, enrichment: Enrichment, identity: str, clean: Clean) -> Iterator[Span]:
-    """In the order of the steps, as many as there is room for."""
-    spans = list(_all_blocks(own, enrichment, identity, clean))
+def _blocks(own: Span, enrichment: Enrichment, identity: str, clean: Clean) -> Iterator[bytes]:
+    """Framed, in the order of the steps, as many as there is room for."""
+    items = list(_all_blocks(own, enrichment, identity, clean))
     failed = [step.failed for step in enrichment.steps]
-    room = MOST_BYTES - sum(s.ByteSize() for s, kept in zip(spans, failed, strict=True) if kept)
-    for span, kept in zip(spans, failed, strict=True):
+    room = MOST_BYTES - sum(len(item) for item, kept in zip(items, failed, strict=True) if kept)
+    for item, kept in zip(items, failed, strict=True):
         if not kept:
-            room -= span.ByteSize()
+            room -= len(item)
         if kept or room >= 0:
-            yield span
+            yield item
 
 
-def _all_blocks(own: Span, enrichment: Enrichment, identity: str, clean: Clean) -> Iterator[Span]:
-    previous = own.start_time_unix_nano
+def _all_blocks(own: Span, enrichment: Enrichment, identity: str, clean: Clean) -> Iterator[bytes]:
+    form = encode.ChildForm(own.trace_id, own.span_id, own.trace_state)
+    earliest, latest = own.start_time_unix_nano, own.end_time_unix_nano
+    previous = earliest
     for step in enrichment.steps:
-        start, stop, adjusted = _times(step, own, previous)
+        start, stop, adjusted = _times(step, earliest, latest, previous)
         previous = stop
-        span = Span(
-            trace_id=own.trace_id,
-            span_id=block_span_id(identity, step.id or "", step.index),
-            trace_state=own.trace_state,
-            parent_span_id=own.span_id,
-            flags=encode.HAS_IS_REMOTE,
-            name=clean(step.name or step.id or f"block {step.index}"),
-            kind=Span.SPAN_KIND_CLIENT if step.app else Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=start,
-            end_time_unix_nano=stop,
-            status=Status(),
+        yield form.fill(
+            block_span_id(identity, step.id or "", step.index),
+            clean(step.name or step.id or f"block {step.index}"),
+            bool(step.app),
+            start,
+            stop,
+            _encoded(_block_attributes(step, adjusted, clean)),
+            reason_text(enrichment, clean) if step.failed else None,
         )
-        if step.failed:
-            span.status.code = Status.STATUS_CODE_ERROR
-            span.status.message = reason_text(enrichment, clean)
-        _add(span, _block_attributes(step, adjusted, clean))
-        yield span
 
 
 def _block_attributes(step: Step, adjusted: bool, clean: Clean) -> dict[str, Value]:
@@ -165,11 +168,10 @@ def _block_attributes(step: Step, adjusted: bool, clean: Clean) -> dict[str, Val
     return found
 
 
-def _times(step: Step, own: Span, previous: int) -> tuple[int, int, bool]:
+def _times(step: Step, earliest: int, latest: int, previous: int) -> tuple[int, int, bool]:
     """start and stop (Unix ns) within the execution's, and whether one had to be made up or moved.
     A start that is missing is the `previous` block's stop, or its own where that is earlier, a stop
     the start."""
-    earliest, latest = own.start_time_unix_nano, own.end_time_unix_nano
     start = step.started
     if start is None:
         start = previous if step.stopped is None else min(previous, step.stopped)

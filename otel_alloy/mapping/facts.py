@@ -16,7 +16,7 @@ from otel_alloy.mapping import semconv
 Outcome = Literal["success", "error", "incomplete"]
 
 _WHO = (semconv.USER_FULL_NAME, semconv.USER_EMAIL, semconv.USER_ID, semconv.USER_HASH)
-_BLOCK = (semconv.BLOCK_NAME, semconv.BLOCK_ID)
+_BLOCK = (semconv.BLOCK_NAME, semconv.BLOCK_ID, semconv.BLOCK_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ExecutionFacts:
 
     @property
     def block(self) -> str:
-        """How to call the block at which it failed: the name, else the id, or ""."""
+        """How to call the block at which it failed: the name, else the id, the type, or ""."""
         return next((self.attributes[key] for key in _BLOCK if self.attributes.get(key)), "")
 
     @property

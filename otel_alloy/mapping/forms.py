@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from otel_alloy.mapping import encode, semconv
 
@@ -69,7 +68,17 @@ _, log_message = _text(semconv.MESSAGE)
 """What stands before the text of a message that is not known, for its length in bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repeating:
+    """What executions of one workflow, version and user have in common, serialized."""
+
+    name: bytes
+    span: bytes
+    log: bytes
+
+
 def span_form(
+    common: Repeating,
     kind: Kind,
     adjusted: bool,
     execution: int,
@@ -81,6 +90,8 @@ def span_form(
     """For ids of these lengths (bytes); one that is missing has length 0, and no head. `parent`,
     `links`: serialized fields."""
     return encode.SpanForm(
+        common.name,
+        common.span,
         (
             _span_execution_id(execution) if execution else b"",
             _span_execution_uuid(uuid) if uuid else b"",
@@ -95,6 +106,7 @@ def span_form(
 
 
 def log_form(
+    common: Repeating,
     kind: Kind,
     adjusted: bool,
     execution: int,
@@ -106,6 +118,7 @@ def log_form(
     """As `span_form`. `message`: the serialized attribute, for a message that is not known."""
     return encode.LogForm(
         kind.log_head,
+        common.log,
         (
             _log_execution_id(execution) if execution else b"",
             _log_execution_uuid(uuid) if uuid else b"",
@@ -115,15 +128,4 @@ def log_form(
         execution + uuid + notification + uid,
         kind.log_attributes + (_LOG_ADJUSTED if adjusted else b""),
         kind.log_event,
-    )
-
-
-@lru_cache(maxsize=1024)
-def ended_forms(
-    kind: Kind, adjusted: bool, execution: int, uuid: int, notification: int
-) -> tuple[encode.SpanForm, encode.LogForm]:
-    """The forms of an execution that ended, as nearly all do."""
-    return (
-        span_form(kind, adjusted, execution, uuid, notification),
-        log_form(kind, adjusted, execution, uuid, notification, notification, b""),
     )

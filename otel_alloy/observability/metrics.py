@@ -232,12 +232,24 @@ EXECUTION_DURATION = _histogram(
     ),
     _EXECUTION_SECONDS,
 )
+BLOCK_ERRORS = _counter(
+    "runalloy.workflow.block.errors",
+    "{error}",
+    "Failed executions by the block at which they failed, where that is known; live ones only",
+    (
+        SOURCE,
+        semconv.WORKFLOW_NAME,
+        semconv.BLOCK_NAME,
+        semconv.BLOCK_TYPE,
+        semconv.REASON_SOURCE,
+    ),
+)
 
 METRICS = (
     *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, CLOCK_SKEW, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
     *(REJECTED, REFUSED, OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
     *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, WEBHOOK_REPORTS),
-    *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION),
+    *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION, BLOCK_ERRORS),
 )
 
 
@@ -356,25 +368,29 @@ class Telemetry:
             set_span_in_context,
         )
 
-        attributes = {SOURCE: source}
-        for key in EXECUTION_DURATION.attributes[1:]:
-            if key in facts.attributes:
-                attributes[key] = clean(facts.attributes[key], _LABEL_LENGTH)
         span = SpanContext(
             int.from_bytes(facts.trace_id),
             int.from_bytes(facts.span_id),
             is_remote=True,
             trace_flags=TraceFlags(TraceFlags.SAMPLED),
         )
-        self._count[EXECUTION_DURATION](
-            facts.seconds,
-            attributes,
-            context=set_span_in_context(NonRecordingSpan(span)),
-        )
+        context = set_span_in_context(NonRecordingSpan(span))
+        labels = _labels(EXECUTION_DURATION, source, facts)
+        self._count[EXECUTION_DURATION](facts.seconds, labels, context=context)
+        if facts.block:
+            self._count[BLOCK_ERRORS](1, _labels(BLOCK_ERRORS, source, facts), context=context)
 
     def close(self) -> None:
         """Sends the metrics a last time, within a few seconds."""
         self._provider.shutdown(_SHUTDOWN_MS)
+
+
+def _labels(metric: Metric, source: str, facts: ExecutionFacts) -> dict[str, str]:
+    """What the metric's attributes are of this execution. An id of a block is none of them: each
+    user's copy of a workflow may have its own."""
+    known = facts.attributes
+    found = {key: clean(known[key], _LABEL_LENGTH) for key in metric.attributes if key in known}
+    return {SOURCE: source} | found
 
 
 def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:

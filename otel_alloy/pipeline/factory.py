@@ -99,6 +99,11 @@ def open_converter(settings: Settings, runtime: Runtime) -> Converter:
     )
 
 
+def open_mask(settings: Settings) -> Callable[[str], str | None]:
+    """What makes an error's message fit to leave, as the privacy settings want it."""
+    return partial(masked, choice=settings.privacy.error_message)
+
+
 def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
     """What the requests of this source have in common: resource and scope."""
     return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
@@ -190,12 +195,11 @@ class Factory:
 
     def enriching(self, source: SourceSettings) -> EnrichPolicy:
         """Which executions of a source wait for their blocks and reason, and how."""
-        choice = self.settings.privacy.error_message
         return EnrichPolicy(
             source.enrich,
             source.enrich_timeout,
             self.settings.webhook.listen is not None,
-            lambda message: masked(message, choice),
+            open_mask(self.settings),
         )
 
     def delivery(self, report: Callable[[Report], None]) -> Delivery:

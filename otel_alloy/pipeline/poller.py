@@ -37,6 +37,7 @@ from otel_alloy.pipeline.look_back import LookBack
 from otel_alloy.pipeline.open_executions import OpenExecutions
 from otel_alloy.pipeline.pace import Pace
 from otel_alloy.pipeline.patient_store import PatientStore
+from otel_alloy.pipeline.schedule import rest_after
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.settings.models import SourceSettings
 
@@ -137,8 +138,7 @@ class Poller:
 
     def turn(self, once: bool = False, part: float = 1.0) -> float:
         """One cycle, and for how many seconds to rest before the next one. `once`: there is no next
-        one, so what would be tried again is raised. `part`: of the interval, what lies between this
-        cycle and the next."""
+        one, so what would be tried again is raised. `part`: see `rest_after`."""
         if once:
             self._source.hold_at_most(HOLD_SECONDS)
         begun = self._runtime.monotonic()
@@ -155,8 +155,8 @@ class Poller:
             if once:
                 raise
             ahead = error
-        rest = self.interval * part - (self._runtime.monotonic() - begun)
-        rest = 0.0 if once else max(0.0, rest)
+        taken = self._runtime.monotonic() - begun
+        rest = 0.0 if once else rest_after(taken, self.interval, part)
         name, cycle, now = self._source.name, self._log.cycle, self._source.now()
         if before is not None:
             self._observe(CycleEnded(name, cycle, before, now, rest))

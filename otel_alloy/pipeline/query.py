@@ -1,8 +1,9 @@
 """A query of executions, straight from the API: reads, joins and converts as `run` does.
 
 What `tail` and `summary` share. What it gives are the facts that `run` exports, so names, times,
-outcomes and the privacy settings are the same. All that is remembered goes with the process: no
-checkpoint is opened, nothing is sent, and nothing printed here.
+outcomes and the privacy settings are the same; why executions failed is asked for on demand. All
+that is remembered goes with the process: no checkpoint is opened, nothing is sent, and nothing
+printed here.
 """
 
 from __future__ import annotations
@@ -16,12 +17,24 @@ from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import TERMINAL
 from otel_alloy.checkpoint.private import PrivateStore
-from otel_alloy.errors import ConfigurationError, RequestRefused, Unreachable
+from otel_alloy.errors import (
+    AlloyReceiverError,
+    ConfigurationError,
+    RequestRefused,
+    Unreachable,
+)
 from otel_alloy.mapping.convert import Role, Unconvertible
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.batch import Batch
 from otel_alloy.pipeline.events import Unreached
-from otel_alloy.pipeline.factory import Budgets, open_client, open_converter, open_source
+from otel_alloy.pipeline.explain import Explainer
+from otel_alloy.pipeline.factory import (
+    Budgets,
+    open_client,
+    open_converter,
+    open_mask,
+    open_source,
+)
 from otel_alloy.pipeline.open_executions import UNANSWERED
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.runtime import Runtime
@@ -61,13 +74,25 @@ class Part:
     position: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class NotExplained:
+    """A question about blocks and reasons failed; what it was about is shown without."""
+
+    source: str
+    error: AlloyReceiverError
+
+
+Told = RequestRetried | Unreached | NotExplained
+
+
 class ExecutionQuery:
     """Reads one source. A context manager; for one thread.
 
     `overlap`: seconds that `follow` reads again each time, for records that appear late. `report`
-    is told of requests that have to be sent again, and of records that Alloy does not give; reading
-    goes on then. `budgets`: where other queries share them. `hold_at_most`: after so many seconds a
-    refusal that came after good answers is raised; None: it is waited for.
+    is told of requests that have to be sent again, of records that Alloy does not give, and of
+    questions about blocks that fail; reading goes on then. `budgets`: where other queries share
+    them. `hold_at_most`: after so many seconds a refusal that came after good answers is raised;
+    None: it is waited for.
     """
 
     def __init__(
@@ -77,7 +102,7 @@ class ExecutionQuery:
         *,
         overlap: float,
         runtime: Runtime,
-        report: Callable[[RequestRetried | Unreached], None],
+        report: Callable[[Told], None],
         budgets: Budgets | None = None,
         hold_at_most: float | None = None,
     ) -> None:
@@ -105,6 +130,16 @@ class ExecutionQuery:
             self._source.hold_at_most(hold_at_most)
         self._converter = open_converter(settings, runtime)
         self._store = PrivateStore()
+        self._explainer: Explainer | None = None
+        if source.enrich != "off":
+            self._explainer = Explainer(
+                self._source,
+                self._store,
+                open_mask(settings),
+                self._converter.explained,
+                runtime,
+                lambda error: report(NotExplained(source.name, error)),
+            )
         self._tracker = ExecutionTracker(
             source.name,
             self._store.load(source.name),
@@ -124,6 +159,11 @@ class ExecutionQuery:
     def requests(self) -> int:
         """How many requests were sent."""
         return self._source.requests
+
+    @property
+    def explains(self) -> bool:
+        """Whether it is to be asked why executions failed."""
+        return self._explainer is not None
 
     @property
     def running(self) -> int:
@@ -198,6 +238,15 @@ class ExecutionQuery:
         tracker.give_up(batch, now, _GIVEN_UP_AT_ONCE)
         yield self._part(batch, None)
 
+    def explained(
+        self, ended: Sequence[ExecutionFacts], seconds: float, requests: int | None = None
+    ) -> Sequence[ExecutionFacts]:
+        """The same executions, the failed ones with block and reason where those are to be asked
+        for and can be had within so many seconds and requests (None: what the budget allows)."""
+        if self._explainer is None:
+            return ended
+        return self._explainer.explain(ended, seconds, requests)
+
     def next_window(self, before: Window) -> Window:
         """The window after `before`, which was followed to its end."""
         self._learn()
@@ -236,6 +285,8 @@ class ExecutionQuery:
                 self.unreadable += 1
                 continue
             if facts is not None:
+                if self._explainer is not None:
+                    self._explainer.note(facts)
                 (part.again if again else part.executions).append(facts)
         return part
 
@@ -249,8 +300,11 @@ def chosen_sources(settings: Settings, name: str | None) -> Sequence[SourceSetti
     return chosen
 
 
-def report_words(event: RequestRetried | Unreached) -> str:
+def report_words(event: Told) -> str:
     """What to tell people when a request has to be sent again, or cannot bring what there is."""
+    if isinstance(event, NotExplained):
+        words = "cannot ask why executions failed"
+        return f"source {event.source}: {words}: {event.error}; they are shown without"
     if isinstance(event, Unreached):
         return f"source {event.source}: {event.reason}: they are left out"
     if event.held:

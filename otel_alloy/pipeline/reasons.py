@@ -16,8 +16,9 @@ from otel_alloy.alloy.steps import Block, BlockError, ExecutionSteps, failing
 
 _SLACK_NS = 2_000_000_000
 """An error may be noted a little after its execution's end."""
-_BEFORE_NS = 600_000_000_000
-"""Executions that began so long before another one are taken to be over when it ran."""
+BEFORE_NS = 60_000_000_000
+"""Executions that began so long before another one are taken to be over when it ran, unless their
+notification says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def reason_of(
     block = failing(execution)
     if block is None or execution.started is None:
         return None
-    if known_from > execution.started - _BEFORE_NS:
+    if known_from > execution.started - BEFORE_NS:
         return None
     fitting = [error for error in errors if _fits(error, execution, block)]
     if len(fitting) != 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
@@ -60,6 +61,8 @@ class Receiver:
         factory = Factory(self._settings, self._runtime)
         sources = self._settings.sources
         kept = IDLE if len(sources) <= _FEW_SOURCES else _KEPT_SECONDS
+        with suppress(AlloyReceiverError):  # each source finds, and tells, what is wrong
+            store.add({source.name: source.fingerprint for source in sources})
         sessions = [
             _Session(factory, source, store, self._observe, self._fail, once, part, kept)
             for source, part in zip(sources, parts(len(sources)), strict=True)

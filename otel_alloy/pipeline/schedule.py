@@ -8,6 +8,7 @@ then is its own word. What a turn does is nobody's business here.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,21 +54,22 @@ class Schedule:
         give_up: float | None = None
         while True:
             now = runtime.monotonic()
-            wake_at = due[0][0] if due else None
             if runtime.stopping():
-                give_up = wake_at = now + patience if give_up is None else give_up
+                give_up = now + patience if give_up is None else give_up
                 if busy and now >= give_up:
                     return False
                 due.clear()
             if not busy and not due:
                 return True
-            if due and due[0][0] <= now:
+            begin = threading.Event()
+            while due and due[0][0] <= now:
                 _, number = heappop(due)
-                if self._begin(all_turns[number], number):
+                if self._begin(all_turns[number], number, begin):
                     busy += 1
                 else:
                     heappush(due, (now + _NO_THREAD_SECONDS, number))
-                continue
+            begin.set()
+            wake_at = due[0][0] if due else give_up
             ended = self._wait(None if wake_at is None else max(0.0, wake_at - now))
             if ended is not None:
                 number, rest = ended
@@ -75,18 +77,20 @@ class Schedule:
                 if rest is not None:
                     heappush(due, (runtime.monotonic() + rest, number))
 
-    def _begin(self, turns: Turns, number: int) -> bool:
-        """False where the machine gives no thread at the moment."""
+    def _begin(self, turns: Turns, number: int, begin: threading.Event) -> bool:
+        """Has a turn taken from `begin` on: who starts a thread waits until it runs, which takes
+        long where others work already. False where the machine gives no thread at the moment."""
         try:
-            self._runtime.spawn(partial(self._turn, turns, number), turns.name)
+            self._runtime.spawn(partial(self._turn, turns, number, begin), turns.name)
         except RuntimeError as error:
             log.warning("%s: %s; trying again", turns.name, error)
             return False
         return True
 
-    def _turn(self, turns: Turns, number: int) -> None:
+    def _turn(self, turns: Turns, number: int, begin: threading.Event) -> None:
         rest: float | None = None
         try:
+            begin.wait()
             rest = turns.take()
         finally:
             self._ended.put((number, rest))
@@ -100,6 +104,16 @@ class Schedule:
 
 
 def parts(number: int) -> list[float]:
-    """Of an interval, for how long each of so many sources rests after its first turn: they begin
-    together, so that each is heard at once, and are then spread evenly."""
+    """Which part of an interval lies between the first turn of each of so many sources and its
+    second one: all begin together, so that each is heard at once, and are then spread evenly."""
     return [(at + 1) / number for at in range(number)]
+
+
+def rest_after(taken: float, interval: float, part: float = 1.0) -> float:
+    """For how long (s) to rest after a turn that has taken so long, so that the next one begins
+    this `part` of the interval after it began; where that is over already, though not the whole
+    interval, an interval after that: whoever was slow at the start keeps the place of its own."""
+    rest = interval * part - taken
+    if rest < 0 and taken < interval:
+        rest += interval
+    return max(0.0, rest)

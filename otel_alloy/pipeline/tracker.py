@@ -40,6 +40,7 @@ from otel_alloy.checkpoint.store import Identity, Open, RejectedRecord, Seen, Se
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.pipeline.batch import Batch
 
+_ENDED = Role.ENDED  # for speed: an enum finds its members slowly
 _LEAST_MS = 1_000
 """An execution is not asked for again sooner than that, also where there is no overlap."""
 _INCOMPLETE_MEMORY_MS = 60 * 86_400_000
@@ -91,21 +92,28 @@ class ExecutionTracker:
         state, settlement = self.state, batch.settlement
         high = -1 if state.progress.high is None else state.progress.high
         late = high - self._least  # what is created before may be remembered only for audits
+        on_time = -1 if self.covered is None else self.covered[1]
         state.recall(settlement, _known(records, bad))
+        known = settlement.known
         for record in records:
-            if state.knows(record.identity):
+            identity, n = record.identity, record.notification
+            if state.knows(identity):
                 batch.repeated += 1
                 continue
             dated = record.created is not None
             created = record.created if record.created is not None else batch.newest or now
-            if dated and created <= high and state.was_settled(record.identity, created):
+            if dated and created <= high and state.was_settled(identity, created):
                 batch.repeated += 1
                 continue
-            batch.newest = max(batch.newest, created)
-            n = record.notification
+            if created > batch.newest:
+                batch.newest = created
             execution = n.execution or n.id
             ended = None
-            if dated and (lag := self._lag(record, execution, created)):
+            if (
+                dated
+                and (created < on_time or n.createdAt != n.completedAt)
+                and (lag := self._lag(record, execution, created))
+            ):
                 batch.late.append(lag)
             if execution and created < late and state.had_span(execution):
                 state.remember_end(settlement, execution, high)
@@ -122,9 +130,9 @@ class ExecutionTracker:
                 batch.add(Execution(n, Role.OTHER), record)
             else:
                 self._unreadable(batch, record.text(), "the record has no `message`", now)
-            state.remember(settlement, record.identity, Seen(created, ended))
+            state.remember(settlement, identity, Seen(created, ended))
             if dated:
-                settlement.known[record.identity] = created
+                known[identity] = created
         for entry in bad:
             dated = entry.created is not None and entry.created <= high
             if state.knows(entry.identity) or (
@@ -179,7 +187,7 @@ class ExecutionTracker:
             uuid = (n.data.executionUuid if n.data else None) or ""
             batch.settlement.waits[execution] = Waiting(uuid, record, started_at, now)
         else:
-            batch.add(Execution(n, Role.ENDED, started_at), record)
+            batch.add(Execution(n, _ENDED, started_at), record)
 
     def _ended_again(self, batch: Batch, record: Record, execution: str) -> None:
         _count(batch, "ended_again")

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.outcome import clean
+from otel_alloy.privacy import LONGEST
 
 MARKS = {"success": ("✓", "green"), "error": ("✗", "bold red"), "incomplete": ("…", "yellow")}
 _PLAIN_MARKS = {"success": "ok", "error": "error", "incomplete": "open"}
@@ -41,6 +42,22 @@ def user_of(facts: ExecutionFacts) -> str:
     return clean(facts.user)
 
 
+def block_of(facts: ExecutionFacts) -> str:
+    """How to call the block at which it failed, fit for one line; "" where that is not known."""
+    return clean(facts.block)
+
+
+def reason_of(facts: ExecutionFacts) -> str:
+    """Why it failed, fit for one line; "" where that is not known or not to be told."""
+    return clean(facts.reason, LONGEST)
+
+
+def why_of(facts: ExecutionFacts) -> str:
+    """Both of them: `at Create order: Invalid id`, or the part of it that is known."""
+    block = block_of(facts)
+    return ": ".join(part for part in (block and f"at {block}", reason_of(facts)) if part)
+
+
 def clock_of(facts: ExecutionFacts) -> str:
     """The local time of day at which it ended."""
     return datetime.fromtimestamp(facts.end / 1e9).strftime("%H:%M:%S")
@@ -49,8 +66,9 @@ def clock_of(facts: ExecutionFacts) -> str:
 def plain_line(facts: ExecutionFacts, ended: str, note: str = "") -> str:
     """One execution without colour, and nothing shortened. `ended`: when; `note`: a remark."""
     words = f"{_PLAIN_MARKS[facts.outcome]:5}  {span_of_time(facts.seconds):>8}"
-    name = f"{facts.trace_id.hex()}  {workflow_of(facts)}{note}, {user_of(facts)}"
-    return f"{ended}  {words}  {name}".removesuffix(", ")
+    told = (f"{workflow_of(facts)}{note}", user_of(facts), why_of(facts))
+    name = ", ".join(part for part in told if part)
+    return f"{ended}  {words}  {facts.trace_id.hex()}  {name}"
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

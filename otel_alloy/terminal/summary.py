@@ -1,14 +1,17 @@
 """`otel-alloy summary`: what ended in a period, by workflow and by customer.
 
-Counts, error rate, percentiles and small charts; as JSON one document. Only adding up and
-presentation live here; what is added up comes from `pipeline.query`.
+Counts, error rate, percentiles and small charts, and of what failed the blocks and the reasons; as
+JSON one document. Only adding up and presentation live here; what is added up comes from
+`pipeline.query`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -21,9 +24,15 @@ from otel_alloy.alloy.retry import HOLD_SECONDS
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
-from otel_alloy.pipeline.events import RequestRetried, Unreached
+from otel_alloy.pipeline.explain import Newest
 from otel_alloy.pipeline.factory import Budgets
-from otel_alloy.pipeline.query import ExecutionQuery, Wanted, chosen_sources, report_words
+from otel_alloy.pipeline.query import (
+    ExecutionQuery,
+    Told,
+    Wanted,
+    chosen_sources,
+    report_words,
+)
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
@@ -33,6 +42,23 @@ By = Literal["workflow", "customer"]
 _SLICES = 48
 """Columns of the chart over time."""
 _PLAIN_WIDTH = 200
+_QUESTIONS = 20
+"""Requests that are spent at most on asking why executions failed, for those workflows and users
+of which most did."""
+_QUESTION_SECONDS = 30.0
+_REASONS = 10
+"""Rows of a table of reasons."""
+_VARIES = re.compile(r"\([^()]*\)|\"[^\"]*\"|'[^']*'|\d+|\*\*\*")
+"""What differs in a reason from case to case."""
+
+
+@dataclass(slots=True)
+class Why:
+    """Failures of one workflow or customer that tell the same. `reason`: as one of them has it."""
+
+    block: str
+    reason: str
+    failures: int = 0
 
 
 class Summary:
@@ -43,6 +69,11 @@ class Summary:
         self.all = render.Tally()
         self.groups: dict[By, dict[str, render.Tally]] = {"workflow": {}, "customer": {}}
         """By id, or by name where there is no id; "" where there is neither."""
+        self.reasons: dict[By, dict[tuple[str, str, str], Why]] = {"workflow": {}, "customer": {}}
+        """By the group's key, the block, and what in the reason does not differ by case."""
+        self.at_known_block = self.with_known_reason = 0
+        self.asked = False
+        """Whether it was asked why executions failed."""
         self.slices = [0] * _SLICES
         self.failed = [0] * _SLICES
         self.complete = False
@@ -57,13 +88,7 @@ class Summary:
     def add(self, one: ExecutionFacts) -> None:
         """Adds one execution."""
         self.all.add(one)
-        workflow = one.workflow_id or one.attributes.get(semconv.WORKFLOW_NAME, "")
-        user = one.user_id or one.attributes.get(semconv.USER_HASH) or render.user_of(one)
-        groups: tuple[tuple[By, str, str], ...] = (
-            ("workflow", workflow, render.workflow_of(one)),
-            ("customer", user, render.user_of(one) or "(no user named)"),
-        )
-        for by, key, label in groups:
+        for by, key, label in _groups_of(one):
             tally = self.groups[by].setdefault(key, render.Tally())
             if not tally.label or tally.label == key:
                 tally.label = label  # a name, where only some records have it
@@ -72,6 +97,26 @@ class Summary:
         place = min(_SLICES - 1, max(0, int(share * _SLICES)))
         self.slices[place] += 1
         self.failed[place] += one.outcome == "error"
+
+    def explain(self, failed: Iterable[ExecutionFacts]) -> None:
+        """Adds up why executions failed, which were added before."""
+        self.asked = True
+        for one in failed:
+            block, reason = render.block_of(one), render.reason_of(one)
+            self.at_known_block += bool(block)
+            self.with_known_reason += semconv.REASON_SOURCE in one.attributes
+            if block or reason:
+                for by, key, _ in _groups_of(one):
+                    alike = key, block, _VARIES.sub("*", reason)
+                    self.reasons[by].setdefault(alike, Why(block, reason)).failures += 1
+
+    def top_reasons(self, by: By) -> list[tuple[str, str, Why]]:
+        """Id and label of the group, and why its executions failed; the most frequent first."""
+        found = [
+            (key, self.groups[by][key].label, why) for (key, _, _), why in self.reasons[by].items()
+        ]
+        found.sort(key=lambda row: (-row[2].failures, row[1], row[2].block, row[2].reason))
+        return found
 
     def ordered(self, by: By) -> list[tuple[str, render.Tally]]:
         """The groups, the largest first."""
@@ -99,7 +144,36 @@ class Summary:
             "records": {"read": self.read, "counted": self.counted},
             "requests": self.requests,
             **lists,
+            "failures": {
+                "asked": self.asked,
+                "total": self.all.errors,
+                "block_known": self.at_known_block,
+                "reason_known": self.with_known_reason,
+                **{
+                    names[by]: [
+                        {
+                            "id": key or None,
+                            "name": label,
+                            "block": why.block or None,
+                            "reason": why.reason or None,
+                            "failures": why.failures,
+                        }
+                        for key, label, why in self.top_reasons(by)
+                    ]
+                    for by in shown
+                },
+            },
         }
+
+
+def _groups_of(one: ExecutionFacts) -> tuple[tuple[By, str, str], ...]:
+    """The groups of an execution: by what, the id or what stands for it, and how it is called."""
+    workflow = one.workflow_id or one.attributes.get(semconv.WORKFLOW_NAME, "")
+    user = one.user_id or one.attributes.get(semconv.USER_HASH) or render.user_of(one)
+    return (
+        ("workflow", workflow, render.workflow_of(one)),
+        ("customer", user, render.user_of(one) or "(no user named)"),
+    )
 
 
 def run_summary(
@@ -133,7 +207,7 @@ def run_summary(
     begin = since if isinstance(since, int) else now - int(since * 1000)
     summary = Summary(begin, max(now, begin + 1))
 
-    def report(event: RequestRetried | Unreached) -> None:
+    def report(event: Told) -> None:
         if errors.is_terminal:
             errors.print(Text(report_words(event), "yellow"), soft_wrap=True)
         else:
@@ -141,6 +215,7 @@ def run_summary(
 
     queries: list[ExecutionQuery] = []
     counted: list[int | None] = []
+    failed: list[Newest[object, ExecutionFacts]] = []
     budgets = Budgets(settings, runtime)
     with ExitStack() as stack:
         try:
@@ -159,6 +234,7 @@ def run_summary(
                     )
                 )
                 queries.append(query)
+                failed.append(Newest(lambda one: one.end))
                 window = query.window(since)
                 # Before it is read, so that what appears meanwhile is not missed in the reading.
                 counted.append(query.count(window))
@@ -167,6 +243,9 @@ def run_summary(
                 for part in query.read(window):
                     for one in filter(wanted, part.executions):
                         summary.add(one)
+                        if one.outcome == "error":
+                            pair = one.attributes.get(semconv.WORKFLOW_INSTALLATION_ID)
+                            failed[-1].add((pair, one.user_id), one)
                     if part.position is not None:
                         done = part.position - window.start
                         progress.update(task, total=window.before - window.start, completed=done)
@@ -176,6 +255,7 @@ def run_summary(
                 if counted[-1] is not None and query.records < counted[-1]:
                     counted[-1] = query.count(window)  # some may have been deleted meanwhile
             summary.complete = True
+            _ask_why(summary, queries, failed)
         except KeyboardInterrupt:
             pass
     summary.running = sum(query.running for query in queries)
@@ -192,6 +272,21 @@ def run_summary(
             console.width = _PLAIN_WIDTH
         console.print(rendered(summary, shown, console, top))
     return summary.complete
+
+
+def _ask_why(
+    summary: Summary,
+    queries: list[ExecutionQuery],
+    failed: list[Newest[object, ExecutionFacts]],
+) -> None:
+    """Asks why executions failed, and adds it up. Sources have equal parts of the questions."""
+    left = _QUESTIONS
+    for number, (query, some) in enumerate(zip(queries, failed, strict=True)):
+        before, sources = query.requests, len(queries) - number
+        if query.explains and some.all():
+            part = _QUESTION_SECONDS / len(queries)
+            summary.explain(query.explained(some.all(), part, left // sources))
+        left -= query.requests - before
 
 
 def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int) -> RenderableType:
@@ -214,11 +309,22 @@ def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int
         some = "Some" if summary.unreachable is None else f"{summary.unreachable:,}"
         note = f"{some} records that Alloy has were not given by it and are not counted."
         parts.append(Text("\n" + note, "yellow"))
+    if summary.asked:
+        parts.append(Text("\n" + of_reasons(summary), "dim"))
     parts.append(Text("\n" + of_records(summary), "dim"))
     if not summary.complete:
         note = "Interrupted: only what had been read until then is counted."
         parts.append(Text("\n" + note, "yellow"))
     return Group(*parts)
+
+
+def of_reasons(summary: Summary) -> str:
+    """Of how many failures block and reason are known, as a sentence."""
+    reason, block = summary.with_known_reason, summary.at_known_block
+    return (
+        f"Of {summary.all.errors:,} failures the reason of {reason:,} is known, and the block of "
+        f"{block:,}; {_QUESTIONS} questions are asked at most, where most failed."
+    )
 
 
 def of_records(summary: Summary) -> str:
@@ -253,7 +359,23 @@ def _body(
     parts.append(_chart(summary))
     for by in shown:
         parts += [Text(), _groups(summary, by, screen, wide, top)]
+    for by in shown:
+        if summary.reasons[by]:
+            parts += [Text(), _reasons(summary, by, screen, top)]
     return parts
+
+
+def _reasons(summary: Summary, by: By, screen: bool, top: int) -> RenderableType:
+    """Why executions failed; a reason is as one of those has it that tell the same."""
+    shown = render.new_table(expand=screen)
+    shown.add_column(by, no_wrap=True, overflow="ellipsis", ratio=2 if screen else None)
+    shown.add_column("failed", justify="right", no_wrap=True, width=6)
+    shown.add_column("at", no_wrap=True, overflow="ellipsis", ratio=1 if screen else None)
+    shown.add_column("because", no_wrap=True, overflow="ellipsis", ratio=4 if screen else None)
+    for _, label, why in summary.top_reasons(by)[: min(top, _REASONS) or None]:
+        failures = Text(f"{why.failures:,}", "red")
+        shown.add_row(Text(label), failures, Text(why.block or "-"), Text(why.reason or "-"))
+    return shown
 
 
 def _chart(summary: Summary) -> RenderableType:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -21,9 +21,15 @@ from rich.text import Text
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.facts import ExecutionFacts
-from otel_alloy.pipeline.events import RequestRetried, Unreached
 from otel_alloy.pipeline.factory import Budgets
-from otel_alloy.pipeline.query import ExecutionQuery, Part, Wanted, chosen_sources, report_words
+from otel_alloy.pipeline.query import (
+    ExecutionQuery,
+    Part,
+    Told,
+    Wanted,
+    chosen_sources,
+    report_words,
+)
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
@@ -31,6 +37,9 @@ from otel_alloy.terminal import render
 OVERLAP = 15.0
 """At most this many seconds are read again each time. `tail` does not promise, as `run` does, to
 find what appears late, and reading often has to stay cheap."""
+EXPLAINING = 4.0
+"""So many seconds at most an execution that failed is not shown while its block and its reason are
+asked for."""
 
 
 def run_tail(
@@ -52,15 +61,15 @@ def run_tail(
     status = Status(interval, runtime.monotonic)
     view = Live(status, console=console, transient=True, refresh_per_second=4) if screen else None
 
-    def report(event: RequestRetried | Unreached) -> None:
+    def report(event: Told) -> None:
         if view is not None:
             console.print(Text(report_words(event), "yellow"), soft_wrap=True)
         else:
             say(report_words(event))
 
-    def show(part: Part) -> None:
+    def show(query: ExecutionQuery, part: Part) -> None:
         for again, executions in ((False, part.executions), (True, part.again)):
-            for one in filter(wanted, executions):
+            for one in query.explained(list(filter(wanted, executions)), EXPLAINING):
                 status.count(one)
                 if screen:
                     console.print(row(one, console.width, again=again))
@@ -90,7 +99,7 @@ def run_tail(
             while True:
                 for query, window in zip(queries, windows, strict=True):
                     for part in _in_order(query.follow(window)):
-                        show(part)
+                        show(query, part)
                 status.read(queries)
                 if runtime.wait(interval):
                     break
@@ -159,6 +168,10 @@ class Status:
         return Text(words, "dim")
 
 
+_INDENT = 13
+"""Where the workflow's name begins."""
+
+
 def _columns(width: int) -> Table:
     wide = width >= render.WIDE
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -179,8 +192,8 @@ def head(width: int) -> Table:
     return grid
 
 
-def row(one: ExecutionFacts, width: int, *, again: bool = False) -> Table:
-    """One execution on a terminal of that width."""
+def row(one: ExecutionFacts, width: int, *, again: bool = False) -> RenderableType:
+    """One execution on a terminal of that width; below it, in one line, where and why it failed."""
     grid = _columns(width)
     mark, style = render.MARKS[one.outcome]
     color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
@@ -192,7 +205,13 @@ def row(one: ExecutionFacts, width: int, *, again: bool = False) -> Table:
         Text(render.span_of_time(one.seconds), color),
         Text(one.trace_id.hex()[: 32 if width >= render.WIDE else 8], "cyan"),
     )
-    return grid
+    why = render.why_of(one)
+    if not why:
+        return grid
+    below = Table.grid(padding=(0, 0, 0, _INDENT), expand=True)
+    below.add_column(no_wrap=True, overflow="ellipsis")
+    below.add_row(Text(why, "dim"))
+    return Group(grid, below)
 
 
 def line(one: ExecutionFacts, again: bool = False) -> str:
@@ -211,6 +230,8 @@ def as_object(one: ExecutionFacts, again: bool = False) -> dict[str, Any]:
         "again": again,
         "workflow": render.workflow_of(one),
         "user": render.user_of(one),
+        "block": render.block_of(one) or None,
+        "reason": render.reason_of(one) or None,
         "execution_uuid": one.attributes.get(semconv.EXECUTION_UUID),
         "trace_id": one.trace_id.hex(),
         "span_id": one.span_id.hex(),

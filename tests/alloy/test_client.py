@@ -4,6 +4,8 @@ name the host and the remedy and hold neither the key nor what the API answered.
 import gzip
 import itertools
 import socket
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -333,6 +335,27 @@ def test_one_connection_carries_all_requests() -> None:
                 assert client.fetch(ASK).received == 0
         thread.join(10)
     assert served == [10, 10]
+
+
+def test_httpx_is_not_loaded() -> None:
+    """It takes as long to load as much of the start; only an unusual URL needs it."""
+    made = """
+import sys
+from otel_alloy.alloy.client import AlloyClient
+from otel_alloy.otlp.http import HttpSender
+from otel_alloy.runtime import system_runtime
+AlloyClient(sys.argv[1], "key", system_runtime())
+print("httpx" in sys.modules)
+"""
+    for endpoint, loaded in {
+        "https://production.runalloy.com": "False",
+        "http://[::1]:8080/eu%20west": "False",
+        "https://königsberg.example": "True",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-c", made, endpoint], capture_output=True, text=True
+        )
+        assert done.stdout.strip() == loaded, done.stderr
 
 
 def test_requests_from_several_threads() -> None:

@@ -347,6 +347,67 @@ def test_what_is_read_is_what_a_whole_parser_finds(entries: list[Any], ascii: bo
         assert found == expected
 
 
+@given(
+    entries=st.lists(executions | values, max_size=6),
+    spaces=st.sampled_from([(",", ":"), (" , ", " : "), (",\n", ": ")]),
+    data=st.data(),
+)
+def test_those_that_are_not_wanted_change_nothing(
+    entries: list[Any], spaces: tuple[str, str], data: st.DataObject
+) -> None:
+    """Of an answer, the executions that are wanted are the same as when all are read, whatever
+    stands before and between them."""
+    text = json.dumps({"data": entries}, separators=spaces).encode()
+    every = list(read_steps(text))
+    uuids = sorted({steps.uuid for steps in every})
+    wanted = set(data.draw(st.lists(st.sampled_from(uuids)))) if uuids else set()
+    assert list(read_steps(text, wanted)) == [steps for steps in every if steps.uuid in wanted]
+
+
+def test_what_looks_like_the_next_one_is_none() -> None:
+    """An entry that holds what looks like the beginning of the next one ends where it ends."""
+    false = [{"executionId": "e-9", "results": []}, {"executionId": "e-9"}]
+    entries = [
+        {"executionId": "e-1", "inputs": false},
+        {"executionId": "e-2", "inputs": '},{"executionId": "e-9"'},
+        {"executionId": "e-3", "inputs": ["}", {"executionId": "e-9"}, false]},
+        {"executionId": "e-4", "inputs": [{"a": 1}, {"executionId": "e-9"}]},
+        {"executionId": "e-5", "inputs": '"}]},{"executionId":'},
+        {"executionId": "e-6"},
+    ]
+    for spaces in ((",", ":"), (", ", ": ")):
+        text = json.dumps({"data": entries}, separators=spaces).encode()
+        assert [steps.uuid for steps in read_steps(text, {"e-6", "e-9"})] == ["e-6"]
+
+
+texts = st.text(st.sampled_from('ab"\\{}[]:, \n\u00e9'), max_size=12)
+shapes = st.recursive(
+    texts | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=shapes, repeated=st.sampled_from([1, 40, 700, 3000]), deeper=st.integers(0, 40))
+def test_long_values_are_passed_over_to_their_end(value: Any, repeated: int, deeper: int) -> None:
+    """Of whatever length and depth, and wherever it is cut into pieces while it is passed over."""
+    one = json.dumps(value)
+    whole = "[" * deeper + f"[{','.join([one] * repeated)}]" + "]" * deeper
+    long = json.dumps(one * repeated)
+    for text in (whole, long, f'{{"a":{whole},"b":{long}}}'):
+        reader = Skim(f"[{text} , 4711]".encode())
+        assert [reader.scalar(9) for number, _ in enumerate(reader.items()) if number] == [4711]
+
+
+@pytest.mark.parametrize("unit", ['"', "\\", '\\"', 'a"', '[\\"'])
+def test_no_piece_ends_within_an_escape(unit: str) -> None:
+    """However what is escaped lies to where a long value is cut into pieces."""
+    for shift in range(4):
+        value = {"a" * shift: [unit * 20_000], "b": ["]"]}
+        reader = Skim(json.dumps([value, 4711]).encode())
+        assert [reader.scalar(9) for number, _ in enumerate(reader.items()) if number] == [4711]
+
+
 @given(value=values)
 def test_anything_is_passed_over_to_its_end(value: Any) -> None:
     """After any value the next is read as it stands."""
@@ -422,7 +483,7 @@ def test_memory_does_not_grow_with_payload(
     text = body(newer(inputs=4711)).replace(b'"json": null', b'"json": ' + payload)
     text = text.replace(b"4711", payload)
     assert len(text) > 2 * size
-    assert _peak(text) < 16_384
+    assert _peak(text) < 65_536
 
 
 def test_what_is_looked_at_is_bounded() -> None:
@@ -431,10 +492,10 @@ def test_what_is_looked_at_is_bounded() -> None:
     assert len(many) == skim.MOST
     with pytest.raises(Oversized, match="too deeply"):
         list(read_steps(b'{"z":' + b"[" * 100_000))
-    for text in (b"[" + b"1," * 99 + b"1]", b"[[" + b"[" * 20 + b"]" * 20 + b"]]"):
-        with pytest.raises(Oversized, match="more values"):
-            list(Skim(text, looks=20).items())
-        list(Skim(text, looks=100).items())
+    text = b"[" + b"1," * 99 + b"1]"
+    with pytest.raises(Oversized, match="more values"):
+        list(Skim(text, looks=20).items())
+    assert len(list(Skim(text, looks=100).items())) == 100
 
 
 def test_a_name_that_is_passed_over_is_never_given() -> None:

@@ -169,6 +169,23 @@ def test_another_query_is_refused(again: OpenStore) -> None:
     assert again().load("s", "print").whole() == state_of(FULL)
 
 
+def test_places_for_many_sources(again: OpenStore) -> None:
+    """Places that are made together are as those that loading makes: what is there already stays
+    as it is, its fingerprint and what was set by hand included."""
+    store = again()
+    store.load("old", "print")
+    store.settle("old", FULL)
+    store.set_high("set", 88)
+    store.add({"old": "other print", "set": "any", "new": "print of new"})
+    assert list(again().sources()) == ["new", "old", "set"]
+    assert again().load("old", "print").whole() == state_of(FULL)
+    assert again().load("set", "any").whole() == State(Progress(begin=88, high=88))
+    assert again().load("new", "print of new").whole() == State()
+    for name in ("old", "new"):
+        with pytest.raises(CheckpointError, match="otel-alloy checkpoint reset"):
+            again().load(name, "yet another")
+
+
 def test_set_by_hand(again: OpenStore) -> None:
     """`checkpoint set` moves a source, forgets its window and memory, keeps set-aside records, and
     also places a source that no run has seen: the first run then gives it its fingerprint."""

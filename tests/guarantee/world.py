@@ -8,6 +8,7 @@ What happened is written down, and `check` compares it with what should have.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from otel_alloy.pipeline.poller import Poller
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.simulator import Config, LogStore, iso
+from otel_alloy.testing.simulator.operations import answer as inside
 
 START = 1_750_000_000
 OVERLAP = 60
@@ -239,7 +242,20 @@ class Api:
         return page
 
     def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
-        raise RequestRefused("404")
+        world = self._world
+        world.clock.wait(world.request_seconds)
+        world.asked.append(path)
+        if world.inside:
+            raise world.inside.popleft()
+        if world.clock.now < world.api_away_until:
+            raise Unavailable("no answer")
+        headers = Message()
+        headers["x-api-version"] = "2025-09"
+        answer = inside(world.log, path, parameters, headers, world.clock.now)
+        if answer.status != 200:
+            raise RequestRefused(str(answer.status))
+        world.step()
+        return answer.body
 
     def close(self) -> None:
         pass
@@ -321,6 +337,7 @@ class Model:
     started: int
     records: dict[str, str] = field(default_factory=dict)
     start_created: int | None = None
+    workflow: str = "copy"
 
 
 class World:
@@ -355,6 +372,8 @@ class World:
         self.ahead = 2
         self.request_seconds = 0.0
         self.questions: list[str] = []
+        self.asked: list[str] = []
+        self.inside: deque[Exception] = deque()  # what the next questions for blocks come to
         self.refuse: Callable[[str], Exception | None] = lambda execution: None
         self.api_away_until = self.end_away_until = 0.0
         self.disk_full = 0
@@ -438,11 +457,20 @@ class World:
         if self.later_than_assumed:
             return
         passed = bound - OVERLAP * 1000
-        aside = self._set_aside()
+        aside = self._set_aside() | set(self.waiting())
         for key, created in self.wanted.items():
             elsewhere = key in self.taken or key in aside or key in self.asked_for
             if created < passed and not elsewhere:
                 self.mistakes.append(f"the checkpoint passed {key}, which was not delivered")
+
+    def waiting(self) -> Iterator[Key]:
+        """What waits for its blocks and reason, in the store."""
+        if self._store is None or self.settings.sources[0].enrich == "off":
+            return
+        for waiting in self._store.waiting("default").values():
+            record = json.loads(waiting.original.text())
+            yield span_key(waiting.uuid)
+            yield log_key(record["_id"], record["message"])
 
     def _set_aside(self) -> set[Key]:
         assert self._store is not None
@@ -521,6 +549,10 @@ class World:
             "startedAt": iso(model.started),
             "createdAt": iso(created),
             "forgeWorkflow": {"name": "orders"},
+            "forgeWorkflowId": "w",
+            "workflowId": model.workflow,
+            "workflowVersion": 1,
+            "userId": "u",
         }
         if message != "executionStarted":
             record["completedAt"] = iso(created)

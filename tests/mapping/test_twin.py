@@ -206,9 +206,8 @@ class Twin:
     def common(self, n: Notification, name: str | None) -> dict[str, Any]:
         workflow, user = n.forgeWorkflow, n.user
         whole = workflow.integrationId if isinstance(workflow, Workflow) else None
-        integration = whole if isinstance(whole, Integration) else Integration()
-        if isinstance(whole, str):
-            integration.id = whole
+        bare = Integration(id=whole if isinstance(whole, str) else None)
+        integration = whole if isinstance(whole, Integration) else bare
         person = user if isinstance(user, User) else User()
         hidden = person.email if self.email == "hash" else None
         if not hidden and self.full_name == "hash":

@@ -86,6 +86,7 @@ def fact(
     took: float = 2.0,
     workflow: str = "orders",
     adjusted: bool = False,
+    **block: str,
 ) -> ExecutionFacts:
     end = NOW * 1_000_000 - int(ago * 1e9)
     attributes: dict[str, str | bool] = {
@@ -98,6 +99,7 @@ def fact(
         attributes[semconv.ERROR_TYPE] = "executionError"
     if adjusted:
         attributes[semconv.TIME_ADJUSTED] = True
+    attributes |= {f"runalloy.{name.replace('_', '.')}": value for name, value in block.items()}
     ids = execution_ids("uuid-1")
     return ExecutionFacts(*ids, end - int(took * 1e9), end, workflow, attributes)
 
@@ -115,7 +117,8 @@ def everything(measured: Measured) -> None:
         report = Report("traces", Outcome(kind), 3, 1000, 0.02, 1, wait)
         tell(events.ExportAttempted("one", report))
     tell(events.CheckpointWriteFailed("one", "the disk is full", 2.0))
-    tell(settled(fact(), fact("error")))
+    where = {"block_id": "b-1", "block_name": "Create order", "block_type": "alloy.shopify"}
+    tell(settled(fact(), fact("error", **where, reason_source="errors")))
     tell(events.GapFound("one", NOW - 9000, NOW - 8000))
     tell(events.SeenLate("one", 2, (70.0,), 70.0, 135.0))
     tell(events.Audited("one", 600.0, NOW - 9000, NOW - 8000, 5, 4, 2, 1))
@@ -233,6 +236,34 @@ def test_executions_are_counted_while_they_are_live(measured: Measured) -> None:
     (exemplar,) = by_outcome["error"].exemplars
     assert exemplar.trace_id == int.from_bytes(trace_id)
     assert exemplar.span_id == int.from_bytes(span_id)
+
+
+def test_failures_are_counted_by_block(measured: Measured) -> None:
+    """Each live failure whose block is known counts once under the block's name and type, and never
+    under an id, of which each user's copy has its own; a failure without a block does not count."""
+    named = {"block_name": "Create order", "block_type": "alloy.shopify"}
+    measured.tell(
+        settled(
+            *(fact("error", **named, block_id=f"b-{number}") for number in range(3)),
+            fact("error", **named, block_id="b-9", reason_source="webhook"),
+            fact("error", block_id="b-8"),
+            fact("error", ago=901, **named),
+            fact("error"),
+            fact(),
+        )
+    )
+    points = measured.points()[telemetry.BLOCK_ERRORS.name]
+    common = {telemetry.SOURCE: "one", semconv.WORKFLOW_NAME: "orders"}
+    block = {semconv.BLOCK_NAME: "Create order", semconv.BLOCK_TYPE: "alloy.shopify"}
+    counted = {tuple(sorted(p.attributes.items())): p.value for p in points}
+    assert counted == {
+        tuple(sorted((common | more).items())): count
+        for more, count in (
+            (block, 3),
+            (block | {semconv.REASON_SOURCE: "webhook"}, 1),
+            ({}, 1),
+        )
+    }
 
 
 def test_names_from_outside_cannot_spoil_the_export(measured: Measured) -> None:

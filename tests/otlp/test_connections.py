@@ -31,7 +31,14 @@ from otel_alloy.otlp.senders import open_senders, sdk_exporters
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.otlp import otlp_exporters
 
-from .otlp_servers import HttpEndpoint, grpc_endpoint, http_endpoint, nobody, raw_relay
+from .otlp_servers import (
+    HttpEndpoint,
+    grpc_endpoint,
+    http_endpoint,
+    nobody,
+    raw_endpoint,
+    raw_relay,
+)
 
 FAR = "collector.invalid"
 P = "OTEL_EXPORTER_OTLP_"
@@ -194,6 +201,18 @@ def test_a_socks_proxy() -> None:
         assert one.asked == [f"SOCKS {FAR}"] * 3
 
 
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\5\xff"])
+def test_what_is_no_socks_proxy(says: bytes) -> None:
+    """One that breaks the connection, as one that starts again, or that speaks something else, is
+    told as the proxy's failure, and tried again."""
+    with raw_endpoint(says) as port:
+        environment = {"ALL_PROXY": f"socks5h://127.0.0.1:{port}"}
+        outcome = send(environment, ENDPOINT=f"http://{FAR}")
+        assert outcome.kind is Kind.RETRY and "through the proxy" in outcome.reason
+        with pytest.raises(Unavailable, match=r"through the proxy socks5h://.*(SOCKS5|METHODS)"):
+            ask(f"http://{FAR}", network(environment))
+
+
 def test_a_socks_proxy_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the mistake names the variable and the extra."""
     monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
@@ -234,7 +253,10 @@ def test_one_trust_for_every_stack(authority: tuple[trustme.CA, Path], variable:
         assert send(other, ENDPOINT=url).kind is Kind.DELIVERED
 
 
-def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_alloys_authority_is_exchanged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str
+) -> None:
     """A file of authorities that is exchanged while the receiver runs counts for the next request
     to Alloy; what is half written changes nothing."""
     old, new = trustme.CA(), trustme.CA()
@@ -245,7 +267,7 @@ def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCapture
         http_endpoint(server_tls(new)) as after,
         raw_relay(before.port) as relay,
     ):
-        ways = network({"SSL_CERT_FILE": str(file)})
+        ways = network({variable: str(file if variable == "SSL_CERT_FILE" else tmp_path)})
         url = f"https://127.0.0.1:{relay.port}"
         client = AlloyClient(url, "key", system_runtime(), timeout=5, network=ways)
 
@@ -255,9 +277,10 @@ def test_alloys_authority_is_exchanged(tmp_path: Path, caplog: pytest.LogCapture
 
         with closing(client):
             refused("501")  # the endpoint answers no GET
-            file.write_text("half of a certif")
-            refused("501")
-            assert "Going on with the files" in caplog.text
+            if variable == "SSL_CERT_FILE":
+                file.write_text("half of a certif")
+                refused("501")
+                assert "Going on with the files" in caplog.text
             relay.move(after.port)
             refused("cannot prove who it is")
             new.cert_pem.write_to_path(str(file))

@@ -84,6 +84,16 @@ def test_the_connection_is_kept(endpoint: HttpEndpoint) -> None:
     assert len(endpoint.requests) == 5 and len(endpoint.connections) == 1
 
 
+def test_after_a_rest_the_next_request_connects_anew(endpoint: HttpEndpoint) -> None:
+    """A rest gives the connection back, and costs no request."""
+    with closing(HttpSender(settings(endpoint.url), "test", system_runtime())) as sender:
+        for _ in range(3):
+            assert sender.send(b"x").kind is Kind.DELIVERED
+            sender.rest()
+            sender.rest()
+    assert len(endpoint.requests) == 3
+
+
 def test_gzip_is_deterministic_and_complete(endpoint: HttpEndpoint) -> None:
     """With gzip the endpoint decodes the same bytes, and a retry is byte for byte the same."""
     spans = b"span" * 10_000

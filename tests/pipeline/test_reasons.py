@@ -59,7 +59,7 @@ def test_what_fits(errors: list[BlockError], others: list[ExecutionSteps], found
 def test_what_is_not_known_may_be_the_owner() -> None:
     """Where the answer does not reach back far enough, or another failure of that moment has no
     steps yet, nothing is concluded."""
-    assert reason_of(MINE, [error(11)], [MINE], [], 11 * SECOND) is None
+    assert reason_of(MINE, [error(11)], [MINE], [], 560 * SECOND) is None
     other = Failure("other", 9 * SECOND + MINUTES, 12 * SECOND + MINUTES)
     assert reason_of(MINE, [error(11)], [MINE], [other], 0) is None
     later = Failure("other", 19 * SECOND + MINUTES, 22 * SECOND + MINUTES)

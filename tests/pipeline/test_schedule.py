@@ -17,7 +17,7 @@ import pytest
 
 from otel_alloy.pipeline.events import CycleEnded, Requested
 from otel_alloy.pipeline.receiver import Receiver
-from otel_alloy.pipeline.schedule import Schedule, Turns
+from otel_alloy.pipeline.schedule import Schedule, Turns, parts, rest_after
 from otel_alloy.runtime import Task, system_runtime
 from otel_alloy.testing.otlp_endpoint import Received
 
@@ -134,6 +134,18 @@ def test_a_source_that_hangs_holds_up_no_other() -> None:
     ]
     assert schedule.run(everybody, 0.0)
     assert turns == {"one": 20, "two": 20} and hang.is_set()
+
+
+@pytest.mark.parametrize("taken", [0.0, 4.0, 29.0])
+def test_sources_that_are_slow_at_the_start_are_spread_all_the_same(taken: float) -> None:
+    """However long the first turns take, as long as it is less than an interval, the second ones
+    begin in places of their own; a turn that took longer is followed at once by the next."""
+    begin = [
+        round((taken + rest_after(taken, 30.0, part)) % 30.0, 6) % 30.0 for part in parts(MANY)
+    ]
+    assert sorted(begin) == [round(0.6 * n, 6) for n in range(MANY)]
+    assert rest_after(10.0, 30.0) == 20.0
+    assert rest_after(31.0, 30.0) == rest_after(31.0, 30.0, 0.5) == 0.0
 
 
 @pytest.mark.parametrize(("patience", "all_ended"), [(0.0, False), (PATIENCE, True)])

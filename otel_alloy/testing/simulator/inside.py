@@ -9,6 +9,7 @@ address or a token with ``REASON_CANARY``: neither may be found in what a client
 
 import hashlib
 import random
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from otel_alloy.testing.simulator.records import Record, iso, millis
@@ -86,9 +87,14 @@ def blocks_of(record: Record) -> tuple[BlockOf, ...]:
     """The blocks of a record's workflow, its trigger first. All copies of a workflow have the
     same."""
     parent = str(record.get("forgeWorkflowId") or record.get("workflowId"))
-    rng = random.Random(f"blocks:{parent}")
     workflow = record.get("forgeWorkflow")
     title = str(workflow.get("name", "")) if isinstance(workflow, dict) else ""
+    return _laid_out(parent, title)
+
+
+@lru_cache(maxsize=1024)
+def _laid_out(parent: str, title: str) -> tuple[BlockOf, ...]:
+    rng = random.Random(f"blocks:{parent}")
     squeezed = title.replace(" ", "").casefold()
     apps = sorted(
         (squeezed.index(app.casefold()), app) for app in _APPS if app.casefold() in squeezed
@@ -294,7 +300,8 @@ def _payload(rng: random.Random, size: int) -> dict[str, Any]:
         "error": mark if rng.random() < 0.1 else None,
     }
     if size:
-        found["json"]["text"] = (mark + ' "\\ {[ ') * (size // (len(mark) + 9))
+        words = f'{mark} says "so", and goes on about nothing in particular, as long texts do. '
+        found["json"]["text"] = words * (size // len(words) + 1)
     return found
 
 

@@ -181,11 +181,11 @@ class LogStore:
         with self._lock:
             self.advance()
             tails = {
-                id(tail)
+                tail
                 for tail in self._tails.values()
                 if tail.columns["userId"] == user_id and mark in tail.json
             }
-            rows = [row for row in self._rows if id(row.tail) in tails]
+            rows = [row for row in self._rows if row.tail in tails]
         return [row.record() for row in rows]
 
     # Answering -----------------------------------------------------------------------------------
