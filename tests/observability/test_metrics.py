@@ -86,7 +86,7 @@ def fact(
     took: float = 2.0,
     workflow: str = "orders",
     adjusted: bool = False,
-    **block: str,
+    **block: Any,
 ) -> ExecutionFacts:
     end = NOW * 1_000_000 - int(ago * 1e9)
     attributes: dict[str, str | bool] = {
