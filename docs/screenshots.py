@@ -53,7 +53,7 @@ SHOTS = {
     "demo": Shot(("demo",), 110, 28, 12.0),
     "demo-end": Shot(("demo",), 92, 60, first="workflow  "),
     "tail": Shot(("tail", "--since", "1m"), 120, 32, 11.0),
-    "summary": Shot(("summary", "--since", "24h", "--top", "7"), 116, 32),
+    "summary": Shot(("summary", "--since", "24h", "--top", "7"), 116, 56),
 }
 
 CELL, LINE, SIZE, EDGE, HEAD = 8.4, 19.0, 14.0, 16.0, 36.0
@@ -98,8 +98,9 @@ def take(shot: Shot) -> pyte.Screen:
             begin = now - 86_400 + 3600 * hour
             executions = round(130 - 110 * cos(2 * pi * begin / 86_400))
             alloy.store.feed(timeline(executions, start=begin, end=begin + 3600, traffic=traffic))
-        alloy.store.feed(timeline(20, start=now - 45, end=now, traffic=traffic))
-        alloy.store.feed(live(start=now, rate=0.5, traffic=traffic))
+        lately = Traffic(error_rate=0.2)  # a minute is short, and is to show how a failure looks
+        alloy.store.feed(timeline(20, start=now - 45, end=now, traffic=lately))
+        alloy.store.feed(live(start=now, rate=0.5, traffic=lately))
         environment = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",

@@ -110,6 +110,7 @@ def tail(
     """See executions as they end.
 
     Straight from the API: no checkpoint is touched and nothing is sent. Privacy settings apply.
+    Of a failure it shows the block and the reason, where Alloy tells them within a few seconds.
 
     \b
     Examples:
@@ -161,7 +162,7 @@ def summary(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Add up what ended, by workflow and customer.
+    """Add up what ended, by workflow and customer, and why it failed.
 
     Straight from the API: no checkpoint is touched and nothing is sent. Privacy settings apply.
     Ctrl-C shows what was read until then.

@@ -57,6 +57,7 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
                 "storage": f"sqlite:///{folder}/demo.db",
                 "collection_interval": 1,
                 "requests_per_minute": 0,
+                "enrich_timeout": 2,  # a demo is short, and simulated Alloy is quick
             }
             receiver = Receiver(load_settings(flags, environment(alloy, otlp)))
 

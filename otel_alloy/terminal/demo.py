@@ -68,6 +68,7 @@ class DemoView:
         self.log_records = 0
         self._called: dict[bytes, list[Item]] = {}  # spans of the customer's service, by trace
         self._whole: list[Item] = []  # the newest trace that has them and the execution's span
+        self._failed: list[Item] = []  # the newest execution that failed and tells why, its blocks
         self._seen: set[bytes] = set()
         self._printed = 0
         self._lock = threading.Lock()
@@ -86,11 +87,16 @@ class DemoView:
                     self.log_records += 1
                     continue
                 self.spans += 1
+                if is_block(record):
+                    continue
                 if record.trace_id + record.span_id not in self._seen:
                     self._seen.add(record.trace_id + record.span_id)
                     self.executions.append(facts_of_span(record))
                     if record.trace_id in self._called:
                         self._whole = [item, *self._called[record.trace_id]]
+                    if record.status.message:
+                        blocks = (i for i in items if _is_below(i.record, record))
+                        self._failed = [item, *blocks]
 
     def lines(self) -> list[str]:
         """One line of plain text for each execution since the last call."""
@@ -149,7 +155,7 @@ class DemoView:
         with self._lock:
             executions = list(self.executions)
             spans, log_records = self.spans, self.log_records
-            whole = list(self._whole)
+            whole, failed = list(self._whole), list(self._failed)
         if not executions:
             return Text("No execution arrived.", "yellow")
         everything = render.Tally()
@@ -180,6 +186,9 @@ class DemoView:
         )
         look = Text("\nTraces worth a look", "bold")
         parts: list[RenderableType] = [table, look, traces]
+        if failed:
+            parts.append(Text("\nOne that failed: its blocks, and why", "bold"))
+            parts.append(trace_tree(failed))
         if whole:
             parts.append(Text("\nOne trace, from Alloy into your service", "bold"))
             parts.append(trace_tree(whole))
@@ -357,12 +366,27 @@ def facts_of_span(span: Span) -> ExecutionFacts:
         span.end_time_unix_nano,
         span.name,
         attributes(span.attributes),
+        span.status.message,
+    )
+
+
+def is_block(span: Span) -> bool:
+    """Whether a span is of a block of an execution."""
+    return any(one.key == semconv.BLOCK_INDEX for one in span.attributes)
+
+
+def _is_below(record: object, above: Span) -> bool:
+    """Whether a record is the span of a block of the execution `above`."""
+    return (
+        isinstance(record, Span)
+        and is_block(record)
+        and (record.trace_id, record.parent_span_id) == (above.trace_id, above.span_id)
     )
 
 
 def trace_tree(items: Iterable[Item]) -> Tree:
-    """The spans among `items` (of one trace, say) as a tree: service, name, duration; children by
-    start. A span that came twice appears once; one whose parent is not among them stands at the
+    """The spans among `items` (of one trace, say) as a tree: service, name, duration, and why it
+    failed; children by start. A span that came twice appears once; one whose parent is not among them stands at the
     top, and where there are several of those, the top itself is hidden."""
     spans = {(i.record.trace_id, i.record.span_id): i for i in items if isinstance(i.record, Span)}
     below: dict[tuple[bytes, bytes] | None, list[Item]] = {}
@@ -373,8 +397,8 @@ def trace_tree(items: Iterable[Item]) -> Tree:
     waiting = [(top, item) for item in reversed(below.get(None, []))]
     while waiting:  # no recursion: a trace may be deeper than Python's stack
         branch, item = waiting.pop()
-        branch = branch.add(_label(item))
         children = below.get((item.record.trace_id, item.record.span_id), [])
+        branch = branch.add(_label(item, children))
         waiting += [(branch, child) for child in reversed(children)]
     return top.children[0] if len(top.children) == 1 else top
 
@@ -388,12 +412,16 @@ def _start(item: Item) -> int:
     return _span(item).start_time_unix_nano
 
 
-def _label(item: Item) -> Text:
+def _label(item: Item, children: Iterable[Item]) -> Text:
+    """What is the same as a child says is said there."""
     span = _span(item)
+    below = {_span(child).status.message for child in children}
     service = clean(str(attributes(item.resource.attributes).get(semconv.SERVICE_NAME, "")))
     seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
     failed = "red" if span.status.code == Status.STATUS_CODE_ERROR else ""
     took = (f"  {render.span_of_time(seconds)}", "dim")
+    reason = "" if span.status.message in below else clean(span.status.message)
+    why = (f"  {reason}" if reason else "", "red")
     return Text.assemble(
-        (f"{service}  " if service else "", "cyan"), (clean(span.name), failed), took
+        (f"{service}  " if service else "", "cyan"), (clean(span.name), failed), took, why
     )

@@ -86,7 +86,7 @@ def fact(
     took: float = 2.0,
     workflow: str = "orders",
     adjusted: bool = False,
-    **block: str,
+    **block: Any,
 ) -> ExecutionFacts:
     end = NOW * 1_000_000 - int(ago * 1e9)
     attributes: dict[str, str | bool] = {
@@ -117,7 +117,11 @@ def everything(measured: Measured) -> None:
         report = Report("traces", Outcome(kind), 3, 1000, 0.02, 1, wait)
         tell(events.ExportAttempted("one", report))
     tell(events.CheckpointWriteFailed("one", "the disk is full", 2.0))
-    where = {"block_id": "b-1", "block_name": "Create order", "block_type": "alloy.shopify"}
+    where: dict[str, Any] = {
+        "block_id": "b-1",
+        "block_name": "Create order",
+        "block_type": "alloy.shopify",
+    }
     tell(settled(fact(), fact("error", **where, reason_source="errors")))
     tell(events.GapFound("one", NOW - 9000, NOW - 8000))
     tell(events.SeenLate("one", 2, (70.0,), 70.0, 135.0))
@@ -241,7 +245,7 @@ def test_executions_are_counted_while_they_are_live(measured: Measured) -> None:
 def test_failures_are_counted_by_block(measured: Measured) -> None:
     """Each live failure whose block is known counts once under the block's name and type, and never
     under an id, of which each user's copy has its own; a failure without a block does not count."""
-    named = {"block_name": "Create order", "block_type": "alloy.shopify"}
+    named: dict[str, Any] = {"block_name": "Create order", "block_type": "alloy.shopify"}
     measured.tell(
         settled(
             *(fact("error", **named, block_id=f"b-{number}") for number in range(3)),

@@ -503,6 +503,43 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     assert any("190 others" in text for text in plain)
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_failure_tells_why_within_the_terminal(width: int) -> None:
+    """Block and reason stand in one line below a row of `tail`, and in tables of `summary`, in no
+    line that is wider than the terminal; a reason cannot write to it. What differs only in details
+    is one reason."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, _environ={})
+    console.no_color = True
+    summary = Summary(1_760_000_000_000 - 86_400_000, 1_760_000_000_000)
+    where = {"runalloy.block.name": "Create\x1b[31m order", "runalloy.reason.source": "errors"}
+    many = [
+        an_execution(
+            number,
+            "error",
+            attributes={"user.full_name": "User", **(where if number else {})},
+            reason=f"No customer {number} ('id-{number}') " + "of that\nname " * 9 * bool(number),
+        )
+        for number in range(5)
+    ]
+    for one in many:
+        summary.add(one)
+    summary.explain(many)
+    console.print(row(many[1], width))
+    assert isinstance(console.file, io.StringIO)
+    first, second = map(_without_styles, console.file.getvalue().splitlines())
+    assert "at Create [31m order: No customer 1 ('id-1') of that name"[: width - 13] in second
+    assert len(first) <= width and len(second) <= width and second.rstrip().endswith("…")
+    summary.complete = True
+    console.print(rendered(summary, ("workflow", "customer"), console, 10))
+    lines = [_without_styles(text) for text in console.file.getvalue().splitlines()]
+    assert max(cell_len(text) for text in lines) <= width and "\x1b" not in "".join(lines)
+    assert len([text for text in lines if "No customer" in text]) == 1 + 2 * 2
+    told = summary.as_object(("customer",))["failures"]
+    assert (told["reason_known"], told["block_known"]) == (4, 4)
+    assert [one["failures"] for one in told["customers"]] == [4, 1]
+    assert "the reason of 4 is known" in " ".join(lines)
+
+
 def _without_styles(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 

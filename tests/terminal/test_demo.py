@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterable
@@ -24,11 +25,15 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otel_alloy.mapping import semconv
+from otel_alloy.pipeline.events import Settled
+from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import system_runtime
+from otel_alloy.settings.models import Settings
 from otel_alloy.terminal.demo import DemoView, RunReceiver, run_demo
 from otel_alloy.terminal.render import percentile
 from otel_alloy.testing.order_service import SCOPE
 from otel_alloy.testing.otlp_endpoint import OtlpEndpoint, Received, Signal
+from otel_alloy.testing.simulator.inside import PAYLOAD_CANARY, REASON_CANARY
 
 START = 1_700_000_000_000_000_000
 
@@ -38,6 +43,7 @@ def span(
     *,
     seconds: float = 1.0,
     failed: bool = False,
+    reason: str = "",
     workflow: str = "Shopify orders to NetSuite",
     more: dict[str, str] | None = None,
 ) -> Span:
@@ -50,7 +56,7 @@ def span(
         name=workflow,
         start_time_unix_nano=START,
         end_time_unix_nano=START + int(seconds * 1e9),
-        status=Status(code=Status.STATUS_CODE_ERROR) if failed else Status(),
+        status=Status(code=Status.STATUS_CODE_ERROR, message=reason) if failed else Status(),
         attributes=[KeyValue(key=k, value=AnyValue(string_value=v)) for k, v in given.items()],
     )
 
@@ -321,3 +327,73 @@ def test_the_summary_shows_one_trace_from_alloy_into_the_service() -> None:
     assert "One trace, from Alloy into your service" in shown
     assert "└── " in shown.split("One trace")[1]
     assert "POST /x" in shown
+
+
+def block(of: Span, index: int, name: str, reason: str = "") -> Span:
+    """The span of a block of an execution, which failed where there is a reason."""
+    failed = Status(code=Status.STATUS_CODE_ERROR, message=reason)
+    return Span(
+        trace_id=of.trace_id,
+        span_id=bytes([index + 1]) * 8,
+        parent_span_id=of.span_id,
+        name=name,
+        start_time_unix_nano=START + index,
+        end_time_unix_nano=START + index + 10**8,
+        status=failed if reason else Status(),
+        attributes=[KeyValue(key=semconv.BLOCK_INDEX, value=AnyValue(int_value=index))],
+    )
+
+
+def test_one_that_failed_is_shown_with_its_blocks_and_its_reason() -> None:
+    """Blocks are spans and no executions; the newest failure that tells why stands in the summary
+    as a tree, which says the reason once, at the block; nothing in it can write to the terminal."""
+    reason = "Invalid \x1b[31m id\nof a customer"
+    where = {semconv.BLOCK_NAME: "Create\x07 order"}
+    older = span(1, failed=True, reason="too old")
+    failed = span(2, failed=True, reason=reason, workflow="Orders", more=where)
+    blocks = [block(failed, 0, "shopify trigger"), block(failed, 1, "Create\x07 order", reason)]
+    view = view_of([older, failed, *blocks, span(3), span(4, failed=True)])
+    assert [one.workflow_id for one in view.executions] == [None] * 4
+    (line,) = [line for line in view.lines() if "Orders" in line]
+    assert line.endswith("  Orders, User 2, at Create order: Invalid [31m id of a customer")
+    shown = "\n".join(printed(view.summary(), 120))
+    assert "4 executions arrived as 6 spans" in shown
+    tree = shown.split("One that failed: its blocks, and why\n")[1].split("\n\n")[0]
+    assert [text.strip() for text in tree.splitlines()] == [
+        "Orders  1.0 s",
+        "├── shopify trigger  100 ms",
+        "└── Create order  100 ms  Invalid [31m id of a customer",
+    ]
+    assert "\x1b" not in shown and "\x07" not in shown
+
+
+def test_the_receiver_brings_block_and_reason_into_the_demo() -> None:
+    """What the real receiver makes of the simulator's failures: at the end one of them is shown
+    with its blocks and why it failed, and no word of what is masked."""
+
+    def run(alloy: str, otlp: str, stop: threading.Event) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
+            settings = Settings.model_validate(
+                {
+                    "api_key": "any",
+                    "endpoint": alloy,
+                    "storage": f"sqlite:///{folder}/demo.db",
+                    "collection_interval": 1,
+                    "requests_per_minute": 0,
+                    "enrich_timeout": 2,
+                    "environment": environment,
+                }
+            )
+            receiver = Receiver(settings, observe=lambda event: told(event, receiver))
+            receiver.run()
+
+    def told(event: object, receiver: Receiver) -> None:
+        if isinstance(event, Settled) and any(one.reason for one in event.ended()):
+            receiver.stop()
+
+    code, output = play(run, seconds=60.0)
+    assert code == 0
+    tree = output.split("One that failed: its blocks, and why\n")[1].split("\n\n")[0]
+    assert "├── " in tree and "└── " in tree
+    assert REASON_CANARY not in output and PAYLOAD_CANARY not in output
