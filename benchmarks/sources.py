@@ -237,8 +237,9 @@ def main() -> None:
     options = parser.parse_args()
     tree = options.tree.resolve()
     start_up(tree)
+    seconds = max(options.seconds, options.interval)  # the spread is that of a whole interval
     numbers = [int(one) for one in options.sources.split(",")]
-    memory = {n: many(tree, n, options.interval, options.seconds) for n in numbers}
+    memory = {n: many(tree, n, options.interval, seconds) for n in numbers}
     least, most = min(numbers), max(numbers)
     if least < most:
         each = (memory[most] - memory[least]) / (most - least) * 1000
