@@ -133,7 +133,7 @@ def start_up(tree: Path) -> None:
 class Watched:
     """What a process holds, looked at again and again."""
 
-    def __init__(self, process: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._threads: list[int] = []
         self._files: list[int] = []
@@ -141,11 +141,13 @@ class Watched:
 
     def look(self) -> None:
         """Once more."""
-        status = Path(f"/proc/{self._process}/status").read_text()
+        if (code := self._process.poll()) is not None:
+            raise SystemExit(f"the command has ended with {code}")
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
         values = dict(line.split(":", 1) for line in status.splitlines())
         self._threads.append(int(values["Threads"]))
         self._memory.append(int(values["VmRSS"].split()[0]))
-        self._files.append(len(os.listdir(f"/proc/{self._process}/fd")))
+        self._files.append(len(os.listdir(f"/proc/{self._process.pid}/fd")))
 
     def watch(self, seconds: float) -> None:
         """For so long."""
@@ -199,9 +201,9 @@ def many(tree: Path, number: int, interval: float, seconds: float) -> float:
             time.sleep(0.05)
         first = sorted(first_requests().values())
         spent = cpu(process.pid)
-        rest = Watched(process.pid)
+        rest = Watched(process)
         rest.watch(interval)  # of the first cycles, and what follows
-        usual = Watched(process.pid)
+        usual = Watched(process)
         since, before = time.time(), cpu(process.pid)
         usual.watch(seconds)
         share = (cpu(process.pid) - before) / seconds
@@ -235,8 +237,9 @@ def main() -> None:
     options = parser.parse_args()
     tree = options.tree.resolve()
     start_up(tree)
+    seconds = max(options.seconds, options.interval)  # the spread is that of a whole interval
     numbers = [int(one) for one in options.sources.split(",")]
-    memory = {n: many(tree, n, options.interval, options.seconds) for n in numbers}
+    memory = {n: many(tree, n, options.interval, seconds) for n in numbers}
     least, most = min(numbers), max(numbers)
     if least < most:
         each = (memory[most] - memory[least]) / (most - least) * 1000
