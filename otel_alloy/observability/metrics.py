@@ -377,7 +377,7 @@ class Telemetry:
         context = set_span_in_context(NonRecordingSpan(span))
         labels = _labels(EXECUTION_DURATION, source, facts)
         self._count[EXECUTION_DURATION](facts.seconds, labels, context=context)
-        if facts.block:
+        if facts.outcome == "error" and facts.block:
             self._count[BLOCK_ERRORS](1, _labels(BLOCK_ERRORS, source, facts), context=context)
 
     def close(self) -> None:
