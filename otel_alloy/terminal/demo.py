@@ -386,8 +386,8 @@ def _is_below(record: object, above: Span) -> bool:
 
 def trace_tree(items: Iterable[Item]) -> Tree:
     """The spans among `items` (of one trace, say) as a tree: service, name, duration, and why it
-    failed; children by start. A span that came twice appears once; one whose parent is not among them stands at the
-    top, and where there are several of those, the top itself is hidden."""
+    failed; children by start. A span that came twice appears once; one whose parent is not among
+    them stands at the top, and where there are several of those, the top itself is hidden."""
     spans = {(i.record.trace_id, i.record.span_id): i for i in items if isinstance(i.record, Span)}
     below: dict[tuple[bytes, bytes] | None, list[Item]] = {}
     for item in sorted(spans.values(), key=_start):
