@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -25,6 +26,7 @@ from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.sqlite import SqliteStore
 from otel_alloy.checkpoint.store import open_store
 from otel_alloy.mapping import semconv
+from otel_alloy.observability.logging import masked as masked_log
 from otel_alloy.pipeline.kept_report import KeptReport
 from otel_alloy.privacy import masked
 from otel_alloy.runtime import system_runtime
@@ -358,3 +360,17 @@ def test_a_full_disk_is_told_and_not_acknowledged(tmp_path: Path) -> None:
             store._db.execute("PRAGMA max_page_count=1000000")
             assert post(port, bodies[-1]) == 204
         assert listener.counts()["failed"] >= 1
+
+
+def test_no_line_of_the_log_has_the_secret() -> None:
+    """Whoever logs an address of the webhook, its secret is masked, also as it stands in a URL."""
+    secret = "Schlüssel/of the webhook"
+    settings = Settings.model_validate(
+        {"api_key": "key", "webhook": {"secret": secret}, "environment": {}}
+    )
+    mask = masked_log(settings)
+    assert (
+        mask(f"POST /alloy/errors/{quote(secret, safe='')} failed")
+        == "POST /alloy/errors/*** failed"
+    )
+    assert mask(f"X-Webhook-Secret: {secret}") == "X-Webhook-Secret: ***"
