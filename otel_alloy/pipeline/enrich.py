@@ -199,7 +199,7 @@ class Enricher:
             told = KeptReport.read(found[key]) if key in found else None
             if told is not None:
                 case.inside.reason = Reason("webhook", told.message)
-                case.inside.block = told.block()
+                case.inside.block, case.inside.block_name = told.block(), told.block_name
 
     # Questions ------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class NameStore(Protocol):
 class Case:
     """An execution that ended, and what is known of its inside. `workflow`: the user's installed
     copy; `version`: None where it is not known. `started`, `ended`: Unix ns, as near as is known.
-    `block`: where it failed, as the webhook told it."""
+    `block`, `block_name`: where it failed, as the webhook told it."""
 
     uuid: str
     workflow: str
@@ -74,6 +74,7 @@ class Case:
     steps: ExecutionSteps | None = None
     reason: Reason | None = None
     block: Block | None = None
+    block_name: str | None = None
 
     @property
     def lacks_reason(self) -> bool:
@@ -109,6 +110,8 @@ class Inquiry:
         self._failures = 0
         self._second = 1
         """What the second page is called: Alloy does not say whether pages count from 0 or 1."""
+        self._largest = 1
+        """The most executions that a page brought."""
 
     def may_ask(self) -> bool:
         """Whether a question may be put now."""
@@ -122,8 +125,6 @@ class Inquiry:
         failed of them. A question that fails ends it."""
         try:
             told, known_from = self._steps(cases)
-            for case in cases:
-                case.steps = told.get(case.uuid, case.steps)
             failed = [c for c in cases if c.lacks_reason and c.steps and ripe(c)]
             if failed:
                 self._errors(failed, list(failures), told, known_from)
@@ -144,6 +145,7 @@ class Inquiry:
         block = next((step for step in made if step.failed), None)
         if block is None and case.block is not None and case.failed:
             block = _step(case.block, names, True)
+            block = replace(block, name=block.name or case.block_name)
         return Enrichment(made, block, case.reason)
 
     def _steps(self, cases: Collection[Case]) -> tuple[dict[str, ExecutionSteps], int]:
@@ -158,16 +160,17 @@ class Inquiry:
             before = len(told)
             came = self._page(of, page)
             told.update({steps.uuid: steps for steps in came})
+            for case in cases:  # at once, as a further question may fail
+                case.steps = told.get(case.uuid, case.steps)
             if page is not None and came and len(told) == before:
                 self._second = page + 1  # that was the first page again: pages count from 1
                 continue
-            if not came:
+            if len(came) < self._largest:  # a page can hold more, so nothing follows
                 known_from = 0
                 break
+            self._largest = max(1, len(came))
             known_from = min((s.started for s in came if s.started is not None), default=known_from)
             if wanted <= told.keys() and known_from < first - BEFORE_NS:
-                break
-            if not self.may_ask():
                 break
         return told, known_from
 
@@ -199,7 +202,7 @@ class Inquiry:
             error = reason_of(mine, errors, whole.values(), failures, known_from)
             if error is not None:
                 message = None if error.message is None else self._mask(error.message)
-                case.reason = Reason("errors", message, error.type)
+                case.reason = Reason("errors", message)
 
     def _names(self, case: Case) -> dict[str, BlockName]:
         """How the blocks of its version of the workflow are called, by id."""
