@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_alloy.privacy import LONGEST, MASK, masked
@@ -95,6 +95,7 @@ around = st.text(max_size=30)
 between = st.sampled_from([" ", ", ", ' "', "\n", "; "])
 
 
+@settings(deadline=None)
 @given(before=around, gap=between, kind=kinds, after=around)
 def test_a_secret_never_stays(before: str, gap: str, kind: tuple[str, ...], after: str) -> None:
     """Of whatever stands around it, in whatever it is written, nothing of it is left."""
@@ -103,6 +104,7 @@ def test_a_secret_never_stays(before: str, gap: str, kind: tuple[str, ...], afte
     assert kind[0] not in left.replace(after, "").replace(before, "")
 
 
+@settings(deadline=None)
 @given(value=st.binary(min_size=24, max_size=90))
 def test_base64_never_stays(value: bytes) -> None:
     """No eight characters in a row of what is written in base64 are left."""
@@ -154,6 +156,7 @@ pieces = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(message=st.lists(pieces, max_size=60).map("".join) | st.text(max_size=200))
 def test_what_is_masked_stays_as_it_is(message: str) -> None:
     """Masking a second time changes nothing, so that a repeat is the same."""

@@ -52,6 +52,7 @@ _BEGINNING = re.compile(rb"\{" + _SPACE + rb'"\w{1,40}"' + _SPACE + rb":", re.DO
 _REST = re.compile(_REST_OF_TEXT, re.DOTALL)
 _WORD = re.compile(rb'[^\s,:"\[\]{}]++')
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _BLANK = re.compile(_SPACE)
 _WORDS = {b"true": True, b"false": False}
 _MARK = b"\xef\xbb\xbf"
@@ -297,7 +298,7 @@ def _structure(piece: bytes, in_text: bool) -> tuple[int, int, bool]:
     and whether it ends in a text. `in_text`: whether it begins in one. It does not begin or end
     between a backslash and what that stands for."""
     if b"\\" in piece:
-        piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        piece = _ESCAPE.sub(b"", piece)
     # Two quotes side by side have no bracket between them: whatever they begin or end, all else
     # stays inside or outside of texts as it was.
     left = piece.translate(_BRACKETS, _OTHERS).replace(b'""', b"")
