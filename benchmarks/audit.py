@@ -36,6 +36,7 @@ class Bench:
             "endpoint": alloy.endpoint,
             "storage": f"sqlite:///{folder}/checkpoint.db",
             "requests_per_minute": 0,
+            "enrich": "off",
             "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp.http_endpoint},
         }
         settings = Settings.model_validate(values | more)

@@ -45,6 +45,7 @@ def once(alloy: str, otlp: str, executions: int, page: int, workers: int, proces
                 "endpoint": alloy,
                 "storage": f"sqlite:///{folder}/checkpoint.db",
                 "requests_per_minute": 0,
+                "enrich": "off",
                 "page_size": page,
                 "adaptive": False,
                 "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp},

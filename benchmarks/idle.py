@@ -40,6 +40,7 @@ def requests(*, per_hour: int, open_executions: int) -> tuple[int, int]:
                 "endpoint": alloy.endpoint,
                 "storage": f"sqlite:///{folder}/checkpoint.db",
                 "requests_per_minute": 0,
+                "enrich": "off",
                 "collection_interval": INTERVAL,
                 "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp.http_endpoint},
             }

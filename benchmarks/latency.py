@@ -41,6 +41,7 @@ class Command:
                 "OTEL_ALLOY_STORAGE": f"sqlite:///{folder}/{interval:g}.db",
                 "OTEL_ALLOY_COLLECTION_INTERVAL": f"{interval:g}s",
                 "OTEL_ALLOY_REQUESTS_PER_MINUTE": "0",
+                "OTEL_ALLOY_ENRICH": "off",
                 "OTEL_ALLOY_INITIAL_LOOKBACK": "0",
                 "OTEL_ALLOY_HEALTH_ENDPOINT": "",
             },

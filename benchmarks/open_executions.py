@@ -46,6 +46,7 @@ def settings_of(folder: str, alloy: str, otlp: str) -> Settings:
             "endpoint": alloy,
             "storage": f"sqlite:///{folder}/checkpoint.db",
             "requests_per_minute": 0,
+            "enrich": "off",
             "collection_interval": 1,
             "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp},
         }

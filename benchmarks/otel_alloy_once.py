@@ -11,7 +11,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Arguments: Alloy endpoint, OTLP endpoint, page size, `gzip` or `none`."""
+    """Arguments: Alloy endpoint, OTLP endpoint, page size, `gzip` or `none`, and whose blocks and
+    reason are asked for, where that is to be any."""
     begun = time.process_time()
     wall = time.monotonic()
     import httpcore  # noqa: F401  as in the script
@@ -23,6 +24,7 @@ def main() -> None:
     tune_garbage_collector()
     imported = time.process_time() - begun
     alloy, otlp, page_size, compression = sys.argv[1:5]
+    enrich = sys.argv[5] if len(sys.argv) > 5 else "off"
     count = requests = 0
     marks: list[tuple[int, float]] = []
 
@@ -40,6 +42,7 @@ def main() -> None:
                 "endpoint": alloy,
                 "storage": f"sqlite:///{folder}/checkpoint.db",
                 "requests_per_minute": 0,
+                "enrich": enrich,
                 "page_size": page_size,
                 "adaptive": False,  # as where Alloy gives no larger pages
                 "since": "2020-01-01T00:00:00Z",

@@ -150,6 +150,7 @@ def measure(rate: float, minutes: float, config: Config, **values: object) -> Co
         settings = Settings.model_validate(
             {
                 "api_key": "bench",
+                "enrich": "off",
                 "storage": f"sqlite:///{folder}/checkpoint.db",
                 "initial_lookback": 1,
                 "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp.http_endpoint},

@@ -58,6 +58,7 @@ def main() -> None:
                     "endpoint": alloy,
                     "storage": f"sqlite:///{folder}/{name}.db",
                     "requests_per_minute": 0,
+                    "enrich": "off",
                     "page_size": options.page,
                     "adaptive": False,
                     "since": 60 * 86400.0,
