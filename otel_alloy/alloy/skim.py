@@ -188,13 +188,16 @@ class Skim:
         """The same where an item of a list is left and the next one is likely to begin with these
         bytes: where it does, that is found at once."""
         body, begin = self._body, self._at
-        found = body.find(next_item, begin)
-        end = body.rfind(b"}", begin, found) + 1 if found > 0 else 0
-        if end and body[end:found].strip() == b"," and found - begin <= 4 * _FAR:
-            piece = body[begin:end]
-            if piece.endswith(b"}") and _structure(piece, False) == (1, 0, False):
-                self._at = end
-                return
+        found = body.find(next_item, begin, begin + 4 * _FAR)
+        end = body.rfind(b"}", begin, found) if found > 0 else -1
+        # The bracket at the end closes what is left, and nothing closed it before.
+        if (
+            end >= 0
+            and body[end + 1 : found].strip() == b","
+            and _structure(body[begin:end], False) == (0, 0, False)
+        ):
+            self._at = end + 1
+            return
         self.leave()
 
     def _far(self, at: int) -> tuple[int, int]:
