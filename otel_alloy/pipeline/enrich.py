@@ -36,8 +36,6 @@ from otel_alloy.runtime import Runtime
 
 Which = Literal["off", "failed", "all"]
 
-_GATHER = 5.0
-"""Seconds for which executions gather, before the first question."""
 _MOST = 2000
 """So many wait at once; what comes beyond is delivered without."""
 _AT_ONCE = 200
@@ -145,9 +143,8 @@ class Enricher:
                 continue
             self._cases[execution] = case
             key = (case.inside.workflow, case.inside.user)
-            gather = min(_GATHER, self._policy.timeout / 6)
-            if not self._policy.webhook:
-                gather = self._patience  # one look then does for blocks and reason
+            # Without the webhook, one look then does for blocks and reason.
+            gather = self._policy.timeout / 3 if self._policy.webhook else self._patience
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = _Group(now + gather)
@@ -216,7 +213,7 @@ class Enricher:
     @property
     def _patience(self) -> float:
         """Seconds before an error is looked for."""
-        return self._policy.timeout / (2 if self._policy.webhook else 4)
+        return self._policy.timeout / 2
 
     def _complain(self, error: AlloyReceiverError, pause: float) -> None:
         self._log.complain(
