@@ -61,7 +61,7 @@ def test_one_clear_mistake_with_its_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({}, {"ALLOY_API_KEY": "key"}, file=str(path))
     assert [m for m in refused.value.mistakes if str(path) in m] == [f"{path}: {caught.value}"]
-    assert time.process_time() - begun < 4
+    assert time.process_time() - begun < 20, "what grows exponentially would take minutes"
 
 
 def test_a_mistake_shows_nothing_of_the_text() -> None:
