@@ -178,7 +178,10 @@ class Enricher:
     # What is known --------------------------------------------------------------------------------
 
     def _is_ready(self, case: _Case) -> bool:
-        return not case.inside.lacks or self._age(case.waiting) >= self._policy.timeout
+        """Whether all is known, or nothing more can be in time."""
+        left = self._policy.timeout - self._age(case.waiting)
+        hopeless = not self._policy.webhook and self._inquiry.quiet_for >= left
+        return not case.inside.lacks or left <= 0 or hopeless
 
     def _age(self, waiting: Waiting) -> float:
         """Seconds for which it has waited; where our clock was set back, for ever."""

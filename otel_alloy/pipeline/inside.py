@@ -113,6 +113,11 @@ class Inquiry:
         self._largest = 1
         """The most executions that a page brought."""
 
+    @property
+    def quiet_for(self) -> float:
+        """For how many seconds no question is put, as others have failed."""
+        return max(0.0, self._quiet_until - self._runtime.monotonic())
+
     def may_ask(self) -> bool:
         """Whether a question may be put now."""
         return self._allowance.is_free() and self._runtime.monotonic() >= self._quiet_until
