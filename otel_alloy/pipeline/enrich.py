@@ -180,8 +180,11 @@ class Enricher:
     def _is_ready(self, case: _Case) -> bool:
         """Whether all is known, or nothing more can be in time."""
         left = self._policy.timeout - self._age(case.waiting)
-        hopeless = not self._policy.webhook and self._inquiry.quiet_for >= left
-        return not case.inside.lacks or left <= 0 or hopeless
+        if left <= 0:
+            return True
+        if self._policy.webhook and case.inside.lacks_reason:
+            return False  # it may come by itself
+        return not case.inside.lacks or self._inquiry.quiet_for >= left
 
     def _age(self, waiting: Waiting) -> float:
         """Seconds for which it has waited; where our clock was set back, for ever."""

@@ -34,6 +34,8 @@ from otel_alloy.runtime import Runtime
 PAGE = 30
 """The most that Alloy gives at once (its description of these operations)."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 300.0
+_EXAMINED = 2
+"""So often a reason is looked for: what fits two will go on to, and what is late comes by then."""
 
 
 class Asked(Protocol):
@@ -75,6 +77,8 @@ class Case:
     reason: Reason | None = None
     block: Block | None = None
     block_name: str | None = None
+    examined: int = 0
+    """How often its reason was looked for among the errors."""
 
     @property
     def lacks_reason(self) -> bool:
@@ -84,7 +88,7 @@ class Case:
     @property
     def lacks(self) -> bool:
         """Whether there is anything left to ask."""
-        return self.steps is None or self.lacks_reason
+        return self.steps is None or (self.lacks_reason and self.examined < _EXAMINED)
 
 
 class Inquiry:
@@ -130,7 +134,7 @@ class Inquiry:
         failed of them. A question that fails ends it."""
         try:
             told, known_from = self._steps(cases)
-            failed = [c for c in cases if c.lacks_reason and c.steps and ripe(c)]
+            failed = [c for c in cases if c.lacks_reason and c.lacks and c.steps and ripe(c)]
             if failed:
                 self._errors(failed, list(failures), told, known_from)
         except (Retry, RequestRefused, Stop) as error:
@@ -156,8 +160,8 @@ class Inquiry:
     def _steps(self, cases: Collection[Case]) -> tuple[dict[str, ExecutionSteps], int]:
         """The executions of the cases' workflow and user, newest first, as far back as the cases
         need; and from which start on (Unix ns) that is all of them."""
-        wanted = {c.uuid for c in cases if c.steps is None or c.failed}
-        first = min(c.started for c in cases)
+        wanted = {c.uuid for c in cases if c.lacks}
+        first = min((c.started for c in cases if c.lacks), default=0)
         of = next(iter(cases))
         told: dict[str, ExecutionSteps] = {}
         known_from = 1 << 63
@@ -204,6 +208,7 @@ class Inquiry:
             mine = whole.get(case.uuid)
             if mine is None:
                 continue
+            case.examined += 1
             error = reason_of(mine, errors, whole.values(), failures, known_from)
             if error is not None:
                 message = None if error.message is None else self._mask(error.message)
