@@ -40,7 +40,6 @@ _MOST = 2000
 """So many wait at once; what comes beyond is delivered without."""
 _AT_ONCE = 200
 _REMEMBERED_MS = 600_000
-_FIRST_PAUSE = 2.0
 _NS = 1_000_000
 _ENDED = Role.ENDED.value
 
@@ -81,7 +80,6 @@ class _Group:
     """Those of one workflow and user, which one request serves. Monotonic seconds."""
 
     next_at: float
-    pause: float = _FIRST_PAUSE
     cases: dict[str, _Case] = field(default_factory=dict)
     failures: dict[str, tuple[int, Failure]] = field(default_factory=dict)  # with when, Unix ms
 
@@ -168,8 +166,7 @@ class Enricher:
                 break
             if group.next_at <= now and any(case.inside.lacks for case in group.cases.values()):
                 self._ask(group)
-                group.next_at = self._runtime.monotonic() + group.pause
-                group.pause = min(group.pause * 2, self._policy.timeout / 4)
+                group.next_at = self._runtime.monotonic() + self._policy.timeout / 4
         ready = [case for case in self._cases.values() if last or self._is_ready(case)]
         for begin in range(0, len(ready), _AT_ONCE):
             self._deliver(ready[begin : begin + _AT_ONCE])
@@ -274,10 +271,8 @@ class Enricher:
                 for e, (since, failure) in group.failures.items()
                 if 0 <= now - since < _REMEMBERED_MS
             }
-            if not group.cases:
-                group.pause = _FIRST_PAUSE
-                if not group.failures:
-                    del self._groups[key]
+            if not group.cases and not group.failures:
+                del self._groups[key]
 
 
 def _inside(waiting: Waiting, n: Notification) -> Case:
