@@ -2,8 +2,10 @@
 reason is another's, and how many requests that takes.
 
 A virtual hour, as in `reading.py`, with the default settings. Five customers have three workflows
-each; one in twenty executions fails, and failures cluster: for a few minutes a workflow fails for
-one customer, several times at once in the same block. Steps and errors can be seen three seconds
+each, and one in twenty executions fails: `spread`, nine in ten of them for a customer and workflow
+that change every minute; or `outage`, where an app is away for every tenth minute, and half of what
+happens then fails in one workflow of one customer. Many run at the same time, and fail in the same
+block. Steps and errors can be seen three seconds
 after the end. With the error webhook, 97 of 100 failures are posted, after a second. Arguments:
 `--executions`.
 """
@@ -70,16 +72,18 @@ class Api:
         """Nothing is open."""
 
 
-def executions(number: int) -> list[tuple[float, dict[str, Any]]]:
+def executions(number: int, outage: bool) -> list[tuple[float, dict[str, Any]]]:
     """Ends of executions, with the moment of each."""
     chance = random.Random(3)
     found = []
     bad = (0, 0)
     for at in range(number):
         moment = START + 60 + at * (HOUR - 120) / number + chance.uniform(0, 1)
+        minute = at // (number // 60)
         if at % (number // 60) == 0:
             bad = (chance.randrange(5), chance.randrange(3))
-        failed = chance.random() < 0.05
+        failing = 0.05 if not outage else 0.5 if minute % 10 == 5 else 0.001
+        failed = chance.random() < failing
         user, workflow = (
             bad if failed and chance.random() < 0.9 else (chance.randrange(5), chance.randrange(3))
         )
@@ -102,11 +106,11 @@ def executions(number: int) -> list[tuple[float, dict[str, Any]]]:
     return sorted(found, key=lambda one: one[0])
 
 
-def measure(number: int, webhook: bool) -> Counter[str]:
+def measure(number: int, outage: bool, webhook: bool) -> Counter[str]:
     """What became of the failed ones."""
     clock, told = Clock(), Counter[str]()
     log = LogStore(Config(inside_late=3.0), clock=lambda: clock.now)
-    ends = executions(number)
+    ends = executions(number, outage)
     for moment, record in ends:
         log.add(record, visible_at=moment)
     api, chance = Api(log, clock), random.Random(5)
@@ -169,13 +173,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executions", type=int, default=10_000)
     number = parser.parse_args().executions
-    print("| webhook | failed | with block | with reason | another's reason | requests a failure |")
-    print("|---|---|---|---|---|---|")
-    for webhook in (False, True):
-        told = measure(number, webhook)
+    print(
+        "| failures | webhook | failed | with block | with reason | another's reason | requests a failure |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for outage, webhook in ((False, False), (False, True), (True, False), (True, True)):
+        told = measure(number, outage, webhook)
         failed = max(1, told["failed"])
         print(
-            f"| {'on' if webhook else 'off'} | {failed:,} | {told['block'] / failed:.1%} "
+            f"| {'outage' if outage else 'spread'} | {'on' if webhook else 'off'} | {failed:,} "
+            f"| {told['block'] / failed:.1%} "
             f"| {told['reason'] / failed:.1%} (webhook {told['webhook']:,}) | {told['wrong']} "
             f"| {told['requests'] / failed:.2f} |"
         )

@@ -20,7 +20,7 @@ _SILENCE = 1 / 8
 _MEMORY_SECONDS = 60.0
 _NEW_COUNTED, _NEW_READ = 0.75, 0.4
 """Of the budget, what windows may take, where the overlap is counted, and where it is read."""
-_ENRICH = 0.2
+_ENRICH = 0.35
 _PART_PAGE = 0.5
 _SEVERAL = 4
 _TIGHT = 0.8
