@@ -173,9 +173,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executions", type=int, default=10_000)
     number = parser.parse_args().executions
-    print(
-        "| failures | webhook | failed | with block | with reason | another's reason | requests a failure |"
-    )
+    heads = ("failures", "webhook", "failed", "with block", "with reason", "another's reason")
+    print(f"| {' | '.join(heads)} | requests a failure |")
     print("|---|---|---|---|---|---|---|")
     for outage, webhook in ((False, False), (False, True), (True, False), (True, True)):
         told = measure(number, outage, webhook)
