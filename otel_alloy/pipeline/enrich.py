@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.models import ERROR, Notification, Unreadable, read_notification
-from otel_alloy.alloy.timestamps import to_ns
+from otel_alloy.alloy.timestamps import to_ms, to_ns
 from otel_alloy.checkpoint.store import RejectedRecord, Waiting
 from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.mapping.convert import Execution, Role
@@ -40,8 +40,17 @@ _MOST = 2000
 """So many wait at once; what comes beyond is delivered without."""
 _AT_ONCE = 200
 _REMEMBERED_MS = 600_000
+_OLD_MS = 3_600_000
+"""What ended so long ago is delivered as it is: Alloy gives the newest executions first, so a
+backlog would cost many questions and wait for nothing."""
 _NS = 1_000_000
 _ENDED = Role.ENDED.value
+
+
+class EnrichedSource(Asked, Protocol):
+    """What is asked of a source; see `AlloySource`."""
+
+    def now(self) -> int: ...
 
 
 class EnrichStore(NameStore, Protocol):
@@ -90,7 +99,7 @@ class Enricher:
     def __init__(
         self,
         name: str,
-        source: Asked,
+        source: EnrichedSource,
         store: EnrichStore,
         policy: EnrichPolicy,
         tracker: ExecutionTracker,
@@ -100,6 +109,7 @@ class Enricher:
         log: SourceLog,
     ) -> None:
         self._name = name
+        self._source = source
         self._store = store
         self._policy = policy
         self._tracker = tracker
@@ -122,6 +132,9 @@ class Enricher:
         """Whether an execution that ended is to wait."""
         which = self._policy.which
         if which == "off" or (which == "failed" and n.message != ERROR):
+            return False
+        ended = to_ms(n.completedAt)
+        if ended is not None and self._source.now() - ended > _OLD_MS:
             return False
         uuid = n.data.executionUuid if n.data else None
         return bool(uuid and n.workflowId) and len(self._cases) < _MOST
