@@ -88,13 +88,19 @@ def test_every_execution_is_found_in_jaeger_as_alloy_told_it(
             if r["message"] != "executionStarted"
         }
     assert len(source) == EXECUTIONS
+    ids_of = dict(ids(r["data"]["executionUuid"]) for r in source.values())
     wait_until(
         lambda: len({s["traceId"] for s in found(backend)}) == EXECUTIONS,
         otherwise="Jaeger does not find every execution",
     )
 
-    spans = found(backend)
+    spans: list[dict[str, Any]] = []
+    blocks: list[dict[str, Any]] = []
+    for span in found(backend):
+        (blocks if "runalloy.block.index" in text_attributes(span) else spans).append(span)
     assert Counter(s["traceId"] for s in spans) == Counter(dict.fromkeys(source, 1))
+    assert len({s["spanId"] for s in blocks}) == len(blocks), "a block is shown twice"
+    assert all(s["parentSpanId"] == ids_of[s["traceId"]] for s in blocks)
     for span in spans:
         record = source[span["traceId"]]
         tags = text_attributes(span)
