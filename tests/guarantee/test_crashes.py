@@ -40,6 +40,7 @@ def environment(folder: Path, alloy: str, otlp: str, **more: str) -> dict[str, s
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
         "OTEL_ALLOY_STORAGE": f"sqlite:///{folder}/state/checkpoint.db",
         "OTEL_ALLOY_REQUESTS_PER_MINUTE": "0",
+        "OTEL_ALLOY_ENRICH": "off",
         "OTEL_ALLOY_BATCH_SIZE": str(BATCH),
         "OTEL_ALLOY_INITIAL_LOOKBACK": "2d",
         "OTEL_ALLOY_COLLECTION_INTERVAL": "1",
@@ -198,7 +199,7 @@ def test_the_command_waits_for_room_and_repeats_nothing(tmp_path: Path) -> None:
         alloy.store.feed(timeline(300, start=now - 60, end=now - 1))
         variables = environment(tmp_path, alloy.endpoint, otlp.http_endpoint)
         process = subprocess.Popen(
-            [sys.executable, "-c", _LIMITED, str(100 * 1024), "run"],
+            [sys.executable, "-c", _LIMITED, str(160 * 1024), "run"],
             env=variables,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

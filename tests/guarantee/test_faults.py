@@ -146,6 +146,7 @@ def one_cycle(folder: Path, alloy: str, otlp: str, **more: Any) -> Run:
             "endpoint": alloy,
             "timeout": 0.5,
             "requests_per_minute": 0,
+            "enrich": "off",
             "environment": {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
                 "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,

@@ -83,7 +83,8 @@ def test_hours_of_traffic(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     missing = [r for r in ended if span_key(r["data"]["executionUuid"]) not in world.taken]
     assert not missing
     assert len(ended) > 6000 * HOURS
-    assert memory[-1] < 1.5 * memory[0] + 2_000_000, memory
+    # What executions have in common is kept until it is too much; then that begins anew.
+    assert memory[-1] < 1.5 * max(memory[: max(1, len(memory) // 2)]) + 2_000_000, memory
     assert sizes[-1] < 1.5 * max(sizes[: max(1, len(sizes) // 2)]) + 200_000, sizes
     secrets = KEY.encode()
     assert not any(secrets in file.read_bytes() for file in tmp_path.iterdir())
