@@ -123,7 +123,7 @@ class Overlap:
         self._again = learned.get(_READ_AGAIN_TO)
         self._put_off = learned.get(_PUT_OFF)
         self._settled: SettledCount | None = None
-        self._fell_before = 0
+        self._doubted_before = 0
         self._work: Generator[None, None, None] | None = None
         self.look = Look.READING
         """How the last window looked."""
@@ -155,7 +155,7 @@ class Overlap:
         expected = settled.count(start, high)
         if expected <= page:  # reading is as cheap as counting
             return start
-        if only_adds and start >= self._fell_before and self._knows(start):
+        if only_adds and start >= self._doubted_before and self._knows(start):
             count = self._source.count(Window(start, high))
             if count is not None:
                 return high if self._confirmed(Window(start, high), count, settled) else start
@@ -184,12 +184,13 @@ class Overlap:
         looked for."""
         known = settled.count(stretch.start, stretch.before)
         if count < known:
-            self._fell_before = stretch.before
+            self._doubted_before = stretch.before
             return False
         if count > known:
             for _ in self._search.by_count(stretch, count):
                 pass
             if count > settled.count(stretch.start, stretch.before):
+                self._doubted_before = stretch.before  # it counts what it does not give
                 return False
         self.look = Look.COUNTING
         if self._again is None:
