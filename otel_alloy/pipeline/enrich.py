@@ -166,9 +166,8 @@ class Enricher:
                 failure = Failure(waiting.uuid, case.inside.started, case.inside.ended)
                 group.failures[execution] = (waiting.since, failure)
 
-    def look_after(self, *, last: bool = False) -> None:
-        """Asks for what is due, and delivers what is ready; with `last`, all of it. Raises what
-        settling raises."""
+    def look_after(self) -> None:
+        """Asks for what is due, and delivers what is ready. Raises what settling raises."""
         if not self.waits:
             return
         self._deliver_settled()
@@ -180,7 +179,7 @@ class Enricher:
             if group.next_at <= now and any(case.inside.lacks for case in group.cases.values()):
                 self._ask(group)
                 group.next_at = self._runtime.monotonic() + self._policy.timeout / 4
-        ready = [case for case in self._cases.values() if last or self._is_ready(case)]
+        ready = [case for case in self._cases.values() if self._is_ready(case)]
         for begin in range(0, len(ready), _AT_ONCE):
             self._deliver(ready[begin : begin + _AT_ONCE])
         self._forget()

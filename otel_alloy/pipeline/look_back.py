@@ -113,6 +113,7 @@ class LookBack:
     def pass_over(self) -> None:
         """The clocks disagree: of what was read, nothing can be said to have come late."""
         self._tracker.covered = None
+        self._overlap.pass_over()
 
     def look(self, window: Window) -> None:
         """After a window was read to its end, by clocks that agree."""

@@ -140,6 +140,10 @@ class Overlap:
         if self._settled is not None:
             self._settled.add(records)
 
+    def pass_over(self) -> None:
+        """Nothing is counted for a while: what is settled is looked up anew when it is again."""
+        self._settled = None
+
     def start(self, window: Window, high: int, only_adds: bool, page: int) -> int:
         """Where a window that begins now has to be read from; `high`: the newest createdAt that is
         settled. `only_adds`: whether a record that is known cannot change any more. `page`: what

@@ -21,10 +21,14 @@ _MEMORY_SECONDS = 60.0
 _NEW_COUNTED, _NEW_READ = 0.75, 0.4
 """Of the budget, what windows may take, where the overlap is counted, and where it is read."""
 _ENRICH = 0.35
+"""Of the budget, what questions for blocks and reasons may take."""
 _PART_PAGE = 0.5
+"""So full is the last page of a window, on average."""
 _SEVERAL = 4
+"""From so many pages on most of a window's are full."""
 _TIGHT = 0.8
 _LEAST_SHARE = 0.02
+"""Of the budget, what each kind of side work keeps also where new records would take all of it."""
 _SIDE_UNLIMITED = 2.5
 """Requests a second for side work where the budget has no limit: so that it takes no time from what
 is new."""

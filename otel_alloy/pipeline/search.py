@@ -80,9 +80,12 @@ class Search:
 
     def _read(self, window: Window) -> Steps:
         recovered = 0
+        known = self.known(window)
         try:
             for reading in self._source.read(window):
-                known = self.known(window)
+                entries: list[Record | BadRecord] = [*reading.records, *reading.bad]
+                if not all(_is_known(known, entry, entry.created) for entry in entries):
+                    known = self.known(window)  # it may have been settled meanwhile
                 records = [r for r in reading.records if not _is_known(known, r, r.created)]
                 bad = [b for b in reading.bad if not _is_known(known, b, b.created)]
                 if records or bad:
