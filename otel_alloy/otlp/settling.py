@@ -122,6 +122,7 @@ class SignalBatch:
     how many spans or log records the endpoint rejected of requests that it accepted in part, and
     how many items those may belong to."""
 
+    signal: Signal
     items: Mapping[int, bytes]
     envelope: Envelope
     stop: threading.Event
