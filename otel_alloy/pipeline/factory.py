@@ -16,7 +16,7 @@ from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.on_demand import Client, OnDemand
 from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.retry import Budget, RequestBudget
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Settlement
@@ -67,7 +67,7 @@ def open_source(
     source: SourceSettings,
     runtime: Runtime,
     observe: Callable[[object], None],
-    budget: RequestBudget | None = None,
+    budget: Budget | None = None,
     connect: Callable[[], Client] | None = None,
     retry: bool = True,
     larger: LargerPages | None = None,
@@ -166,7 +166,7 @@ class Factory:
         self,
         source: SourceSettings,
         observe: Observe,
-        budget: RequestBudget | None = None,
+        budget: Budget | None = None,
         proven_page: int = 0,
     ) -> AlloySource:
         """See `open_source`. `budget`: that of the source's key, unless given. `proven_page`: how
