@@ -179,8 +179,9 @@ def _records(body: bytes) -> list[Record]:
     try:
         return read_page(body).records
     except Unreadable:
-        with suppress(Unreadable):
-            return read_page(b'{"notifications":[%s]}' % text).records
+        if text.startswith(b"{"):
+            with suppress(Unreadable):
+                return read_page(b'{"notifications":[%s]}' % text).records
         raise
 
 
