@@ -24,6 +24,7 @@ _NO_OPTION = {
     "environment",
     "privacy",
     "webhook",
+    "rules",
     "resource",
 }
 """Secrets are not taken from the command line, where other users of the machine can see them; the

@@ -19,6 +19,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -34,6 +36,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
+from otel_alloy.routing.rules import Rules
 from otel_alloy.settings.otlp import OtlpExporters, otlp_exporters
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -296,6 +299,9 @@ class Settings(_Model):
     privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC for `hash`")
     webhook: Webhook = Field(
         default_factory=lambda: Webhook.model_validate({}), description="the error webhook"
+    )
+    rules: Annotated[Rules, PlainValidator(Rules.parse), PlainSerializer(repr)] = Field(
+        Rules(), description="which executions are kept, dropped or sampled"
     )
     since: int | float | None = Field(
         None, description="where the first run begins; instead of initial_lookback"
