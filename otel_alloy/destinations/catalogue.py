@@ -11,18 +11,20 @@ from collections.abc import Callable, Mapping
 
 from otel_alloy.destinations.router import Route, Routes
 from otel_alloy.settings.destinations import Destinations, DestinationSettings
+from otel_alloy.settings.values import Privacy
 
 log = logging.getLogger("otel_alloy")
 
 
 class Catalogue:
     """`first`: the destinations at the start. `changed`: those of now, None where nothing changed
-    since it was asked last."""
+    since it was asked last. `privacy`: what holds where a destination says nothing of it."""
 
     def __init__(
-        self, first: Destinations, changed: Callable[[], Destinations | None] = lambda: None
+        self, first: Destinations, changed: Callable[[], Destinations | None], privacy: Privacy
     ) -> None:
         self._changed = changed
+        self._privacy = privacy
         self._again: set[str] = set()
         self.usable: Mapping[str, DestinationSettings] = {}
         self.disabled: Mapping[str, str] = {}
@@ -63,7 +65,8 @@ class Catalogue:
         }
         for name, one in found.usable.items():
             known = None if name in changed else self.routes.by_name.get(name)
-            routes[name] = known or Route(name, one.match, one.rules, one.privacy)
+            privacy = one.privacy.over(self._privacy)
+            routes[name] = known or Route(name, one.match, one.rules, privacy)
         self.usable, self.disabled = found.usable, found.disabled
         if changed or routes.keys() != self.routes.by_name.keys():
             self.routes = Routes(routes)

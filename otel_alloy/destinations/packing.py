@@ -13,7 +13,7 @@ from otel_alloy.destinations.router import Plan, Route
 from otel_alloy.mapping.convert import Converter, Execution, Unconvertible
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.privacy import MessageChoice, masked
-from otel_alloy.settings.models import Privacy
+from otel_alloy.settings.values import Privacy
 
 Items = tuple[bytes | None, bytes | None]
 

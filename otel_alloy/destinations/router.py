@@ -15,7 +15,7 @@ from otel_alloy.routing.index import Index
 from otel_alloy.routing.match import Match
 from otel_alloy.routing.rules import Rules
 from otel_alloy.routing.subject import Subject
-from otel_alloy.settings.models import Privacy
+from otel_alloy.settings.values import Privacy
 
 Main = Literal["all", "unmatched", "none"]
 _MINUTE = 60_000
@@ -94,4 +94,33 @@ class Router:
                 else:
                     plan.held_back[route.name] = plan.held_back.get(route.name, 0) + 1
             plan.routes.append(kept)
+        return plan
+
+
+class MainAlone:
+    """What the main destination gets of it, and nothing of what the others do."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def plan(self, executions: Sequence[Execution]) -> Plan:
+        """Decides about a batch."""
+        plan = self._router.plan(executions)
+        plan.routes = [()] * len(executions)
+        plan.held_back = {}
+        return plan
+
+
+class OneAlone:
+    """What one destination gets, delivered as to the main one."""
+
+    def __init__(self, rules: Rules, route: Route) -> None:
+        self._router = Router(rules, "none", lambda: routes)
+        routes = Routes({route.name: route})
+
+    def plan(self, executions: Sequence[Execution]) -> Plan:
+        """Decides about a batch."""
+        plan = self._router.plan(executions)
+        plan.main = [bool(routes) for routes in plan.routes]
+        plan.routes = [()] * len(executions)
         return plan

@@ -6,17 +6,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from typing import Protocol
+
 from otel_alloy.checkpoint.outbox import Entry
 from otel_alloy.destinations.packing import Items, Packer
-from otel_alloy.destinations.router import Plan, Router
+from otel_alloy.destinations.router import Plan
 from otel_alloy.mapping.convert import Execution
+
+
+class Selection(Protocol):
+    """Who gets what: `Router`, or a part of what it says."""
+
+    def plan(self, executions: Sequence[Execution]) -> Plan: ...
 
 
 class Routing:
     """`arrived`: is told how many executions lie in the outbox since now, by destination."""
 
     def __init__(
-        self, router: Router, packer: Packer, arrived: Callable[[Mapping[str, int]], None]
+        self, router: Selection, packer: Packer, arrived: Callable[[Mapping[str, int]], None]
     ) -> None:
         self._router = router
         self._packer = packer

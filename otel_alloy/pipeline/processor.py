@@ -42,7 +42,8 @@ T = TypeVar("T")
 class BatchProcessor:
     """Settles the batches of one source, one at a time. `resource`: its attributes. `write`: puts a
     settlement into the store; raises CheckpointUnwritable where that may succeed later. `routing`:
-    who gets what; None where the main destination gets everything."""
+    who gets what; None where the main destination gets everything. `destination`: the one that is
+    delivered to, where that is not the main one."""
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class BatchProcessor:
         observe: Observe,
         log: SourceLog,
         routing: Routing | None = None,
+        destination: str | None = None,
     ) -> None:
+        self._destination = destination
         self._source = source
         self._routing = routing
         self._converter = converter
@@ -147,7 +150,10 @@ class BatchProcessor:
             self._route(batch, plan, spans, logs)
         rejected = batch.settlement.rejected
         rejected[:] = [
-            r if r.destination else replace(r, resource=self._resource) for r in rejected
+            r
+            if r.destination
+            else replace(r, resource=self._resource, destination=self._destination)
+            for r in rejected
         ]
         return delivered
 
