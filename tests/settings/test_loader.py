@@ -122,6 +122,9 @@ def test_every_setting_has_its_variable() -> None:
         "sources",
         "privacy",
         "webhook",
+        "destinations",
+        "destinations_policy",
+        "outbox",
         "environment",
     }
     fields = SourceSettings.model_fields | Settings.model_fields
