@@ -123,6 +123,9 @@ def test_every_setting_has_its_variable() -> None:
         "privacy",
         "webhook",
         "rules",
+        "destinations",
+        "destinations_policy",
+        "outbox",
         "environment",
     }
     fields = SourceSettings.model_fields | Settings.model_fields
