@@ -13,8 +13,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
@@ -28,6 +26,13 @@ from otel_alloy.checkpoint.audits import (
     write_known,
 )
 from otel_alloy.checkpoint.known import Known
+from otel_alloy.checkpoint.outbox_sql import (
+    SqliteOutbox,
+    forget_filtered,
+    read_filtered,
+    write_outbox,
+)
+from otel_alloy.checkpoint.rejections import drop_rejected, read_rejected, set_aside
 from otel_alloy.checkpoint.remembered import (
     IN_MEMORY,
     Remembered,
@@ -56,11 +61,6 @@ from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 
 _APPLICATION_ID = 0x6F616C79  # "oaly"
 _PASSING = frozenset(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_BUSY"))
-_REJECTED = (
-    "SELECT source, signals, reason, role, original, started_at, at, number, resource,"
-    " enrichment"
-    " FROM rejected LEFT JOIN rejected_detail USING (number)"
-)
 _LONGEST = 128 * 2**20
 """Bytes of one text in the file; longer ones are not read."""
 # What each column holds that this program computes with; SQLite itself takes anything anywhere.
@@ -82,6 +82,10 @@ _INTEGERS = {
     "rejected": ("number", "at"),
     "backfill": ("start", "before"),
     "slice": ("warm", "start", "before", "position", "high", "records"),
+    "outbox": ("number", "at", "first", "last", "executions", "size"),
+    "recall": ("number", "first", "last", "executions"),
+    "destination": ("paused_at", "delivered", "delivered_at", "missing", "error_at"),
+    "filtered": ("minute", "executions"),
 }
 _TEXTS = {
     "source": ("name", "fingerprint", "visibility"),
@@ -98,6 +102,10 @@ _TEXTS = {
     "rejected": ("source", "signals", "reason", "role", "original", "started_at"),
     "backfill": ("source", "fingerprint", "asked"),
     "slice": ("source", "state"),
+    "outbox": ("destination", "source"),
+    "recall": ("destination", "source"),
+    "destination": ("name", "error"),
+    "filtered": ("source", "rule"),
 }
 _FAR = 2**53  # ms: 285,000 years
 _DELETED = (
@@ -394,6 +402,8 @@ class SqliteStore:
             write_known(db, source, s)
             if s.waits or s.enriched:
                 write_waiting(db, source, s)
+            if s.outbox or s.filtered or s.forget_known_before:
+                write_outbox(db, source, s)
             return write_settlement(db, source, s)
 
     def known(self, source: str, start: int, before: int) -> Known:
@@ -501,46 +511,14 @@ class SqliteStore:
             forget_memory(db, source)
             forget_audits(db, source)
             forget_waiting(db, source)
+            forget_filtered(db, source)
             return db.execute("DELETE FROM source WHERE name=?", (source,)).rowcount > 0
 
     def rejected(
         self, numbers: Iterable[int] = (), *, after: int = 0, most: int = -1
     ) -> list[RejectedRecord]:
         """See `Store.rejected`."""
-        wanted = json.dumps(list(numbers))
-        with self.transaction() as db:
-            rows = db.execute(
-                f"{_REJECTED} WHERE number>? AND (?='[]' OR number IN (SELECT value FROM"
-                " json_each(?))) ORDER BY number LIMIT ?",
-                (after, wanted, wanted, most),
-            ).fetchall()
-        return [
-            replace(
-                RejectedRecord(*fields),
-                resource=self._resource(fields[7], resource),
-                enrichment=enrichment,
-            )
-            for *fields, resource, enrichment in rows
-        ]
-
-    def _resource(self, number: object, text: object) -> dict[str, str | bool | int | float] | None:
-        """The resource attributes that are kept with a rejected record."""
-        if text is None or text == "":
-            return None
-        try:
-            kept = json.loads(text) if isinstance(text, str) else text
-        except (ValueError, RecursionError):
-            kept = ()
-        if kept is None:
-            return None
-        if isinstance(kept, dict) and all(
-            isinstance(value, str | bool | int | float) for value in kept.values()
-        ):
-            return kept
-        raise CheckpointError(
-            f"the resource of the rejected record {number} in {self._path} cannot be read",
-            f"restore the file, or give the record up with `otel-alloy rejected drop {number}`",
-        )
+        return read_rejected(self.read, self._path, numbers, after, most)
 
     @contextmanager
     def hold_rejected(self) -> Iterator[None]:
@@ -551,13 +529,17 @@ class SqliteStore:
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
         """See `Store.drop_rejected`."""
-        dropped = 0
         with self.transaction() as db:
-            for number in numbers:
-                db.execute("DELETE FROM rejected_detail WHERE number=?", (number,))
-                found = db.execute("DELETE FROM rejected WHERE number=?", (number,))
-                dropped += found.rowcount
-        return dropped
+            return drop_rejected(db, numbers)
+
+    @property
+    def outbox(self) -> SqliteOutbox:
+        """See `Store.outbox`."""
+        return SqliteOutbox(self)
+
+    def filtered(self, source: str, start: int, before: int) -> dict[str, int]:
+        """See `Store.filtered`."""
+        return read_filtered(self.read, source, start, before)
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -584,7 +566,7 @@ def write_settlement(db: sqlite3.Connection, owner: str, settlement: Settlement)
     """Writes all of a settlement but its progress, in the transaction that is open. How many of its
     rejected records had not been set aside before."""
     write_memory(db, owner, settlement)
-    return sum(_set_aside(db, rejected) for rejected in settlement.rejected)
+    return sum(set_aside(db, rejected) for rejected in settlement.rejected)
 
 
 def _add_counts(db: sqlite3.Connection, source: str, counted: Mapping[str, int]) -> None:
@@ -605,39 +587,6 @@ def _counts(text: str | None) -> dict[str, int]:
     if not isinstance(found, dict):
         return {}
     return {name: times for name, times in found.items() if type(times) is int}
-
-
-def _set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
-    """Keeps a record; False where it is kept already. What both were refused by is put together."""
-    text = "\0".join((record.source, record.role, record.original))
-    identity = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    known = db.execute(
-        "SELECT number, signals FROM rejected JOIN rejected_detail USING (number) WHERE identity=?",
-        (identity,),
-    ).fetchone()
-    if known is not None:
-        signals = ",".join(dict.fromkeys([*known[1].split(","), *record.signals.split(",")]))
-        db.execute("UPDATE rejected SET signals=? WHERE number=?", (signals, known[0]))
-        return False
-    row = db.execute(
-        "INSERT INTO rejected (source, signals, reason, role, original, started_at, at)"
-        " VALUES (?,?,?,?,?,?,?)",
-        (
-            record.source,
-            record.signals,
-            record.reason,
-            record.role,
-            record.original,
-            record.started_at,
-            record.at,
-        ),
-    )
-    resource = None if record.resource is None else json.dumps(record.resource)
-    db.execute(
-        "INSERT INTO rejected_detail VALUES (?,?,?,?)",
-        (row.lastrowid, resource, identity, record.enrichment),
-    )
-    return True
 
 
 def _base_name(error: Exception) -> str:

@@ -18,9 +18,10 @@ from otel_alloy.errors import CheckpointError
 
 if TYPE_CHECKING:
     from otel_alloy.checkpoint.known import Known
+    from otel_alloy.checkpoint.outbox import Entry, Outbox
     from otel_alloy.checkpoint.remembered import Remembered
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 Identity = tuple[str, str]
 """(`_id`, `message`): the same `_id` with a new message is news."""
@@ -117,7 +118,8 @@ class RejectedRecord:
     """A record that was set aside: which signals refused it (`source` where it cannot be read or
     converted), why, and all that is needed to try again. `role` is a `Role` value, `at` Unix ms.
     `resource`: the attributes of the resource that it belongs to; None where they were not kept.
-    `enrichment`: what was known of it beyond its notification."""
+    `enrichment`: what was known of it beyond its notification. `destination`: the one that refused
+    it; None: the main one."""
 
     source: str
     signals: str
@@ -129,6 +131,7 @@ class RejectedRecord:
     number: int = 0
     resource: Mapping[str, str | bool | int | float] | None = None
     enrichment: str | None = None
+    destination: str | None = None
 
 
 @dataclass(slots=True)
@@ -138,7 +141,9 @@ class Settlement:
     createdAt; `spans`: executions that got their span. `visibility`: what `VisibilityLag.text`
     gives, where it changed. `counted`: what was seen of the API, and how often (see
     `Store.counted`). `waits`: executions that begin to wait for what else is known of them;
-    `enriched`: those that waited and are delivered."""
+    `enriched`: those that waited and are delivered. `outbox`: what is to be delivered to
+    destinations, put there `at` (Unix ms, our clock); `filtered`: how many executions a rule kept
+    back, by createdAt (Unix ms) and the rule's name."""
 
     progress: Progress
     seen: dict[Identity, Seen] = field(default_factory=dict)
@@ -153,6 +158,9 @@ class Settlement:
     counted: dict[str, int] = field(default_factory=dict)
     waits: dict[str, Waiting] = field(default_factory=dict)
     enriched: list[str] = field(default_factory=list)
+    outbox: dict[str, list[Entry]] = field(default_factory=dict)
+    filtered: dict[tuple[int, str], int] = field(default_factory=dict)
+    at: int = 0
     forget_before: int = 0
     forget_ended_before: int = 0
     forget_open_before: int = 0
@@ -348,6 +356,16 @@ class Store(Protocol):
 
     def reset(self, source: str) -> bool:
         """Forgets a source, but not its rejected records; False where it was not known."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox:
+        """What lies ready for destinations."""
+        ...
+
+    def filtered(self, source: str, start: int, before: int) -> dict[str, int]:
+        """How many executions each rule kept back, by its name, of createdAt from `start` to
+        `before` (Unix ms), by whole minutes, as long as `known` is kept."""
         ...
 
     def rejected(

@@ -156,9 +156,9 @@ class Converter:
         n, role = execution.notification, execution.role
         if role is _STARTED and not self._started_logs:
             return None, None
-        uuid, execution_id, notification_id = _identity(n)
+        uuid, execution_id, notification_id = identities_of(n)
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
-        start, end, observed, adjusted = _times(execution)
+        start, end, observed, adjusted = times_of(execution)
         repeating = self._repeating(n)
         texts = self._texts(execution_id, uuid, notification_id)
         one, two, uid = texts
@@ -210,9 +210,9 @@ class Converter:
         n, role = execution.notification, execution.role
         if role is not _ENDED and role is not _INCOMPLETE:
             return None
-        uuid, execution_id, notification_id = _identity(n)
+        uuid, execution_id, notification_id = identities_of(n)
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
-        start, end, _, adjusted = _times(execution)
+        start, end, _, adjusted = times_of(execution)
         if execution.trace_id is None and self._attach is not None:
             execution.trace_id = self._attach(n, span_id, self._clean).trace_id
         ids = (
@@ -363,7 +363,7 @@ def _ended_kind(n: Notification) -> forms.Kind:
     return forms.FAILED if n.message == ERROR else forms.FINISHED
 
 
-def _identity(n: Notification) -> tuple[str, str, str]:
+def identities_of(n: Notification) -> tuple[str, str, str]:
     """executionUuid, executionId and _id, "" for what is missing. Raises Unconvertible where all
     are."""
     data = n.data
@@ -375,7 +375,7 @@ def _identity(n: Notification) -> tuple[str, str, str]:
     return uuid, execution_id, notification_id
 
 
-def _times(execution: Execution) -> tuple[int, int, int, bool]:
+def times_of(execution: Execution) -> tuple[int, int, int, bool]:
     """start, end, observed (Unix ns) and whether start or end had to be made up.
 
     A missing one falls back to the other, then to createdAt; an end before its start becomes the

@@ -7,40 +7,17 @@ opens a socket, or knows what is sent. Time, chance and threads come from a `Run
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from otel_alloy.errors import ShutdownRequested
+from otel_alloy.otlp.delivered import Delivered, Rejection, delivered_of
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.settling import Envelope, Report, Settling, SignalBatch, SignalState
+from otel_alloy.otlp.stepwise import Stepwise
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import Signal
 
 __all__ = ["Delivered", "Delivery", "Envelope", "Rejection", "Report"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """An execution of which at least one signal was set aside."""
-
-    signals: tuple[str, ...]
-    """The signals that were refused; the other one, if any, was delivered or is off."""
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What became of a batch. `acknowledged` leaves out what was set aside or rejected."""
-
-    acknowledged: Mapping[Signal, int]
-    """Executions whose span or log record the endpoint took; the spans of its blocks go with the
-    execution's and are not counted."""
-    rejected: Mapping[Signal, int]
-    """Spans, also those of blocks, or log records that the endpoint rejected of requests that it
-    accepted otherwise (partial success): how many is all that OTLP tells. Each may have cost
-    another execution, so `acknowledged` is less by as many, or by all of that request."""
-    rejections: Mapping[int, Rejection] = field(default_factory=dict)
-    """What was set aside, by index."""
 
 
 class Delivery:
@@ -86,8 +63,8 @@ class Delivery:
         nothing of the batch is settled.
         """
         stop = threading.Event()
-        log_batch = SignalBatch(_present(logs, self._logs), logs_envelope, stop)
-        span_batch = SignalBatch(_present(spans, self._traces), traces_envelope, stop)
+        log_batch = SignalBatch("logs", _present(logs, self._logs), logs_envelope, stop)
+        span_batch = SignalBatch("traces", _present(spans, self._traces), traces_envelope, stop)
         helper = None
         if span_batch.items:
             helper = self._runtime.spawn(lambda: self._run(self._traces, span_batch), "otlp-traces")
@@ -99,7 +76,23 @@ class Delivery:
         errors = [e for e in (log_batch.error, span_batch.error) if e is not None]
         if errors:
             raise next((e for e in errors if not isinstance(e, ShutdownRequested)), errors[0])
-        return _delivered({"traces": span_batch, "logs": log_batch})
+        return delivered_of([span_batch, log_batch])
+
+    def stepwise(
+        self, spans: Sequence[bytes | None], logs: Sequence[bytes | None], envelope: Envelope
+    ) -> Stepwise:
+        """The same for whoever does not wait in it: a delivery that is advanced step by step. One
+        at a time."""
+        stop = threading.Event()
+        signals = []
+        for items, state in ((spans, self._traces), (logs, self._logs)):
+            if state is not None:
+                batch = SignalBatch(state.signal, _present(items, state), envelope, stop)
+                signals.append((batch, self._settling(state, batch).steps()))
+        return Stepwise(signals, self._runtime)
+
+    def _settling(self, state: SignalState, batch: SignalBatch) -> Settling:
+        return Settling(state, batch, self._max_request_bytes, self._runtime, self._report)
 
     def rest(self) -> None:
         """Give back the connections until the next batch."""
@@ -117,7 +110,7 @@ class Delivery:
         if state is None:
             return
         try:
-            Settling(state, batch, self._max_request_bytes, self._runtime, self._report).run()
+            self._settling(state, batch).run()
         except BaseException as error:
             batch.error = error
             batch.stop.set()
@@ -127,19 +120,3 @@ def _present(items: Sequence[bytes | None], state: SignalState | None) -> dict[i
     if state is None:
         return {}
     return {i: item for i, item in enumerate(items) if item is not None}
-
-
-def _delivered(batches: Mapping[Signal, SignalBatch]) -> Delivered:
-    acknowledged: dict[Signal, int] = {}
-    rejected: dict[Signal, int] = {}
-    reasons: dict[int, dict[str, str]] = {}
-    for signal, batch in batches.items():
-        rejected[signal] = batch.rejected
-        acknowledged[signal] = max(0, len(batch.items) - len(batch.refused) - batch.doubtful)
-        for index, reason in batch.refused.items():
-            reasons.setdefault(index, {})[signal] = reason
-    rejections = {
-        index: Rejection(tuple(refused), "; ".join(f"{s}: {r}" for s, r in refused.items()))
-        for index, refused in sorted(reasons.items())
-    }
-    return Delivered(acknowledged, rejected, rejections)

@@ -122,6 +122,7 @@ class SignalBatch:
     how many spans or log records the endpoint rejected of requests that it accepted in part, and
     how many items those may belong to."""
 
+    signal: Signal
     items: Mapping[int, bytes]
     envelope: Envelope
     stop: threading.Event
@@ -165,16 +166,23 @@ class Settling:
     def run(self) -> None:
         """Returns when each record is delivered or set aside. Raises ShutdownRequested where a wait
         was cut short."""
+        for pause in self.steps():
+            if self._runtime.wait(pause) or self._batch.stop.is_set():
+                raise ShutdownRequested
+
+    def steps(self) -> Iterator[float]:
+        """The same for whoever waits by other means: gives the seconds to wait before it goes on,
+        and ends when each record is delivered or set aside."""
         while self._pending or self._failed:
             if self._state.refused_in_a_row >= _PROBATION and not self._accepted:
-                self._on_probation()
+                yield self._on_probation()
             piece = self._next()
             request = self._batch.envelope.request([self._batch.items[i] for i in piece])
             begun = self._runtime.monotonic()
             outcome = self._state.sender.send(request)
             seconds = self._runtime.monotonic() - begun
             if outcome.kind in _PATIENCE:
-                self._on_failure(piece, len(request), outcome, seconds)
+                yield self._on_failure(piece, len(request), outcome, seconds)
                 continue
             self._tell(outcome, piece, len(request), seconds, None)
             self._failures = 0
@@ -256,7 +264,7 @@ class Settling:
         items = [self._batch.items[i] for i in piece]
         return outcome.rejected >= self._batch.envelope.records(items)
 
-    def _on_failure(self, piece: Piece, size: int, outcome: Outcome, seconds: float) -> None:
+    def _on_failure(self, piece: Piece, size: int, outcome: Outcome, seconds: float) -> float:
         self._failures += 1
         pause = self._pause_after(outcome)
         patience = 1 if self._shrunk else _PATIENCE[outcome.kind]
@@ -273,7 +281,7 @@ class Settling:
             outcome.kind is Kind.UNEXPECTED and self._failures >= _PATIENCE[Kind.UNEXPECTED]
         )
         self._tell(outcome, piece, size, seconds, pause, person)
-        self._pause(pause)
+        return pause
 
     def _at_fault(self, piece: Piece, outcome: Outcome, pause: float) -> bool:
         """Whether the record is, that alone is answered with 500; then it is set aside."""
@@ -330,7 +338,7 @@ class Settling:
 
     # Waiting --------------------------------------------------------------------------------------
 
-    def _on_probation(self) -> None:
+    def _on_probation(self) -> float:
         self._probation += 1
         pause = self._slowly(self._probation)
         left = sum(map(len, self._pending + self._failed))
@@ -342,7 +350,7 @@ class Settling:
         self._report(
             Report(self._state.signal, outcome, left, 0, 0.0, self._probation, pause, True)
         )
-        self._pause(pause)
+        return pause
 
     def _tell(
         self,
@@ -369,10 +377,6 @@ class Settling:
 
     def _slowly(self, attempt: int) -> float:
         return (0.5 + 0.5 * self._runtime.random()) * _backoff(_SLOW, attempt)
-
-    def _pause(self, seconds: float) -> None:
-        if self._runtime.wait(seconds) or self._batch.stop.is_set():
-            raise ShutdownRequested
 
 
 def _backoff(first: float, attempt: int) -> float:

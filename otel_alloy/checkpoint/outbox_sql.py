@@ -1,0 +1,281 @@
+"""The outbox in the checkpoint's SQLite file.
+
+Only the tables `outbox`, `recall`, `destination` and `filtered` may be touched here; what a
+destination refused goes to `rejected` in the same transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from otel_alloy.checkpoint.outbox import (
+    Backlog,
+    Entry,
+    Packet,
+    Recall,
+    Recalled,
+    Sent,
+    pack,
+    pack_wants,
+    packets,
+    stretches,
+    unpack_wants,
+    want,
+)
+from otel_alloy.checkpoint.rejections import set_aside
+from otel_alloy.checkpoint.store import Settlement
+
+_TOGETHER = 500
+_MINUTE = 60_000
+
+
+class Database(Protocol):
+    """What is asked of the store."""
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]: ...
+
+    def read(self, select: str, values: Sequence[object]) -> list[Any]: ...
+
+
+class SqliteOutbox:
+    """See `Outbox`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """See `Outbox.backlogs`."""
+        found: dict[str, Backlog] = {}
+        rows = self._database.read(
+            "SELECT name, paused_at, delivered, delivered_at, missing, error, error_at"
+            " FROM destination",
+            (),
+        )
+        for name, paused, delivered, at, missing, error, error_at in rows:
+            found[name] = Backlog(
+                paused_at=paused,
+                delivered=delivered,
+                delivered_at=at,
+                missing=missing,
+                error=error,
+                error_at=error_at,
+            )
+        rows = self._database.read(
+            "SELECT destination, sum(executions), sum(size), min(at) FROM outbox GROUP BY 1", ()
+        )
+        for name, executions, size, oldest in rows:
+            one = found.setdefault(name, Backlog())
+            one.executions, one.bytes, one.oldest = executions, size, oldest
+        rows = self._database.read(
+            "SELECT destination, sum(executions), min(first) FROM recall GROUP BY 1", ()
+        )
+        for name, executions, first in rows:
+            one = found.setdefault(name, Backlog())
+            one.recall, one.recall_from = executions, first
+        return found
+
+    def take(self, destination: str, most_bytes: int, most: int) -> list[Packet]:
+        """See `Outbox.take`."""
+        sizes = self._database.read(
+            "SELECT number, executions, size FROM outbox WHERE destination=?"
+            " ORDER BY number LIMIT ?",
+            (destination, _TOGETHER),
+        )
+        last = executions = total = 0
+        for number, some, size in sizes:
+            executions, total = executions + some, total + size
+            if last and (executions > most or total > most_bytes):
+                break
+            last = number
+        rows = self._database.read(
+            "SELECT number, destination, source, at, executions, size, packed FROM outbox"
+            " WHERE destination=? AND number<=? ORDER BY number",
+            (destination, last),
+        )
+        return [Packet(*row) for row in rows]
+
+    def sent(self, done: Iterable[Sent], now: int) -> int:
+        """See `Outbox.sent`."""
+        new = 0
+        with self._database.transaction() as db:
+            for one in done:
+                db.executemany(
+                    "DELETE FROM outbox WHERE number=?", ((number,) for number in one.numbers)
+                )
+                new += sum(set_aside(db, rejected) for rejected in one.rejected)
+                delivered = one.executions - len(one.rejected)
+                db.execute(
+                    "INSERT INTO destination (name, delivered, delivered_at) VALUES (?,?,?)"
+                    " ON CONFLICT (name) DO UPDATE SET delivered=delivered+?, delivered_at=?",
+                    (one.destination, delivered, now, delivered, now),
+                )
+        return new
+
+    def spill(self, destination: str, room: int, before: int, keep: int) -> int:
+        """See `Outbox.spill`."""
+        with self._database.transaction() as db:
+            rows = db.execute(
+                "SELECT number, size, at, first FROM outbox WHERE destination=? ORDER BY number",
+                (destination,),
+            ).fetchall()
+            total = sum(size for _, size, _, _ in rows)
+            chosen = []
+            for number, size, at, first in rows:
+                if total <= room and at >= before:
+                    break
+                if number > keep and first is not None:
+                    chosen.append(number)
+                    total -= size
+            return sum(
+                _exchange(db, destination, chosen[i : i + _TOGETHER])
+                for i in range(0, len(chosen), _TOGETHER)
+            )
+
+    def recalls(self, destination: str, source: str, most: int) -> list[Recall]:
+        """See `Outbox.recalls`."""
+        rows = self._database.read(
+            "SELECT number, destination, source, first, last, executions, packed FROM recall"
+            " WHERE destination=? AND source=? ORDER BY first LIMIT ?",
+            (destination, source, _TOGETHER),
+        )
+        found: list[Recall] = []
+        total = 0
+        for number, _, _, first, last, executions, packed in rows:
+            total += executions
+            if found and total > most:
+                break
+            wants = unpack_wants(packed)
+            found.append(Recall(number, destination, source, first, last, wants))
+        return found
+
+    def recalled(self, found: Recalled, now: int) -> None:
+        """See `Outbox.recalled`."""
+        with self._database.transaction() as db:
+            for number, wants in found.left.items():
+                if wants:
+                    db.execute(
+                        "UPDATE recall SET first=?, last=?, executions=?, packed=? WHERE number=?",
+                        (*_span(wants), len(wants), pack_wants(wants), number),
+                    )
+                else:
+                    db.execute("DELETE FROM recall WHERE number=?", (number,))
+            for (destination, source), entries in found.entries.items():
+                _put(db, destination, source, entries, now)
+            for destination, executions in found.missing.items():
+                db.execute(
+                    "INSERT INTO destination (name, missing) VALUES (?,?)"
+                    " ON CONFLICT (name) DO UPDATE SET missing=missing+?",
+                    (destination, executions, executions),
+                )
+
+    def pause(self, destination: str, at: int | None) -> None:
+        """See `Outbox.pause`."""
+        with self._database.transaction() as db:
+            db.execute(
+                "INSERT INTO destination (name, paused_at) VALUES (?,?)"
+                " ON CONFLICT (name) DO UPDATE SET paused_at=?",
+                (destination, at, at),
+            )
+
+    def failed(self, errors: Mapping[str, str | None], now: int) -> None:
+        """See `Outbox.failed`."""
+        with self._database.transaction() as db:
+            for destination, error in errors.items():
+                at = None if error is None else now
+                db.execute(
+                    "INSERT INTO destination (name, error, error_at) VALUES (?,?,?)"
+                    " ON CONFLICT (name) DO UPDATE SET error=?, error_at=?",
+                    (destination, error, at, error, at),
+                )
+
+    def drop(self, destination: str) -> int:
+        """See `Outbox.drop`."""
+        dropped = 0
+        with self._database.transaction() as db:
+            for table in ("outbox", "recall"):
+                row = db.execute(
+                    f"SELECT sum(executions) FROM {table} WHERE destination=?", (destination,)
+                ).fetchone()
+                dropped += row[0] or 0
+                db.execute(f"DELETE FROM {table} WHERE destination=?", (destination,))
+            db.execute("DELETE FROM destination WHERE name=?", (destination,))
+        return dropped
+
+
+def write_outbox(db: sqlite3.Connection, source: str, settlement: Settlement) -> None:
+    """What a settlement has for destinations, and what rules kept back of it, in the transaction
+    that is open."""
+    for destination, entries in settlement.outbox.items():
+        _put(db, destination, source, entries, settlement.at)
+    db.executemany(
+        "INSERT INTO filtered VALUES (?,?,?,?)"
+        " ON CONFLICT (source, minute, rule) DO UPDATE SET executions=executions+?",
+        (
+            (source, created // _MINUTE, rule, number, number)
+            for (created, rule), number in settlement.filtered.items()
+        ),
+    )
+    if settlement.forget_known_before:
+        db.execute(
+            "DELETE FROM filtered WHERE source=? AND minute<?",
+            (source, settlement.forget_known_before // _MINUTE),
+        )
+
+
+def read_filtered(read: Any, source: str, start: int, before: int) -> dict[str, int]:
+    """How many executions each rule kept back of createdAt from `start` to `before` (Unix ms), by
+    whole minutes."""
+    rows = read(
+        "SELECT rule, sum(executions) FROM filtered WHERE source=? AND minute>=? AND minute<?"
+        " GROUP BY 1 ORDER BY 1",
+        (source, start // _MINUTE, -(-before // _MINUTE)),
+    )
+    return dict(rows)
+
+
+def forget_filtered(db: sqlite3.Connection, source: str) -> None:
+    """Forgets what rules kept back of a source."""
+    db.execute("DELETE FROM filtered WHERE source=?", (source,))
+
+
+def _put(
+    db: sqlite3.Connection, destination: str, source: str, entries: Sequence[Entry], at: int
+) -> None:
+    for group in packets(entries):
+        packed = pack(group)
+        created = [entry.created for entry in group if entry.created is not None]
+        first, last = (min(created), max(created)) if created else (None, None)
+        db.execute(
+            "INSERT INTO outbox (destination, source, at, first, last, executions, size, packed)"
+            " VALUES (?,?,?,?,?,?,?,?)",
+            (destination, source, at, first, last, len(group), len(packed), packed),
+        )
+
+
+def _exchange(db: sqlite3.Connection, destination: str, numbers: Sequence[int]) -> int:
+    """Exchanges packets for recalls; how many executions they hold."""
+    marks = ",".join("?" * len(numbers))
+    wants: dict[str, list[Any]] = {}
+    for row in db.execute(
+        "SELECT number, destination, source, at, executions, size, packed FROM outbox"
+        f" WHERE number IN ({marks})",
+        numbers,
+    ):
+        packet = Packet(*row)
+        wants.setdefault(packet.source, []).extend(map(want, packet.entries()))
+    db.execute(f"DELETE FROM outbox WHERE number IN ({marks})", numbers)
+    for source, some in wants.items():
+        for group in stretches(some):
+            db.execute(
+                "INSERT INTO recall (destination, source, first, last, executions, packed)"
+                " VALUES (?,?,?,?,?,?)",
+                (destination, source, *_span(group), len(group), pack_wants(group)),
+            )
+    return sum(map(len, wants.values()))
+
+
+def _span(wants: Sequence[Any]) -> tuple[int, int]:
+    return wants[0].created, wants[-1].created

@@ -1,0 +1,1 @@
+"""ROUTE: who gets which execution. Pure: values in, decisions out; nothing is read or sent here."""
