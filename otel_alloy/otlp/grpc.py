@@ -18,7 +18,7 @@ from otel_alloy.bounded_file import read_bounded
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
 from otel_alloy.otlp.pinned import PinnedTarget
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.outbound import Refused
@@ -127,7 +127,7 @@ class GrpcSender:
             response_deserializer=_same,
         )
 
-    def send(self, request: bytes) -> Outcome:
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
         """Send `request` once, within the timeout of the settings."""
         moved = False
         if self._pinned is not None:
@@ -147,7 +147,7 @@ class GrpcSender:
                 answer = self._export(
                     request,
                     timeout=None if isinf(self._settings.timeout) else self._settings.timeout,
-                    metadata=self._metadata,
+                    metadata=self._metadata + headers if headers else self._metadata,
                 )
             except grpc.RpcError as error:
                 return self._refused(error)

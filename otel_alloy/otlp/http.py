@@ -27,7 +27,7 @@ from otel_alloy.http_client import FAILURES, Answer, BadUrl, HttpClient
 from otel_alloy.http_limits import TooMuch, Undecodable
 from otel_alloy.otlp.answers import for_signal, http_rule, refused_of_many
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, delivered_as_json, hide, status_of
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
 from otel_alloy.otlp.pinned import check_policy
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.outbound import OutboundPolicy, Refused, look_up
@@ -88,15 +88,19 @@ class HttpSender:
             ) from None
         self._headers = self._client.prepared(headers.items())
 
-    def send(self, request: bytes) -> Outcome:
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
         """Send `request` once, within the timeout of the settings."""
+        prepared = self._headers
+        if headers:
+            more = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+            prepared = [*prepared, *more]
         if self._settings.compression == "gzip":
             request = gzip.compress(request, _GZIP_LEVEL, mtime=0)
         seconds = None if isinf(self._settings.timeout) else self._settings.timeout
         body, excess = b"", ""
         with suppressed_instrumentation():
             try:
-                answer = self._client.send(b"POST", self._headers, seconds, content=request)
+                answer = self._client.send(b"POST", prepared, seconds, content=request)
                 try:
                     answer.check()
                     body = answer.read(MAX_ANSWER if _is_success(answer) else _MOST_WORDS)

@@ -7,7 +7,7 @@ order of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -22,7 +22,7 @@ from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Settlement
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
-from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.encode import Envelope, Value
 from otel_alloy.mapping.hook import open_hook
 from otel_alloy.network import Network
 from otel_alloy.otlp.delivery import Delivery, Report
@@ -36,6 +36,7 @@ from otel_alloy.pipeline.processor import BatchProcessor
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.privacy import masked
+from otel_alloy.routing.customers import Customers
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 from otel_alloy.version import USER_AGENT, __version__
@@ -107,6 +108,17 @@ def open_mask(settings: Settings) -> Callable[[str], str | None]:
 def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
     """What the requests of this source have in common: resource and scope."""
     return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
+
+
+def open_customers(
+    settings: Settings, resource: Mapping[str, Value], converter: Converter
+) -> Customers | None:
+    """What tells whose executions are whose, over the attributes of a resource; None where nobody
+    asks for it."""
+    if not settings.resource_per:
+        return None
+    envelope = partial(Envelope, scope_name=semconv.SCOPE_NAME, scope_version=__version__)
+    return Customers(settings.resource_per, settings.templates, resource, envelope, converter.clean)
 
 
 def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, Sender | None]:
@@ -231,6 +243,7 @@ class Factory:
             self.runtime,
             observe,
             log,
+            open_customers(self.settings, self.settings.resource(settings), converter),
         )
 
     @property

@@ -18,10 +18,12 @@ from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivered, Delivery
+from otel_alloy.otlp.delivery import Envelope as AnyEnvelope
 from otel_alloy.pipeline.batch import Batch, FullBatch
 from otel_alloy.pipeline.events import CheckpointWriteFailed, Counts, Observe, Position, Settled
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
+from otel_alloy.routing.customers import Customers, GroupedEnvelope
 from otel_alloy.runtime import Runtime
 
 _UNWRITABLE_SECONDS = 2.0
@@ -31,7 +33,8 @@ T = TypeVar("T")
 
 class BatchProcessor:
     """Settles the batches of one source, one at a time. `resource`: its attributes. `write`: puts a
-    settlement into the store; raises CheckpointUnwritable where that may succeed later."""
+    settlement into the store; raises CheckpointUnwritable where that may succeed later.
+    `customers`: whose values are on the resource, None: nobody's."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class BatchProcessor:
         runtime: Runtime,
         observe: Observe,
         log: SourceLog,
+        customers: Customers | None = None,
     ) -> None:
         self._source = source
         self._converter = converter
@@ -54,6 +58,7 @@ class BatchProcessor:
         self._runtime = runtime
         self._observe = observe
         self._log = log
+        self._customers = customers
         self._requests_told = 0
         self._hook_failures_told = 0
 
@@ -118,16 +123,24 @@ class BatchProcessor:
                 self._set_aside(batch, index, "source", str(error))
             spans.append(span)
             logs.append(record)
-        delivered = self._delivery.deliver(spans, logs, self._envelope, self._envelope)
+        envelope: AnyEnvelope = self._envelope
+        if self._customers is not None:
+            envelope = GroupedEnvelope(self._customers.groups(batch.executions))
+        delivered = self._delivery.deliver(spans, logs, envelope, envelope)
         for index, rejection in delivered.rejections.items():
             self._set_aside(batch, index, ",".join(rejection.signals), rejection.reason)
         rejected = batch.settlement.rejected
-        rejected[:] = [replace(r, resource=self._resource) for r in rejected]
+        rejected[:] = [
+            r if r.resource is not None else replace(r, resource=self._resource) for r in rejected
+        ]
         return delivered
 
     def _set_aside(self, batch: Batch, index: int, signals: str, reason: str) -> None:
         execution = batch.executions[index]
         started_at = execution.started_at
+        resource = None
+        if self._customers is not None:
+            resource = self._customers.groups([execution])[0].resource
         batch.settlement.rejected.append(
             RejectedRecord(
                 self._source.name,
@@ -137,6 +150,7 @@ class BatchProcessor:
                 batch.original(index),
                 None if started_at is None else str(started_at),
                 self._runtime.now_ms(),
+                resource=resource,
                 enrichment=None if execution.enrichment is None else execution.enrichment.text(),
             )
         )

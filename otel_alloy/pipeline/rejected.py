@@ -1,15 +1,16 @@
 """Sending again what was set aside: the store's rejected records through mapping and delivery.
 
 A record goes only to the signals that refused it, with the resource that it belongs to, and leaves
-the store only when those signals took it; it stays where all of them are off. Nothing here reads
-Alloy or moves a checkpoint.
+the store only when those signals took it; it stays where all of them are off. What the settings say
+of its customer by now (headers, attributes that its resource has not) goes with it. Nothing here
+reads Alloy or moves a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from otel_alloy.alloy.models import Unreadable, read_notification
@@ -19,7 +20,8 @@ from otel_alloy.mapping.convert import Converter, Execution, Role
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.otlp.delivery import Delivery
-from otel_alloy.pipeline.factory import Factory, open_converter
+from otel_alloy.pipeline.factory import Factory, open_converter, open_customers
+from otel_alloy.routing.customers import Group, GroupedEnvelope, Headers
 from otel_alloy.settings.models import Settings
 from otel_alloy.version import __version__
 
@@ -46,16 +48,16 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
     with store.hold_rejected(), closing(factory.delivery(lambda report: None)) as delivery:
         while records := store.rejected(numbers, after=last, most=most):
             last = records[-1].number
-            for resource, group in _by_resource(factory.settings, records, done):
-                envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
-                _retry(convert, delivery, envelope, group, store, done)
+            for group, some in _by_resource(factory.settings, convert, records, done):
+                _retry(convert, delivery, group, some, store, done)
     return done
 
 
 def _by_resource(
-    settings: Settings, records: list[RejectedRecord], done: Retried
-) -> Iterable[tuple[Resource, list[RejectedRecord]]]:
-    groups: dict[str, tuple[Resource, list[RejectedRecord]]] = {}
+    settings: Settings, convert: Converter, records: list[RejectedRecord], done: Retried
+) -> Iterable[tuple[Group, list[RejectedRecord]]]:
+    customers = open_customers(settings, {}, convert)
+    groups: dict[str, tuple[Group, list[RejectedRecord]]] = {}
     for record in records:
         resource = _resource(settings, record)
         if resource is None:
@@ -63,8 +65,17 @@ def _by_resource(
                 f"its source {record.source!r} is not configured, so its resource is not known; "
                 "add the source to the settings, or drop the record"
             )
-        else:
-            groups.setdefault(json.dumps(resource), (resource, []))[1].append(record)
+            continue
+        headers: Headers = ()
+        if customers is not None:
+            with suppress(ValueError):  # what cannot be read is said where it is sent
+                (customer,) = customers.groups([_execution(record)])
+                resource, headers = {**customer.resource, **resource}, customer.headers
+        key = json.dumps((resource, headers))
+        if key not in groups:
+            envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
+            groups[key] = Group(resource, envelope, headers), []
+        groups[key][1].append(record)
     return groups.values()
 
 
@@ -80,7 +91,7 @@ def _resource(settings: Settings, record: RejectedRecord) -> Resource | None:
 def _retry(
     convert: Converter,
     delivery: Delivery,
-    envelope: Envelope,
+    group: Group,
     records: list[RejectedRecord],
     store: Store,
     done: Retried,
@@ -104,6 +115,7 @@ def _retry(
         batch.append(record)
         spans.append(span)
         logs.append(log)
+    envelope = GroupedEnvelope([group] * len(batch))
     delivered = delivery.deliver(spans, logs, envelope, envelope)
     rejected = sum(delivered.rejected.values())
     for index, record in enumerate(batch):
@@ -119,13 +131,16 @@ def _retry(
     store.drop_rejected(r.number for r in batch if r.number not in done.refused)
 
 
-def _convert(convert: Converter, record: RejectedRecord) -> tuple[bytes | None, bytes | None]:
+def _execution(record: RejectedRecord) -> Execution:
     n = read_notification(record.original)
     if n.message is None:
         raise Unreadable("the record has no `message`")
     known = None if record.enrichment is None else Enrichment.read(record.enrichment)
-    execution = Execution(n, Role(record.role), record.started_at, enrichment=known)
-    span, log = convert.convert(execution)
+    return Execution(n, Role(record.role), record.started_at, enrichment=known)
+
+
+def _convert(convert: Converter, record: RejectedRecord) -> tuple[bytes | None, bytes | None]:
+    span, log = convert.convert(_execution(record))
     if record.signals == "source":
         return span, log
     signals = record.signals.split(",")

@@ -48,6 +48,7 @@ _NOT_FROM_ENVIRONMENT = frozenset(
         "environment",
         "privacy",
         "webhook",
+        "headers",
         "resource",
         "api_key",
         "api_key_file",

@@ -118,6 +118,7 @@ def test_every_setting_has_its_variable() -> None:
         "api_key",
         "api_key_file",
         "endpoint",
+        "headers",
         "resource",
         "sources",
         "privacy",
