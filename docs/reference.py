@@ -24,6 +24,7 @@ from otel_alloy.cli import commands
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import METRICS, metrics_table
 from otel_alloy.otlp.answers import answers_table
+from otel_alloy.routing.rules import Rules
 from otel_alloy.settings.destinations import (
     DestinationSettings,
     DestinationsPolicy,
@@ -41,7 +42,7 @@ _VARIABLES = {
     "api_key_file": "ALLOY_API_KEY_FILE",
     "endpoint": "ALLOY_ENDPOINT",
 }
-_FILE_ONLY = frozenset(("resource", "sources", "destinations"))
+_FILE_ONLY = frozenset(("resource", "rules", "sources", "destinations"))
 _OF_A_DESTINATION = {
     "match": "fields and values",
     "otlp": "as `otlp:` of the file",
@@ -145,7 +146,12 @@ def _type(field: FieldInfo) -> str:
     if get_origin(annotation) is tuple:
         one_source = SourceSettings in get_args(annotation)
         return "list of sources" if one_source else "durations, or `off`"
-    return {bool: "`true` or `false`", SecretStr: "secret text"}.get(annotation, "text")  # type: ignore[arg-type]
+    words = {
+        bool: "`true` or `false`",
+        SecretStr: "secret text",
+        Rules: "list of [rules](rules.md)",
+    }
+    return words.get(annotation, "text")  # type: ignore[arg-type]
 
 
 def _bound(field: FieldInfo, name: str) -> Any:

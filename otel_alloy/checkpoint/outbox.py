@@ -9,7 +9,7 @@ each, and nothing is lost. What is stored where is the store's business; nothing
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import compress, crc32, decompress
@@ -136,8 +136,8 @@ class Outbox(Protocol):
         ...
 
     def take(self, destination: str, most_bytes: int, most: int) -> list[Packet]:
-        """The oldest packets of a destination: so many bytes (compressed) and executions at most,
-        but one at least where there is any."""
+        """The oldest packets of a destination, all of one source: so many bytes (compressed) and
+        executions at most, but one at least where there is any."""
         ...
 
     def sent(self, done: Iterable[Sent], now: int) -> int:
@@ -145,9 +145,9 @@ class Outbox(Protocol):
         set aside before. `now`: Unix ms."""
         ...
 
-    def spill(self, destination: str, room: int, before: int, keep: int) -> int:
+    def spill(self, destination: str, room: int, before: int, keep: Collection[int]) -> int:
         """Exchanges the oldest packets for recalls: until the destination has no more than `room`
-        bytes, and what came before `before` (Unix ms, our clock). Not those up to the number
+        bytes, and what came before `before` (Unix ms, our clock). Not those with the numbers
         `keep`, which are being sent, nor what could not be read again. How many executions."""
         ...
 

@@ -7,7 +7,7 @@ destination refused goes to `rejected` in the same transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -80,20 +80,24 @@ class SqliteOutbox:
     def take(self, destination: str, most_bytes: int, most: int) -> list[Packet]:
         """See `Outbox.take`."""
         sizes = self._database.read(
-            "SELECT number, executions, size FROM outbox WHERE destination=?"
+            "SELECT number, source, executions, size FROM outbox WHERE destination=?"
             " ORDER BY number LIMIT ?",
             (destination, _TOGETHER),
         )
-        last = executions = total = 0
-        for number, some, size in sizes:
+        chosen: list[int] = []
+        executions = total = 0
+        for number, source, some, size in sizes:
+            if source != sizes[0][1]:
+                continue
             executions, total = executions + some, total + size
-            if last and (executions > most or total > most_bytes):
+            if chosen and (executions > most or total > most_bytes):
                 break
-            last = number
+            chosen.append(number)
+        marks = ",".join("?" * len(chosen))
         rows = self._database.read(
             "SELECT number, destination, source, at, executions, size, packed FROM outbox"
-            " WHERE destination=? AND number<=? ORDER BY number",
-            (destination, last),
+            f" WHERE number IN ({marks}) ORDER BY number",
+            chosen,
         )
         return [Packet(*row) for row in rows]
 
@@ -114,7 +118,7 @@ class SqliteOutbox:
                 )
         return new
 
-    def spill(self, destination: str, room: int, before: int, keep: int) -> int:
+    def spill(self, destination: str, room: int, before: int, keep: Collection[int]) -> int:
         """See `Outbox.spill`."""
         with self._database.transaction() as db:
             rows = db.execute(
@@ -126,7 +130,7 @@ class SqliteOutbox:
             for number, size, at, first in rows:
                 if total <= room and at >= before:
                     break
-                if number > keep and first is not None:
+                if number not in keep and first is not None:
                     chosen.append(number)
                     total -= size
             return sum(

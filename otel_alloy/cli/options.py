@@ -24,6 +24,7 @@ _NO_OPTION = {
     "environment",
     "privacy",
     "webhook",
+    "rules",
     "destinations",
     "destinations_policy",
     "outbox",

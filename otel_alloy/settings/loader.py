@@ -52,6 +52,7 @@ _NOT_FROM_ENVIRONMENT = frozenset(
         "environment",
         "privacy",
         "webhook",
+        "rules",
         "destinations",
         "destinations_policy",
         "outbox",

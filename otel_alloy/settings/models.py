@@ -17,6 +17,8 @@ from urllib.parse import unquote
 from pydantic import (
     BeforeValidator,
     Field,
+    PlainSerializer,
+    PlainValidator,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -32,6 +34,7 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
+from otel_alloy.routing.rules import Rules
 from otel_alloy.settings.destinations import (
     DestinationSettings,
     DestinationsPolicy,
@@ -299,6 +302,9 @@ class Settings(Model):
     )
     webhook: Webhook = Field(
         default_factory=lambda: Webhook.model_validate({}), description="the error webhook"
+    )
+    rules: Annotated[Rules, PlainValidator(Rules.parse), PlainSerializer(repr)] = Field(
+        Rules(), description="which executions are kept, dropped or sampled"
     )
     since: int | float | None = Field(
         None, description="where the first run begins; instead of initial_lookback"

@@ -90,6 +90,9 @@ def test_taking_keeps_to_its_bounds_and_takes_one_at_least(store: SqliteStore) -
     outbox = store.outbox
     assert len(outbox.take("acme", 10**9, 5)) == 2
     assert len(outbox.take("acme", 1, 1)) == 1
+    store.load("other", "")
+    store.settle("other", Settlement(Progress(high=1), outbox={"acme": [entry(9)]}))
+    assert {p.source for p in outbox.take("acme", 10**9, 10**9)} == {"default"}
     assert outbox.take("other", 10, 10) == []
 
 
@@ -115,8 +118,8 @@ def test_what_there_is_no_room_for_is_noted_to_be_read_again(store: SqliteStore)
     put(store, 3, acme=[entry(3, 2 * HOUR)], beta=[entry(4)])
     outbox = store.outbox
     kept = outbox.take("acme", 1, 1)[0].number
-    assert outbox.spill("acme", 10**9, 0, 0) == 0
-    assert outbox.spill("acme", 0, 0, kept) == 2
+    assert outbox.spill("acme", 10**9, 0, ()) == 0
+    assert outbox.spill("acme", 0, 0, {kept}) == 2
     assert originals(outbox, "acme") == [entry(0, size=5000).original, entry(2, None).original]
     one, two = outbox.recalls("acme", "default", 100)
     (first,), (second,) = one.wants, two.wants
@@ -131,7 +134,7 @@ def test_what_is_too_old_is_noted_however_little_it_is(store: SqliteStore) -> No
     """`before`: what came into the outbox before that moment goes, what came after it stays."""
     put(store, 1, acme=[entry(1)])
     put(store, 9, acme=[entry(2)])
-    assert store.outbox.spill("acme", 10**9, 5, 0) == 1
+    assert store.outbox.spill("acme", 10**9, 5, ()) == 1
     assert originals(store.outbox, "acme") == [entry(2).original]
 
 
@@ -139,7 +142,7 @@ def test_what_was_read_again_is_in_the_outbox_and_noted_no_more(store: SqliteSto
     """In one transaction: what is found, what is still wanted, and what Alloy does not give."""
     put(store, 1, acme=[entry(n) for n in range(4)])
     outbox = store.outbox
-    outbox.spill("acme", 0, 0, 0)
+    outbox.spill("acme", 0, 0, ())
     (recall,) = outbox.recalls("acme", "default", 100)
     found = Recalled({recall.number: recall.wants[2:]}, {("acme", "default"): [entry(0)]})
     outbox.recalled(found, 7)

@@ -14,7 +14,8 @@ CREATE TABLE outbox (
     size        INTEGER NOT NULL,
     packed      BLOB NOT NULL
 );
-CREATE INDEX outbox_destination ON outbox (destination, number);
+CREATE INDEX outbox_destination ON outbox
+    (destination, number, source, executions, size, at, first);
 
 -- What there was no room for: which executions are to be read again from Alloy.
 CREATE TABLE recall (
@@ -26,7 +27,7 @@ CREATE TABLE recall (
     executions  INTEGER NOT NULL,
     packed      BLOB NOT NULL
 );
-CREATE INDEX recall_destination ON recall (destination, first);
+CREATE INDEX recall_destination ON recall (destination, source, first, executions);
 
 -- What is known of a destination, by our clock: since when it is paused, what was delivered last,
 -- why it fails.
