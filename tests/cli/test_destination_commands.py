@@ -260,7 +260,7 @@ def test_a_test_goes_through_the_destinations_own_settings(customers: Customers)
         assert not any("x-main" in request.headers for request in otlp.requests)
         assert len(list(otlp.items("traces"))) == len(list(otlp.items("logs"))) == 1
     assert not customers.place.otlp.requests
-    with OtlpEndpoint(lambda received: Answer(401)) as otlp:
+    with OtlpEndpoint(lambda received: Answer(status=401)) as otlp:
         customers.write(otlp.http_endpoint, secret)
         done = customers.command("test", "globex", "--json")
         findings = json.loads(done.out)["findings"]
@@ -269,7 +269,7 @@ def test_a_test_goes_through_the_destinations_own_settings(customers: Customers)
         assert "OTEL_EXPORTER_OTLP" not in done.out
     (customers.folder / "globex.yaml").write_text("match: [")
     done = customers.command("test", "globex")
-    assert done.code == 1 and "FAIL  destination globex: it is disabled" in done.out
+    assert done.code == 1 and "FAIL  destination globex: destination globex is disabled: " in done.out
 
 
 def test_the_policy_holds_for_a_test(customers: Customers) -> None:
