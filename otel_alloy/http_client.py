@@ -29,6 +29,7 @@ from otel_alloy.http_limits import (
     within,
 )
 from otel_alloy.network import Route
+from otel_alloy.outbound import Resolve, look_up
 from otel_alloy.tls_files import WatchedFiles
 from otel_alloy.trust import Identity, shared_context
 
@@ -103,8 +104,9 @@ class HttpClient:
     """Sends requests to `url`, on the way of `route`, from any thread.
 
     `context`: makes what TLS with that URL takes. Its files and those of `identity` may be
-    exchanged: the next request uses the new ones. `who`: of whom the log speaks then. Raises BadUrl
-    and what `context` raises.
+    exchanged: the next request uses the new ones. `who`: of whom the log speaks then.
+    `resolve`: the addresses of the URL's host, or of the proxy; what it raises, `send` raises.
+    Raises BadUrl and what `context` raises.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class HttpClient:
         *,
         who: str,
         identity: Identity | None = None,
+        resolve: Resolve = look_up,
     ) -> None:
         self._scheme, self._host, self._port, self._path = _parts(url)
         proxy = route.proxy.url if route.proxy else ""
@@ -126,7 +129,7 @@ class HttpClient:
         name = b"[%b]" % self._host if b":" in self._host else self._host
         authority = name if self._port is None else b"%b:%d" % (name, self._port)
         self._first = (b"Host", authority)
-        backend = DeadlineBackend(monotonic)
+        backend = DeadlineBackend(monotonic, resolve)
         self._open_pool: Callable[[], httpcore.ConnectionPool] = lambda: _pool(
             route, context(), backend
         )

@@ -11,12 +11,13 @@ Nothing here knows what is asked for, or of whom.
 
 from __future__ import annotations
 
-import socket
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
+
+from otel_alloy.outbound import Resolve, look_up
 
 MOST_HEADERS = 200
 MOST_HEADER_BYTES = 65_536
@@ -123,10 +124,12 @@ def _inflated(body: bytes, encoding: str, most: int, window: int) -> bytes:
 
 class DeadlineBackend(httpcore.NetworkBackend):
     """Connects and makes streams whose `timeout` is a moment of `monotonic`, not a duration:
-    httpcore hands a request's timeouts down unseen, so each request has its own."""
+    httpcore hands a request's timeouts down unseen, so each request has its own. `resolve`: the
+    addresses of a name; what it raises besides its own errors passes."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], resolve: Resolve = look_up) -> None:
         self._monotonic = monotonic
+        self._resolve = resolve
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -139,10 +142,9 @@ class DeadlineBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Tries the addresses of the name one after the other, each with its share of the time."""
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
-        addresses = [host if "%" in host else str(entry[4][0]) for entry in found]
         options = list(socket_options or ())
         for number, address in enumerate(addresses):
             share = _left(timeout, self._monotonic, httpcore.ConnectTimeout)

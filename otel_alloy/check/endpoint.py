@@ -13,7 +13,7 @@ from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.ids import execution_ids
-from otel_alloy.otlp.outcome import Kind, Outcome, Sender
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome, Sender
 from otel_alloy.otlp.senders import open_senders
 from otel_alloy.pipeline.factory import open_converter
 from otel_alloy.runtime import Runtime
@@ -33,7 +33,7 @@ def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> 
     reached: dict[Signal, Sender] = {}
     try:
         outcomes = {
-            exporter.signal: sender.send(envelope.request([]))
+            exporter.signal: sender.send(envelope.request([]), _nobody(settings))
             for exporter, sender in senders
             if sender is not None and exporter.name == "otlp"
         }
@@ -104,6 +104,12 @@ def _remedy(outcome: Outcome) -> str:
     return "look into the collector's log: it refuses what is valid OTLP"
 
 
+def _nobody(settings: Settings) -> Headers:
+    """The headers of an execution that tells no customer: a backend with tenants refuses what names
+    none."""
+    return tuple((one.name, one.fill(dict.fromkeys(one.fields))) for one in settings.templates)
+
+
 def _send_test(
     settings: Settings, runtime: Runtime, senders: dict[Signal, Sender], envelope: Envelope
 ) -> Iterator[Finding]:
@@ -124,7 +130,7 @@ def _send_test(
     for signal, sender in senders.items():
         item = items[signal]
         assert item is not None
-        outcome = sender.send(envelope.request([item]))
+        outcome = sender.send(envelope.request([item]), _nobody(settings))
         what = "span" if signal == "traces" else "log record"
         part, tried = f"test {what}", f"sent one {what} named {TEST_NAME!r}"
         facts = {"trace_id": trace_id, "service": service}

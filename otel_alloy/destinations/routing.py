@@ -5,7 +5,6 @@ tell. Put together once for each source.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
 from typing import Protocol
 
 from otel_alloy.checkpoint.outbox import Entry

@@ -165,7 +165,7 @@ class Converter:
 
         attached = _NOT_ATTACHED
         if self._attach is not None:
-            attached = self._attach(n, span_id, self._clean)
+            attached = self._attach(n, span_id, self.clean)
             execution.trace_id = trace_id = attached.trace_id or trace_id
         if role is _ENDED or role is _ENDED_AGAIN:
             kind = _ended_kind(n)
@@ -181,7 +181,7 @@ class Converter:
                 # A start may be sent twice, as `started` and as this: two records, two uids.
                 uid += b":incomplete"
             elif role is _OTHER:
-                text = self._clean(n.message or "").encode()
+                text = self.clean(n.message or "").encode()
                 message = forms.log_message(len(text)) + text
             span_form = forms.span_form(repeating.fields, *sizes)
             log_form = forms.log_form(repeating.fields, *sizes, len(uid), message)
@@ -198,8 +198,8 @@ class Converter:
         if execution.enrichment is not None:
             identity = uuid or execution_id or notification_id
             if span is not None:
-                span = enriched_span(span, execution.enrichment, identity, self._clean)
-            record = enriched_log(record, execution.enrichment, self._clean)
+                span = enriched_span(span, execution.enrichment, identity, self.clean)
+            record = enriched_log(record, execution.enrichment, self.clean)
         return span, record
 
     def facts(self, execution: Execution) -> ExecutionFacts | None:
@@ -214,14 +214,14 @@ class Converter:
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
         start, end, _, adjusted = times_of(execution)
         if execution.trace_id is None and self._attach is not None:
-            execution.trace_id = self._attach(n, span_id, self._clean).trace_id
+            execution.trace_id = self._attach(n, span_id, self.clean).trace_id
         ids = (
             (semconv.EXECUTION_ID, execution_id),
             (semconv.EXECUTION_UUID, uuid),
             (semconv.NOTIFICATION_ID, notification_id),
         )
         attributes = self._attributes(n)
-        attributes.update((key, self._clean(value)) for key, value in ids if value)
+        attributes.update((key, self.clean(value)) for key, value in ids if value)
         attributes.update(
             _ended_kind(n).attributes if role is _ENDED else forms.INCOMPLETE.attributes
         )
@@ -238,8 +238,8 @@ class Converter:
     def explained(self, facts: ExecutionFacts, enrichment: Enrichment) -> ExecutionFacts:
         """The facts of an execution together with what else is known of it."""
         failed = semconv.ERROR_TYPE in facts.attributes
-        more = span_attributes(enrichment, failed, self._clean)
-        reason = reason_text(enrichment, self._clean) if failed else ""
+        more = span_attributes(enrichment, failed, self.clean)
+        reason = reason_text(enrichment, self.clean) if failed else ""
         return replace(facts, attributes={**facts.attributes, **more}, reason=reason)
 
     def ended(self, executions: Iterable[Execution]) -> Iterator[ExecutionFacts]:
@@ -295,7 +295,7 @@ class Converter:
             (semconv.TEAM_ID, n.teamId),
         )
         return {
-            key: self._clean(value) if isinstance(value, str) else encode.fit(value)
+            key: self.clean(value) if isinstance(value, str) else encode.fit(value)
             for key, value in values
             if value is not None and value != ""
         }
@@ -319,7 +319,7 @@ class Converter:
             digest,
         )
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """What every backend takes: no NUL, no lone surrogate, at most `value_limit` characters,
         a cut being visible."""
         if len(text) > self._limit:
@@ -333,7 +333,7 @@ class Converter:
         """The ids, cleaned, as UTF-8. They hardly ever need cleaning, which one check shows."""
         together = one + two + three
         if not (together.isascii() and "\x00" not in together and len(together) <= self._limit):
-            one, two, three = self._clean(one), self._clean(two), self._clean(three)
+            one, two, three = self.clean(one), self.clean(two), self.clean(three)
         return one.encode(), two.encode(), three.encode()
 
 

@@ -379,12 +379,21 @@ class Envelope:
         self._scope = b"\x0a" + length(len(scope)) + scope
         self.overhead = len(self._resource) + len(self._scope) + 12
 
-    def request(self, items: Sequence[bytes]) -> bytes:
-        """The serialized request with `items` (framed spans, or framed log records)."""
+    def request(self, items: Sequence[bytes], _: Sequence[int] = ()) -> bytes:
+        """The serialized request with `items` (framed spans, or framed log records), whichever
+        executions they are of. Joined with another one, it is one with what both hold."""
         size = len(self._scope) + sum(map(len, items))
         scoped = b"\x12" + length(size)
         total = len(self._resource) + len(scoped) + size
         return b"".join((b"\x0a", length(total), self._resource, scoped, self._scope, *items))
+
+    def headers(self, _: Sequence[int]) -> tuple[tuple[str, str], ...]:
+        """None: every request is sent as the settings say."""
+        return ()
+
+    def apart(self, indexes: Sequence[int]) -> list[tuple[Sequence[int], Mapping[int, int]]]:
+        """All may share a request."""
+        return [(indexes, {})]
 
     def records(self, items: Sequence[bytes]) -> int:
         """How many spans or log records the items hold together: behind an execution's span there

@@ -6,6 +6,7 @@
     any_value.py  attribute values of OTLP -> Python values
     http.py       OTLP/HTTP;  grpc.py  OTLP/gRPC;  sdk.py  an exporter that is installed for the
                   SDK; each sends a request once and never retries
+    pinned.py     what a policy for endpoints of others forbids, and where gRPC may lead; no sockets
     delivery.py   a batch to both signals, and what became of it
     settling.py   the policy for one signal: retry, halve, set aside, hold; no sockets, no clock of
                   its own

@@ -18,8 +18,10 @@ from otel_alloy.bounded_file import read_bounded
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
+from otel_alloy.otlp.pinned import PinnedTarget
 from otel_alloy.otlp.quiet import suppressed_instrumentation
+from otel_alloy.outbound import Refused
 from otel_alloy.settings.otlp import OtlpSettings
 from otel_alloy.tls_files import WatchedFiles
 from otel_alloy.trust import MOST_BYTES, shared_context
@@ -62,11 +64,15 @@ _PREAMBLE = "failed to connect to all addresses; last error: "
 class GrpcSender:
     """Calls Export of one signal's service over one channel.
 
-    Raises `ConfigurationError` where a certificate or key file cannot be read.
+    `pinned`: where it may lead; None: wherever the settings say. Raises `ConfigurationError` where
+    a certificate or key file cannot be read.
     """
 
-    def __init__(self, settings: OtlpSettings, user_agent: str) -> None:
+    def __init__(
+        self, settings: OtlpSettings, user_agent: str, pinned: PinnedTarget | None = None
+    ) -> None:
         self._settings = settings
+        self._pinned = pinned
         self._secrets = settings.secrets
         headers = dict(settings.headers)
         user_agent = headers.pop("user-agent", user_agent)
@@ -85,39 +91,63 @@ class GrpcSender:
             None if settings.insecure else settings.route.trust,
             settings.identity,
         )
-        self._channel = self._connect()
-        self._export = self._method()
+        self._credentials: grpc.ChannelCredentials | None = None
+        self._channel: grpc.Channel | None = None
+        self._read_files()
+        if pinned is None:
+            self._use(self._open())
 
-    def _connect(self) -> grpc.Channel:
+    def _read_files(self) -> None:
+        if not self._settings.insecure:
+            self._credentials = credentials(self._settings)
+
+    def _reopen(self) -> grpc.Channel:
+        self._read_files()
+        return self._open()
+
+    def _open(self) -> grpc.Channel:
         settings = self._settings
         target, of_route = settings.route.channel_options(settings.endpoint)
         options = [*self._options, *of_route]
+        if self._pinned is not None:
+            target = self._pinned.target
+            options.append(("grpc.default_authority", self._pinned.authority))
         gzip = settings.compression == "gzip"
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
-        if settings.insecure:
+        if self._credentials is None:
             return grpc.insecure_channel(target, options, compression)
-        return grpc.secure_channel(target, credentials(settings), options, compression)
+        return grpc.secure_channel(target, self._credentials, options, compression)
 
-    def _method(self) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
-        return self._channel.unary_unary(
+    def _use(self, channel: grpc.Channel) -> None:
+        self.close()
+        self._channel = channel
+        self._export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             _METHODS[self._settings.signal],
             request_serializer=_same,
             response_deserializer=_same,
         )
 
-    def send(self, request: bytes) -> Outcome:
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
         """Send `request` once, within the timeout of the settings."""
-        channel = self._files.exchange(self._connect)
+        moved = False
+        if self._pinned is not None:
+            try:
+                moved = self._pinned.look()
+            except Refused as error:
+                return Outcome(Kind.MISCONFIGURED, str(error))
+            except (OSError, UnicodeError) as error:
+                return Outcome(Kind.RETRY, f"connection failed: {error}")
+        channel = self._files.exchange(self._reopen)
+        if channel is None and moved:
+            channel = self._open()
         if channel is not None:
-            self._channel.close()
-            self._channel = channel
-            self._export = self._method()
+            self._use(channel)
         with suppressed_instrumentation():
             try:
                 answer = self._export(
                     request,
                     timeout=None if isinf(self._settings.timeout) else self._settings.timeout,
-                    metadata=self._metadata,
+                    metadata=self._metadata + headers if headers else self._metadata,
                 )
             except grpc.RpcError as error:
                 return self._refused(error)
@@ -132,11 +162,15 @@ class GrpcSender:
             return Outcome(Kind.MISCONFIGURED, "the answer to Export is no OTLP answer")
 
     def rest(self) -> None:
-        """Nothing: a channel closes its connection by itself (`_IDLE_MS`)."""
+        """Nothing but a look-up next time: a channel closes its connection by itself
+        (`_IDLE_MS`)."""
+        if self._pinned is not None:
+            self._pinned.forget()
 
     def close(self) -> None:
         """Close the channel."""
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
     def _refused(self, error: grpc.RpcError) -> Outcome:
         assert isinstance(error, grpc.Call)
@@ -154,6 +188,8 @@ class GrpcSender:
                 rule = Rule(Kind.MISCONFIGURED, remedy=hint)
             elif error.details() != words or "failed to connect" in words.lower():
                 rule = Rule(Kind.RETRY)  # Nothing was sent.
+        if self._pinned is not None and name in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            self._pinned.doubt()
         elif name == "INTERNAL" and words == "Invalid metadata":
             rule = Rule(Kind.MISCONFIGURED, remedy="check OTEL_EXPORTER_OTLP_HEADERS")
         refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0

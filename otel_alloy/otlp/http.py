@@ -27,8 +27,10 @@ from otel_alloy.http_client import FAILURES, Answer, BadUrl, HttpClient
 from otel_alloy.http_limits import TooMuch, Undecodable
 from otel_alloy.otlp.answers import for_signal, http_rule, refused_of_many
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, delivered_as_json, hide, status_of
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
+from otel_alloy.otlp.pinned import check_policy
 from otel_alloy.otlp.quiet import suppressed_instrumentation
+from otel_alloy.outbound import OutboundPolicy, Refused, look_up
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import OtlpSettings
 from otel_alloy.trust import certificate_remedy, shared_context, unused_context
@@ -46,10 +48,18 @@ _MOST_WORDS = 65_536
 class HttpSender:
     """Sends requests of one signal to one URL over one kept connection.
 
-    Raises `ConfigurationError` where a certificate, a key file or the proxy cannot be used.
+    Raises `ConfigurationError` where a certificate, a key file or the proxy cannot be used, and for
+    what `policy` forbids.
     """
 
-    def __init__(self, settings: OtlpSettings, user_agent: str, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        settings: OtlpSettings,
+        user_agent: str,
+        runtime: Runtime,
+        policy: OutboundPolicy | None = None,
+    ) -> None:
+        check_policy(policy, settings)
         self._settings = settings
         self._runtime = runtime
         self._secrets = settings.secrets
@@ -67,6 +77,7 @@ class HttpSender:
                 runtime.monotonic,
                 identity=settings.identity,
                 who=f"OTLP {settings.signal}",
+                resolve=policy.addresses if policy else look_up,
             )
         except BadUrl as error:
             raise ConfigurationError(
@@ -77,15 +88,19 @@ class HttpSender:
             ) from None
         self._headers = self._client.prepared(headers.items())
 
-    def send(self, request: bytes) -> Outcome:
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
         """Send `request` once, within the timeout of the settings."""
+        prepared = self._headers
+        if headers:
+            more = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+            prepared = [*prepared, *more]
         if self._settings.compression == "gzip":
             request = gzip.compress(request, _GZIP_LEVEL, mtime=0)
         seconds = None if isinf(self._settings.timeout) else self._settings.timeout
         body, excess = b"", ""
         with suppressed_instrumentation():
             try:
-                answer = self._client.send(b"POST", self._headers, seconds, content=request)
+                answer = self._client.send(b"POST", prepared, seconds, content=request)
                 try:
                     answer.check()
                     body = answer.read(MAX_ANSWER if _is_success(answer) else _MOST_WORDS)
@@ -96,6 +111,8 @@ class HttpSender:
                         raise
                 finally:
                     answer.close()
+            except Refused as error:
+                return Outcome(Kind.MISCONFIGURED, str(error))
             except (*FAILURES, OSError) as error:
                 return self._broken(error)
         if _is_success(answer):

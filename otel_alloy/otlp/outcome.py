@@ -60,12 +60,16 @@ class Outcome:
         object.__setattr__(self, "reason", clean(self.reason))
 
 
+Headers = tuple[tuple[str, str], ...]
+"""Lower-case names and values, in ASCII."""
+
+
 class Sender(Protocol):
     """Sends encoded `Export*ServiceRequest`s of one signal. One thread at a time."""
 
-    def send(self, request: bytes) -> Outcome:
-        """Send `request` once. Never raises for a fault of the endpoint, of the network or of the
-        records."""
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
+        """Send `request` once, with these headers besides those of the settings. Never raises for a
+        fault of the endpoint, of the network or of the records."""
         ...
 
     def rest(self) -> None:

@@ -40,7 +40,7 @@ from opentelemetry.trace import (
 )
 
 from otel_alloy.otlp.any_value import attributes, python_value
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import Signal
 
@@ -73,8 +73,10 @@ class SdkSender:
             SpanExportResult.SUCCESS if signal == "traces" else LogRecordExportResult.SUCCESS
         )
 
-    def send(self, request: bytes) -> Outcome:
-        """Exports the records of `request` once."""
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
+        """Exports the records of `request` once. No headers: an exporter has its own, and settings
+        that ask for some with each request are a mistake with it."""
+        assert not headers
         try:
             items = self._read(request)
         except Exception as error:

@@ -12,6 +12,8 @@ from typing import Any
 
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.otlp.outcome import Sender
+from otel_alloy.otlp.pinned import PinnedTarget, mistakes_against
+from otel_alloy.outbound import OutboundPolicy
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import Exporter, OtlpExporters, OtlpSettings, mistakes_of
 
@@ -24,19 +26,25 @@ _LONGEST = 86_400.0
 
 
 def open_senders(
-    exporters: OtlpExporters, user_agent: str, runtime: Runtime
+    exporters: OtlpExporters,
+    user_agent: str,
+    runtime: Runtime,
+    policy: OutboundPolicy | None = None,
 ) -> tuple[Sender | None, Sender | None]:
     """The senders for the traces and for the logs of executions, None for a signal that is off;
     they connect when they first send, not here.
 
+    `policy`: for endpoints that somebody else names.
+
     Raises `ConfigurationError` with all mistakes of both signals, each once, and where a
     certificate, a key file, the proxy or an installed exporter cannot be used.
     """
-    if mistakes := mistakes_of(exporters.executions):
+    mistakes = mistakes_of(exporters.executions)
+    if mistakes or (mistakes := mistakes_against(policy, exporters.executions)):
         raise ConfigurationError(mistakes)
-    first = _sender(exporters.traces, user_agent, runtime)
+    first = _sender(exporters.traces, user_agent, runtime, policy)
     try:
-        return first, _sender(exporters.logs, user_agent, runtime)
+        return first, _sender(exporters.logs, user_agent, runtime, policy)
     except BaseException:
         if first is not None:
             first.close()
@@ -54,7 +62,9 @@ def sdk_exporters(*exporters: Exporter) -> list[Any]:
     return [_sdk_otlp(one.settings) if one.name == "otlp" else _installed(one) for one in exporters]
 
 
-def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender | None:
+def _sender(
+    exporter: Exporter, user_agent: str, runtime: Runtime, policy: OutboundPolicy | None
+) -> Sender | None:
     if exporter.off:
         return None
     if exporter.name != "otlp":
@@ -64,10 +74,14 @@ def _sender(exporter: Exporter, user_agent: str, runtime: Runtime) -> Sender | N
     if exporter.settings.protocol == "grpc":
         from otel_alloy.otlp.grpc import GrpcSender
 
-        return GrpcSender(exporter.settings, user_agent)
+        settings = exporter.settings
+        pinned = None
+        if policy and policy.public_only:
+            pinned = PinnedTarget(policy, settings, runtime.monotonic)
+        return GrpcSender(settings, user_agent, pinned)
     from otel_alloy.otlp.http import HttpSender
 
-    return HttpSender(exporter.settings, user_agent, runtime)
+    return HttpSender(exporter.settings, user_agent, runtime, policy)
 
 
 def _installed(exporter: Exporter) -> Any:

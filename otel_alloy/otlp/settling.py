@@ -44,13 +44,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
 from otel_alloy.errors import ShutdownRequested
-from otel_alloy.otlp.outcome import Kind, Outcome, Sender
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome, Sender
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.otlp import Signal
 
@@ -70,10 +70,20 @@ class Envelope(Protocol):
     or its framed span and behind it those of its blocks."""
 
     overhead: int
-    """Bytes that a request is longer than its items, at most."""
+    """Bytes that a request is longer than its items, at most, but for what `apart` adds."""
 
-    def request(self, items: Sequence[bytes]) -> bytes:
-        """The encoded request. The same items give the same bytes."""
+    def request(self, items: Sequence[bytes], piece: Piece) -> bytes:
+        """The encoded request. `piece`: the indexes of the items. The same give the same bytes."""
+        ...
+
+    def headers(self, piece: Piece) -> Headers:
+        """What is sent with the request of a piece."""
+        ...
+
+    def apart(self, indexes: Sequence[int]) -> Iterable[tuple[Sequence[int], Mapping[int, int]]]:
+        """`indexes` divided into those that may share a request, each in the order in which they
+        are best cut, and how many bytes come with an index besides its item, unless it begins a
+        request."""
         ...
 
     def records(self, items: Sequence[bytes]) -> int:
@@ -177,9 +187,10 @@ class Settling:
             if self._state.refused_in_a_row >= _PROBATION and not self._accepted:
                 yield self._on_probation()
             piece = self._next()
-            request = self._batch.envelope.request([self._batch.items[i] for i in piece])
+            envelope = self._batch.envelope
+            request = envelope.request([self._batch.items[i] for i in piece], piece)
             begun = self._runtime.monotonic()
-            outcome = self._state.sender.send(request)
+            outcome = self._state.sender.send(request, envelope.headers(piece))
             seconds = self._runtime.monotonic() - begun
             if outcome.kind in _PATIENCE:
                 yield self._on_failure(piece, len(request), outcome, seconds)
@@ -228,7 +239,9 @@ class Settling:
         self._batch.doubtful += min(outcome.rejected, len(piece))
         self._state.refused_in_a_row = 0
         if self._suspects and self._probation:
-            self._pending.append(tuple(self._suspects))  # Refused by an ailing endpoint: once more.
+            # Refused by an ailing endpoint: once more.
+            parts = self._batch.envelope.apart(list(self._suspects))
+            self._pending += [tuple(part) for part, _ in parts]
         else:
             self._batch.refused |= self._suspects
         self._suspects = {}
@@ -306,21 +319,30 @@ class Settling:
 
     def _cut(self, indexes: Sequence[int]) -> Iterator[list[int]]:
         """`indexes` cut into requests that are as large as allowed, in order."""
-        items, limit = self._batch.items, self._max
+        limit = self._max
         if self._state.limit is not None:
             limit = min(limit, self._state.limit)
         room = limit - self._batch.envelope.overhead
-        if indexes and sum(len(items[i]) for i in indexes) <= room:
+        for part, added in self._batch.envelope.apart(indexes):
+            yield from self._cut_part(part, added, room)
+
+    def _cut_part(
+        self, indexes: Sequence[int], added: Mapping[int, int], room: int
+    ) -> Iterator[list[int]]:
+        items = self._batch.items
+        if indexes and sum(len(items[i]) for i in indexes) + sum(added.values()) <= room:
             yield list(indexes)
             return
         cut: list[int] = []
         size = 0
         for index in indexes:
-            if cut and size + len(items[index]) > room:
+            more = len(items[index]) + added.get(index, 0)
+            if cut and size + more > room:
                 yield cut
                 cut, size = [], 0
+                more = len(items[index])
             cut.append(index)
-            size += len(items[index])
+            size += more
         if cut:
             yield cut
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from otel_alloy.pipeline.events import Observe
     from otel_alloy.pipeline.factory import Factory
 
+_JOIN_SECONDS = 0.5
 _PART_OF_BUDGET = 4
 """Reading again has this part of what a source may ask."""
 
@@ -101,7 +102,6 @@ class Distribution:
     store: Store
     observe: Observe
     open_converter: Callable[[Privacy], Converter]
-    arrived: Callable[[Mapping[str, int]], None] = lambda executions: None
     _again: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -112,10 +112,36 @@ class Distribution:
         self._router = Router(
             settings.rules, settings.main_destination, lambda: self.catalogue.routes
         )
+        self._dispatcher: Dispatcher | None = None
 
     def routing(self, converter: Converter) -> Routing:
         """What the batches of a source, which `converter` encodes, need to know."""
-        return Routing(self._router, self._packer(converter), self.arrived)
+        return Routing(self._router, self._packer(converter), self._arrived)
+
+    def start(self) -> None:
+        """Begins to deliver what lies in the outbox, where there are destinations."""
+        settings = self.factory.settings
+        if settings.destinations or settings.destinations_dir:
+            self._dispatcher = self.dispatcher()
+            self._dispatcher.start()
+
+    def end(self, finish: bool, patience: float) -> bool:
+        """Waits for the end of deliveries: with `finish` until all is delivered to whoever takes
+        it, else, and once the end is asked for, for what is in flight. False where that still goes
+        on after `patience` seconds."""
+        dispatcher, runtime = self._dispatcher, self.factory.runtime
+        if dispatcher is None:
+            return True
+        if finish:
+            dispatcher.finish()
+            while not dispatcher.join(_JOIN_SECONDS) and not runtime.stopping():
+                pass
+        dispatcher.stop()
+        return dispatcher.join(patience)
+
+    def _arrived(self, executions: Mapping[str, int]) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.arrived(executions)
 
     def reload(self) -> None:
         """Has the folder of destinations read anew, whether or not it seems to have changed."""

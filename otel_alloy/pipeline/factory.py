@@ -7,7 +7,7 @@ order of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -19,16 +19,27 @@ from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.retry import Budget, RequestBudget
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.remembered import Remembered
-from otel_alloy.checkpoint.store import Settlement
+from otel_alloy.checkpoint.store import Settlement, Store
+from otel_alloy.destinations.catalogue import Catalogue
+from otel_alloy.destinations.packing import Packer
+from otel_alloy.destinations.router import MainAlone, OneAlone, Route, Router
+from otel_alloy.destinations.routing import Routing, Selection
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
-from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.encode import Envelope, Value
 from otel_alloy.mapping.hook import open_hook
 from otel_alloy.network import Network
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
 from otel_alloy.pipeline.batch import BatchPolicy, Readings
+from otel_alloy.pipeline.distribution import (
+    Distribution,
+    Senders,
+    chosen_destination,
+    destination_delivery,
+    open_destination,
+)
 from otel_alloy.pipeline.enrich import EnrichPolicy
 from otel_alloy.pipeline.events import ExportAttempted, Observe
 from otel_alloy.pipeline.prefetch import Prefetcher
@@ -36,8 +47,12 @@ from otel_alloy.pipeline.processor import BatchProcessor
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.privacy import masked
+from otel_alloy.routing.customers import Customers
 from otel_alloy.runtime import Runtime
+from otel_alloy.settings.destinations import DestinationSettings
+from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.values import Privacy
 from otel_alloy.version import USER_AGENT, __version__
 
 
@@ -105,6 +120,17 @@ def open_converter(
 def open_mask(settings: Settings) -> Callable[[str], str | None]:
     """What makes an error's message fit to leave, as the privacy settings want it."""
     return partial(masked, choice=settings.privacy.error_message)
+
+
+def open_customers(
+    settings: Settings, resource: Mapping[str, Value], converter: Converter
+) -> Customers | None:
+    """What tells whose executions are whose, over the attributes of a resource; None where nobody
+    asks for it."""
+    if not settings.resource_per:
+        return None
+    envelope = partial(Envelope, scope_name=semconv.SCOPE_NAME, scope_version=__version__)
+    return Customers(settings.resource_per, settings.templates, resource, envelope, converter.clean)
 
 
 def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, Sender | None]:
@@ -210,7 +236,8 @@ class Factory:
         )
 
     @cached_property
-    def _alone(self) -> DestinationSettings | None:
+    def destination(self) -> DestinationSettings | None:
+        """The settings of `alone`. Raises ConfigurationError where there is no such destination."""
         if self.alone is None:
             return None
         return chosen_destination(self.settings, self.runtime, self.alone)
@@ -227,7 +254,7 @@ class Factory:
 
     def delivery(self, report: Callable[[Report], None]) -> Delivery:
         """The delivery to the endpoint; `report` is told of each attempt."""
-        one = self._alone
+        one = self.destination
         if one is not None:
             return destination_delivery(
                 self.settings, one, self.runtime, report, self.destination_endpoint
@@ -250,7 +277,7 @@ class Factory:
     ) -> BatchProcessor:
         """What settles the batches of a source. `routing`: how they find their destinations; None
         where the main one gets everything."""
-        one = self._alone
+        one = self.destination
         privacy, resource = self.settings.privacy, self.settings.resource(settings)
         if one is not None:
             privacy = one.privacy.over(privacy)
@@ -268,12 +295,13 @@ class Factory:
             log,
             None if routing is None else routing(converter),
             self.alone,
+            None if one else open_customers(self.settings, resource, converter),
         )
 
     def direct(self) -> Callable[[Converter], Routing] | None:
         """The routing of what is delivered directly, to the main destination or to the one that is
         delivered to alone, while nothing goes into the outbox."""
-        settings, one = self.settings, self._alone
+        settings, one = self.settings, self.destination
         if not settings.routes:
             return None
         selection: Selection

@@ -21,6 +21,7 @@ from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivered, Delivery
+from otel_alloy.otlp.delivery import Envelope as AnyEnvelope
 from otel_alloy.pipeline.batch import Batch, FullBatch
 from otel_alloy.pipeline.events import (
     CheckpointWriteFailed,
@@ -32,6 +33,7 @@ from otel_alloy.pipeline.events import (
 )
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
+from otel_alloy.routing.customers import Customers, GroupedEnvelope
 from otel_alloy.runtime import Runtime
 
 _UNWRITABLE_SECONDS = 2.0
@@ -43,7 +45,8 @@ class BatchProcessor:
     """Settles the batches of one source, one at a time. `resource`: its attributes. `write`: puts a
     settlement into the store; raises CheckpointUnwritable where that may succeed later. `routing`:
     who gets what; None where the main destination gets everything. `destination`: the one that is
-    delivered to, where that is not the main one."""
+    delivered to, where that is not the main one. `customers`: whose values are on the resource,
+    None: nobody's."""
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class BatchProcessor:
         log: SourceLog,
         routing: Routing | None = None,
         destination: str | None = None,
+        customers: Customers | None = None,
     ) -> None:
         self._destination = destination
         self._source = source
@@ -70,6 +74,7 @@ class BatchProcessor:
         self._runtime = runtime
         self._observe = observe
         self._log = log
+        self._customers = customers
         self._requests_told = 0
         self._hook_failures_told = 0
 
@@ -143,19 +148,21 @@ class BatchProcessor:
                 self._set_aside(batch, index, "source", str(error))
             spans.append(span)
             logs.append(record)
-        delivered = self._delivery.deliver(spans, logs, self._envelope, self._envelope)
+        envelope: AnyEnvelope = self._envelope
+        if self._customers is not None:
+            envelope = GroupedEnvelope(self._customers.groups(batch.executions))
+        delivered = self._delivery.deliver(spans, logs, envelope, envelope)
         for index, rejection in delivered.rejections.items():
             self._set_aside(batch, index, ",".join(rejection.signals), rejection.reason)
         if plan is not None:
             self._route(batch, plan, spans, logs)
         rejected = batch.settlement.rejected
-        rejected[:] = [
-            r
-            if r.destination
-            else replace(r, resource=self._resource, destination=self._destination)
-            for r in rejected
-        ]
+        rejected[:] = [r if r.destination else self._with_resource(r) for r in rejected]
         return delivered
+
+    def _with_resource(self, rejected: RejectedRecord) -> RejectedRecord:
+        resource = self._resource if rejected.resource is None else rejected.resource
+        return replace(rejected, resource=resource, destination=self._destination)
 
     def _route(
         self,
@@ -191,6 +198,9 @@ class BatchProcessor:
     ) -> None:
         execution = batch.executions[index]
         started_at = execution.started_at
+        resource = None
+        if self._customers is not None and destination is None:
+            resource = self._customers.groups([execution])[0].resource
         batch.settlement.rejected.append(
             RejectedRecord(
                 self._source.name,
@@ -200,6 +210,7 @@ class BatchProcessor:
                 batch.original(index),
                 None if started_at is None else str(started_at),
                 self._runtime.now_ms(),
+                resource=resource,
                 enrichment=None if execution.enrichment is None else execution.enrichment.text(),
                 destination=destination,
             )

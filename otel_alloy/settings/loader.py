@@ -56,6 +56,7 @@ _NOT_FROM_ENVIRONMENT = frozenset(
         "destinations",
         "destinations_policy",
         "outbox",
+        "headers",
         "resource",
         "api_key",
         "api_key_file",

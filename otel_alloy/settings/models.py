@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cached_property
 from hashlib import sha256
@@ -34,6 +34,8 @@ from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
+from otel_alloy.routing.customers import ATTRIBUTES
+from otel_alloy.routing.headers import Template
 from otel_alloy.routing.rules import Rules
 from otel_alloy.settings.destinations import (
     DestinationSettings,
@@ -41,7 +43,7 @@ from otel_alloy.settings.destinations import (
     Name,
     OutboxSettings,
 )
-from otel_alloy.settings.otlp import OtlpExporters, mistakes_of, otlp_exporters
+from otel_alloy.settings.otlp import Exporter, OtlpExporters, mistakes_of, otlp_exporters
 from otel_alloy.settings.values import Model, Privacy, Seconds
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -79,6 +81,16 @@ def _ages(value: object) -> object:
 
 
 Ages = Annotated[tuple[Annotated[Seconds, Field(ge=1, le=60 * 86400)], ...], BeforeValidator(_ages)]
+
+
+def _names(value: object) -> object:
+    """A list of names, or text with commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 _NO_KEY = SecretStr("(none)")  # no key holds parentheses
@@ -300,6 +312,15 @@ class Settings(Model):
         default_factory=lambda: OutboxSettings.model_validate({}),
         description="how much may wait for destinations",
     )
+    resource_per: Names = Field(
+        (),
+        description="fields of an execution that are attributes of its resource too, such as "
+        "`user.id`",
+    )
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="OTLP headers with `{field}`s of `resource_per`: a request for each value",
+    )
     webhook: Webhook = Field(
         default_factory=lambda: Webhook.model_validate({}), description="the error webhook"
     )
@@ -360,6 +381,22 @@ class Settings(Model):
             )
         return value
 
+    @field_validator("resource_per")
+    @classmethod
+    def _resource_per_is_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in ATTRIBUTES:
+                known = ", ".join(ATTRIBUTES)
+                raise ValueError(f"{name[:60]!r} is none of the fields for it: {known}")
+        return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _headers_are_templates(self) -> Settings:
+        names = [one.name for one in self.templates]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"headers: {name} is there twice; leave one of them out")
+        return self
+
     @field_validator("storage")
     @classmethod
     def _storage_is_known(cls, value: str) -> str:
@@ -407,9 +444,36 @@ class Settings(Model):
         ):
             if folder and not os.path.isdir(folder):
                 found.append(f"{setting}: {folder!r} is no folder that can be read; make it one")
+        found += [m for e in self.otlp.executions for m in self._header_mistakes(e)]
         if self.main_destination == "none":
             return list(dict.fromkeys((*found, *mistakes_of(self.otlp.metrics))))
         return list(dict.fromkeys((*found, *self.otlp.mistakes)))
+
+    def _header_mistakes(self, exporter: Exporter) -> Iterator[str]:
+        if not self.headers or exporter.off:
+            return
+        if exporter.name != "otlp":
+            yield (
+                f"{exporter.variable} is {exporter.name!r}, which cannot send headers with each "
+                "request: leave out `headers`, or choose otlp."
+            )
+            return
+        given = {name for name, _ in exporter.settings.headers}
+        for name in sorted({one.name for one in self.templates} & given):
+            yield (
+                f"The header {name} stands in `headers` and in OTEL_EXPORTER_OTLP_HEADERS: leave "
+                "one of them out."
+            )
+
+    @property
+    def routes(self) -> bool:
+        """Whether anything decides who gets what: rules or destinations."""
+        return bool(not self.rules.empty or self.destinations or self.destinations_dir)
+
+    @cached_property
+    def templates(self) -> tuple[Template, ...]:
+        """`headers`, understood."""
+        return tuple(Template.of(n, v, self.resource_per) for n, v in self.headers.items())
 
     @cached_property
     def otlp(self) -> OtlpExporters:

@@ -40,7 +40,7 @@ from otel_alloy.errors import (
     Unreachable,
 )
 from otel_alloy.mapping.ids import execution_ids
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.poller import Poller
@@ -151,7 +151,7 @@ class Endpoint:
     signal: str
     script: deque[str] = field(default_factory=deque)
 
-    def send(self, request: bytes) -> Outcome:
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
         world = self.world
         world.step()
         items = list(_items(self.signal, request))

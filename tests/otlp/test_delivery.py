@@ -21,7 +21,7 @@ from otel_alloy.errors import ShutdownRequested
 from otel_alloy.mapping.encode import Envelope as RealEnvelope
 from otel_alloy.otlp.delivery import Delivered, Delivery, Rejection, Report
 from otel_alloy.otlp.http import HttpSender
-from otel_alloy.otlp.outcome import Kind, Outcome
+from otel_alloy.otlp.outcome import Headers, Kind, Outcome
 from otel_alloy.runtime import Runtime, system_runtime
 from otel_alloy.settings.otlp import OtlpSettings
 
@@ -38,8 +38,14 @@ class Joined:
 
     overhead = 0
 
-    def request(self, items: Sequence[bytes]) -> bytes:
+    def request(self, items: Sequence[bytes], piece: Sequence[int]) -> bytes:
         return b"".join(items)
+
+    def headers(self, piece: Sequence[int]) -> Headers:
+        return ()
+
+    def apart(self, indexes: Sequence[int]) -> list[tuple[Sequence[int], dict[int, int]]]:
+        return [(indexes, {})]
 
     def records(self, items: Sequence[bytes]) -> int:
         return sum(item.count(b"<") for item in items)
@@ -62,7 +68,7 @@ class Script:
     accepted: list[int] = field(default_factory=list)
     closed: bool = False
 
-    def send(self, request: bytes) -> Outcome:
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
         self.requests.append(request)
         outcome = self.decide(items(request), len(self.requests))
         if outcome.kind is Kind.DELIVERED:
@@ -149,7 +155,7 @@ def test_requests_keep_to_the_limit(sizes: list[int], most: int) -> None:
     sent: list[bytes] = []
 
     class Keep(Script):
-        def send(self, request: bytes) -> Outcome:
+        def send(self, request: bytes, headers: Headers = ()) -> Outcome:
             sent.append(request)
             return OK
 

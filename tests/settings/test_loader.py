@@ -118,6 +118,7 @@ def test_every_setting_has_its_variable() -> None:
         "api_key",
         "api_key_file",
         "endpoint",
+        "headers",
         "resource",
         "sources",
         "privacy",
@@ -131,7 +132,7 @@ def test_every_setting_has_its_variable() -> None:
     fields = SourceSettings.model_fields | Settings.model_fields
     for name in fields.keys() - structured - texts.keys():
         default = fields[name].get_default()
-        load(KEY | {f"OTEL_ALLOY_{name.upper()}": "" if default is None else str(default)})
+        load(KEY | {f"OTEL_ALLOY_{name.upper()}": str(default) if default else ""})
 
 
 def test_references_to_the_environment(tmp_path: Path) -> None:
