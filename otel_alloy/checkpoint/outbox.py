@@ -156,6 +156,11 @@ class Outbox(Protocol):
         where there is any."""
         ...
 
+    def recall_range(self, destination: str) -> tuple[int, int] | None:
+        """From which createdAt on (Unix ms) and to which something is to be read again; None where
+        nothing is."""
+        ...
+
     def recalled(self, found: Recalled, now: int) -> None:
         """Puts what was read again into the outbox, and notes what is still wanted."""
         ...

@@ -155,6 +155,14 @@ class SqliteOutbox:
             found.append(Recall(number, destination, source, first, last, wants))
         return found
 
+    def recall_range(self, destination: str) -> tuple[int, int] | None:
+        """See `Outbox.recall_range`."""
+        rows = self._database.read(
+            "SELECT min(first), max(last) FROM recall WHERE destination=? HAVING count(*)",
+            (destination,),
+        )
+        return tuple(rows[0]) if rows else None
+
     def recalled(self, found: Recalled, now: int) -> None:
         """See `Outbox.recalled`."""
         with self._database.transaction() as db:

@@ -10,7 +10,6 @@ errors may live here.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 
 from otel_alloy.checkpoint.remembered import Remembered, forget_memory
 from otel_alloy.checkpoint.sqlite import SqliteStore, write_settlement
@@ -46,15 +45,7 @@ class SqliteSlices:
 
     def run_is_active(self) -> bool:
         """See `Slices.run_is_active`."""
-        lock = self._store.beside(".lock")
-        if not lock.exists():
-            return False
-        try:
-            with closing(sqlite3.connect(f"{lock.as_uri()}?mode=ro", timeout=0, uri=True)) as db:
-                db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        except sqlite3.Error:
-            return True
-        return False
+        return self._store.run_is_active()
 
     def progress(self, source: str) -> Progress | None:
         """See `Slices.progress`."""

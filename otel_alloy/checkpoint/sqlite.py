@@ -276,6 +276,18 @@ class SqliteStore:
         """A file beside the checkpoint."""
         return self._path.absolute().with_name(self._path.name + suffix)
 
+    def run_is_active(self) -> bool:
+        """See `Store.run_is_active`."""
+        lock = self.beside(".lock")
+        if not lock.exists():
+            return False
+        try:
+            with closing(sqlite3.connect(f"{lock.as_uri()}?mode=ro", timeout=0, uri=True)) as db:
+                db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.Error:
+            return True
+        return False
+
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Makes a new file a checkpoint, or an older checkpoint one of this schema version."""
         with self._in_transaction(db):
@@ -519,6 +531,15 @@ class SqliteStore:
     ) -> list[RejectedRecord]:
         """See `Store.rejected`."""
         return read_rejected(self.read, self._path, numbers, after, most)
+
+    def rejected_by_destination(self) -> dict[str, int]:
+        """See `Store.rejected_by_destination`."""
+        return dict(
+            self.read(
+                "SELECT destination, count(*) FROM rejected_detail WHERE destination IS NOT NULL"
+                " GROUP BY 1"
+            )
+        )
 
     @contextmanager
     def hold_rejected(self) -> Iterator[None]:

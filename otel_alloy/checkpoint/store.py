@@ -381,6 +381,14 @@ class Store(Protocol):
         whose number is above `after`."""
         ...
 
+    def rejected_by_destination(self) -> dict[str, int]:
+        """How many records each destination but the main one has refused."""
+        ...
+
+    def run_is_active(self) -> bool:
+        """Whether a process is reading Alloy with this store now."""
+        ...
+
     def hold_rejected(self) -> AbstractContextManager[None]:
         """Keeps other processes from sending rejected records again meanwhile. Raises
         CheckpointError where one is at it."""

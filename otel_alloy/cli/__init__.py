@@ -14,6 +14,7 @@ import sys
 import click
 
 from otel_alloy.cli.completion import completion
+from otel_alloy.cli.destinations import destinations
 from otel_alloy.cli.look import check, summary, tail
 from otel_alloy.cli.receive import backfill, run
 from otel_alloy.cli.store import audit, checkpoint, rejected
@@ -64,6 +65,7 @@ def commands() -> None:
 for _command in (
     *(run, backfill, check, tail, summary),
     *(checkpoint, rejected, audit),
+    destinations,
     *(demo, simulate, id_),
     completion,
 ):

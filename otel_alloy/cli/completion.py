@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from otel_alloy.cli.loading import existing_store, load
+from otel_alloy.cli.loading import existing_store, load, store_of
 from otel_alloy.errors import AlloyReceiverError
 
 _VARIABLE = "_OTEL_ALLOY_COMPLETE"
@@ -29,6 +29,27 @@ def sources(
             for source in settings.sources
             if source.name.startswith(incomplete)
         ]
+    return []
+
+
+def destinations(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The names of the destinations, from the settings and from what waits in the checkpoint."""
+    given = {name: context.params.get(name) for name in ("storage", "destinations_dir")}
+    with suppress(AlloyReceiverError):
+        settings = load(context.params.get("config"), given, key_needed=False)
+        from otel_alloy.runtime import system_runtime
+        from otel_alloy.settings.destinations_dir import Directory
+        from otel_alloy.terminal.destinations import seen
+
+        found = Directory(settings, system_runtime().clock).read()
+        with store_of(settings) as store:
+            return [
+                CompletionItem(name, help=one.state)
+                for name, one in seen(found, store).items()
+                if name.startswith(incomplete)
+            ]
     return []
 
 

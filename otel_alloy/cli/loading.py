@@ -28,13 +28,19 @@ def load(config: str | None, flags: dict[str, Any], *, key_needed: bool = True) 
 def existing_store(config: str | None, storage: str | None) -> Iterator[Store | None]:
     """The checkpoint of these options, for a command that looks at it or drops from it; None where
     there is none: looking creates nothing."""
+    with store_of(load(config, {"storage": storage}, key_needed=False)) as store:
+        yield store
+
+
+@contextmanager
+def store_of(settings: Settings) -> Iterator[Store | None]:
+    """The same for settings that are loaded."""
     from otel_alloy.checkpoint.store import open_store, store_exists
 
-    url = load(config, {"storage": storage}, key_needed=False).storage
-    if not store_exists(url):
+    if not store_exists(settings.storage):
         yield None
         return
-    with closing(open_store(url, exclusive=False)) as store:
+    with closing(open_store(settings.storage, exclusive=False)) as store:
         yield store
 
 

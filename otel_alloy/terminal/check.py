@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -34,11 +35,28 @@ def run_check(
     `report_to`: a file for the report; `-` is standard output, and the findings are shown on
     standard error then. Raises AlloyReceiverError where the report cannot be written."""
     alone = report_to == "-"
-    out = sys.stderr if alone else sys.stdout
+    report = None if report_to is None else Report()
+    worst = show_findings(
+        check(settings, runtime, send_test=send_test, report=report),
+        as_json=as_json,
+        out=sys.stderr if alone else sys.stdout,
+    )
+    if report is not None and report_to is not None:
+        if alone:
+            print(report.text(), end="")
+        else:
+            write_report(report.text(), Path(report_to))
+    sys.stdout.flush()
+    return worst
+
+
+def show_findings(made: Iterable[Finding], *, as_json: bool, out: TextIO | None = None) -> int:
+    """Shows findings, each as soon as it is made; the exit code. `out`: None is standard output,
+    where JSON goes in any case."""
+    out = out or sys.stdout
     console = tolerant(Console(file=out, highlight=False))
     findings: list[Finding] = []
-    report = None if report_to is None else Report()
-    for finding in check(settings, runtime, send_test=send_test, report=report):
+    for finding in made:
         if console.is_terminal and not as_json:
             console.print(*_rows(finding, findings[-1] if findings else None), sep="\n")
         elif not as_json:
@@ -54,12 +72,7 @@ def run_check(
         counts = Counter(f.mark for f in findings)
         words = f"\n{counts['ok']} ok, {counts['note']} to know, {counts['FAIL']} to correct"
         console.print(Text(words, "bold red" if worst else "bold green"))
-    if report is not None and report_to is not None:
-        if alone:
-            print(report.text(), end="")
-        else:
-            write_report(report.text(), Path(report_to))
-    sys.stdout.flush()
+    out.flush()
     return worst
 
 

@@ -309,20 +309,23 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
     assert len(told) == len(wrong)
     for one, (path, why) in zip(told, wrong, strict=True):
         assert f"the file {path}" in one and why in one
-    told = mistakes(
-        tmp_path,
-        f"""
-        destinations:
-          a:
-            match: {{ outcome: "${{file:{secret}}}" }}
-            otlp: {{ endpoint: "${{file:{secret}}}" }}
-          b:
-            match: {{ user.id: b }}
-            otlp: {{ endpoint: "${{file:{secret}}}", protocol: "${{file:{secret}}}" }}
-        hook: "a b ${{file:{secret}}}"
-        """,
-    )
-    assert told and CANARY not in "\n".join(told)
+    for match in ("outcome", "user.id"):  # found while it is read, and only then what comes later
+        told = mistakes(
+            tmp_path,
+            f"""
+            destinations:
+              a:
+                match: {{ {match}: "${{file:{secret}}}" }}
+                otlp: {{ endpoint: "${{file:{secret}}}", protocol: "x-${{file:{secret}}}" }}
+            """,
+        )
+        assert told and CANARY not in "\n".join(told)
+    assert f"is 'x-${{file:{secret}}}'" in "\n".join(told)
+    folder = Folder(tmp_path)
+    (folder.secrets / "acme").write_text(CANARY)
+    folder.write("acme.yaml", ACME.replace('4318"', f'${{file:{folder.secrets}/acme}}"'))
+    why = folder.read().disabled["acme"]
+    assert "is not a usable URL" in why and CANARY not in why
 
 
 # A folder of them ---------------------------------------------------------------------------------
