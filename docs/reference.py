@@ -36,7 +36,7 @@ _VARIABLES = {
     "api_key_file": "ALLOY_API_KEY_FILE",
     "endpoint": "ALLOY_ENDPOINT",
 }
-_FILE_ONLY = frozenset(("resource", "sources"))
+_FILE_ONLY = frozenset(("headers", "resource", "sources"))
 _APART = frozenset(("privacy", "webhook", "environment"))  # documented by what they consist of
 
 
@@ -111,6 +111,8 @@ def _type(field: FieldInfo) -> str:
     if get_origin(annotation) is dict:
         return "names and values"
     if get_origin(annotation) is tuple:
+        if get_args(annotation)[0] is str:
+            return "names of fields"
         one_source = SourceSettings in get_args(annotation)
         return "list of sources" if one_source else "durations, or `off`"
     return {bool: "`true` or `false`", SecretStr: "secret text"}.get(annotation, "text")  # type: ignore[arg-type]

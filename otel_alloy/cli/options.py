@@ -24,13 +24,14 @@ _NO_OPTION = {
     "environment",
     "privacy",
     "webhook",
+    "headers",
     "resource",
 }
 """Secrets are not taken from the command line, where other users of the machine can see them; the
 others are no plain values."""
 _METAVARS = {
     **{"api_key_file": "FILE", "endpoint": "URL", "storage": "URL"},
-    **{"health_endpoint": "HOST:PORT", "since": "MOMENT"},
+    **{"health_endpoint": "HOST:PORT", "since": "MOMENT", "resource_per": "FIELD,…"},
 }
 _UNITS = (("h", 3600), ("m", 60), ("s", 1))
 
@@ -97,7 +98,7 @@ def _option(name: str) -> click.Option:
     flag, words = _flag(name), field.description
     if field.annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=words)
-    if field.default is not None:
+    if field.default not in (None, ()):
         words = f"{words}  [default: {_written(field.default, field.annotation)}]"
     complete = None
     metavar = _METAVARS.get(name, "TEXT")
