@@ -30,6 +30,7 @@ TAKEN_OVER = {
     "collector-config.md": "collector-config/README.md",
     "examples/correlate.md": "examples/correlate/README.md",
     "examples/docker.md": "examples/docker/README.md",
+    "examples/destinations.md": "examples/destinations/README.md",
     "examples/grafana.md": "examples/grafana/README.md",
     "examples/jaeger.md": "examples/jaeger/README.md",
     "examples/kubernetes.md": "examples/kubernetes/README.md",

@@ -24,6 +24,12 @@ from otel_alloy.cli import commands
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import METRICS, metrics_table
 from otel_alloy.otlp.answers import answers_table
+from otel_alloy.routing.rules import Rules
+from otel_alloy.settings.destinations import (
+    DestinationSettings,
+    DestinationsPolicy,
+    OutboxSettings,
+)
 from otel_alloy.settings.models import Settings, SourceSettings, Webhook
 
 REPOSITORY = Path(__file__).parents[1]
@@ -36,8 +42,16 @@ _VARIABLES = {
     "api_key_file": "ALLOY_API_KEY_FILE",
     "endpoint": "ALLOY_ENDPOINT",
 }
-_FILE_ONLY = frozenset(("headers", "resource", "sources"))
-_APART = frozenset(("privacy", "webhook", "environment"))  # documented by what they consist of
+_FILE_ONLY = frozenset(("headers", "resource", "rules", "sources", "destinations"))
+_OF_A_DESTINATION = {
+    "match": "fields and values",
+    "otlp": "as `otlp:` of the file",
+    "privacy": "as `privacy:` of the file",
+    "rules": "list of rules",
+}
+_APART = frozenset(
+    ("privacy", "webhook", "environment", "destinations_policy", "outbox")
+)  # documented by what they consist of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,26 @@ def process_settings() -> list[Setting]:
         variable = f"OTEL_ALLOY_WEBHOOK_{name.upper()}"
         meaning = field.description or ""
         found.append(Setting(f"webhook: {name}", variable, "", _type(field), "", meaning))
+    for section, model in (("destinations_policy", DestinationsPolicy), ("outbox", OutboxSettings)):
+        for name, field in model.model_fields.items():
+            key, default = f"{section}: {name}", _default(name, field)
+            found.append(Setting(key, "", "", _type(field), default, field.description or ""))
     return found
+
+
+def _destination() -> str:
+    return _table(
+        ("key", "value", "default", "meaning"),
+        (
+            (
+                _code(name),
+                _OF_A_DESTINATION.get(name) or _type(field),
+                "" if field.is_required() else _code(_default(name, field)) or "none",
+                field.description or "",
+            )
+            for name, field in DestinationSettings.model_fields.items()
+        ),
+    )
 
 
 def _settings(fields: dict[str, FieldInfo]) -> Iterator[Setting]:
@@ -115,7 +148,12 @@ def _type(field: FieldInfo) -> str:
             return "names of fields"
         one_source = SourceSettings in get_args(annotation)
         return "list of sources" if one_source else "durations, or `off`"
-    return {bool: "`true` or `false`", SecretStr: "secret text"}.get(annotation, "text")  # type: ignore[arg-type]
+    words = {
+        bool: "`true` or `false`",
+        SecretStr: "secret text",
+        Rules: "list of [rules](rules.md)",
+    }
+    return words.get(annotation, "text")  # type: ignore[arg-type]
 
 
 def _bound(field: FieldInfo, name: str) -> Any:
@@ -331,6 +369,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "events": _events,
     "settings of a source": lambda: _settings_table(source_settings()),
     "settings of the process": lambda: _settings_table(process_settings()),
+    "settings of a destination": _destination,
     "metrics": metrics_table,
     "answers of endpoints": answers_table,
     "buckets": _buckets,

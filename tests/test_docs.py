@@ -251,9 +251,9 @@ def test_otel_variables_are_those_of_the_code(staged: Path) -> None:
     code = "".join(p.read_text("utf-8") for p in (REPOSITORY / "otel_alloy").rglob("*.py"))
     read = set(re.findall(r"\bOTEL_(?!ALLOY|EXPORTER)[A-Z_]+[A-Z]\b", code))
     read.remove("OTEL_PROPAGATORS")  # is read in the services that Alloy calls
-    from otel_alloy.settings.loader import _OTLP_KEYS
+    from otel_alloy.settings.otlp_section import OTLP_KEYS
 
-    read |= {f"OTEL_EXPORTER_OTLP_{key.upper()}" for key in _OTLP_KEYS}
+    read |= {f"OTEL_EXPORTER_OTLP_{key.upper()}" for key in OTLP_KEYS}
     page = (staged / "settings.md").read_text("utf-8")
     named = set(re.findall(r"^\| (`OTEL_(?!ALLOY).*?) \|", page, flags=re.MULTILINE))
     assert set(re.findall(r"OTEL_[A-Z_]+[A-Z]", " ".join(named))) == read
@@ -268,6 +268,24 @@ def test_yaml_examples_load(tmp_path: Path) -> None:
             file.write_text(example)
             settings = load_settings({}, environment, file=str(file))
             assert [s.name for s in settings.sources] == ["production", "staging"]
+
+
+def test_destination_examples_load(tmp_path: Path) -> None:
+    """The settings that the page of destinations shows are accepted as they stand, with folders and
+    files that are there."""
+    for path in ("run/secrets/destinations", "etc/otel-alloy/destinations"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "run/secrets/acme").write_text("Bearer abc")
+    text = (DOCS / "destinations.md").read_text("utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    for example in examples:
+        for folder in ("/run/secrets", "/etc/otel-alloy"):
+            example = example.replace(folder, f"{tmp_path}{folder}")
+        file = tmp_path / "settings.yaml"
+        file.write_text(example)
+        settings = load_settings({}, {"ALLOY_API_KEY": "any"}, file=str(file))
+        assert settings.destinations or settings.destinations_dir
+    assert len(examples) == 2
 
 
 # Attributes, events, metrics ---------------------------------------------------------------------

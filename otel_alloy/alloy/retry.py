@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Protocol
 
 from otel_alloy.alloy.events import RequestRetried
 from otel_alloy.alloy.models import Page
@@ -87,6 +88,37 @@ class RequestBudget:
             return max(held, -self._tokens / self._rate)
 
 
+class Budget(Protocol):
+    """Who says when a request may be sent: `RequestBudget`, or a part of one."""
+
+    def hold(self, seconds: float) -> None: ...
+
+    def due(self) -> float: ...
+
+    def take(self) -> float: ...
+
+
+class PartOfBudget:
+    """What may be asked of a budget that belongs to others first: at most so many a minute, within
+    what the whole allows; 0 is no limit of its own."""
+
+    def __init__(self, whole: Budget, per_minute: int, runtime: Runtime) -> None:
+        self._whole = whole
+        self._own = RequestBudget(per_minute, runtime)
+
+    def hold(self, seconds: float) -> None:
+        """See `RequestBudget.hold`: Alloy counts by key, so all wait."""
+        self._whole.hold(seconds)
+
+    def due(self) -> float:
+        """See `RequestBudget.due`."""
+        return max(self._whole.due(), self._own.due())
+
+    def take(self) -> float:
+        """See `RequestBudget.take`."""
+        return max(self._own.take(), self._whole.take())
+
+
 class RetryingFetch:
     """`fetch` within the budget, retried until it succeeds or the end is asked for, which raises
     ShutdownRequested. `observe` is told of each retry as `RequestRetried`.
@@ -104,7 +136,7 @@ class RetryingFetch:
         self,
         source: str,
         fetch: Fetch,
-        budget: RequestBudget,
+        budget: Budget,
         runtime: Runtime,
         observe: Callable[[object], None],
         *,

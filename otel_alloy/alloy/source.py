@@ -17,7 +17,7 @@ from otel_alloy.alloy.on_demand import OnDemand
 from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
 from otel_alloy.alloy.reader import Reader
-from otel_alloy.alloy.retry import RequestBudget, RetryingFetch
+from otel_alloy.alloy.retry import Budget, RetryingFetch
 from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
 from otel_alloy.runtime import Runtime
 
@@ -40,7 +40,7 @@ class AlloySource:
         name: str,
         client: OnDemand,
         base_query: Query,
-        budget: RequestBudget,
+        budget: Budget,
         runtime: Runtime,
         observe: Callable[[object], None],
         *,

@@ -30,10 +30,22 @@ from otel_alloy.cli.terminal import errors_console, interrupt_on_sigterm, say
     default=None,
     help="also write which way the API's unknowns fell, without any value; - for standard output",
 )
+@click.option(
+    "--explain",
+    metavar="UUID|FILE",
+    default=None,
+    help="only say which rule decides on an execution, and why: one of the last day at Alloy, by "
+    "one of its ids, or those in a file of notifications as GET /logs gives them",
+)
 @json_option("one JSON document")
 @setting_options
 def check(
-    config: str | None, send_test: bool, report: str | None, as_json: bool, **flags: Any
+    config: str | None,
+    send_test: bool,
+    report: str | None,
+    explain: str | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Try configuration, API and collector.
 
@@ -44,18 +56,40 @@ def check(
       otel-alloy check
       otel-alloy check --send-test --config settings.yaml
       otel-alloy check --report report.json
+      otel-alloy check --explain 35SnGU0DUSNP5L26fsmnq
     """
     from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.check import run_check
 
     if as_json and report == "-":
         raise click.UsageError("--report - and --json both want standard output; give a file")
+    if explain is not None:
+        if send_test or report is not None:
+            raise click.UsageError(
+                "--explain does nothing else; leave --send-test and --report out"
+            )
+        _explain(config, flags, explain.strip(), as_json)
+        return
     settings = load(config, flags)
     raise SystemExit(
         run_check(
             settings, system_runtime(), send_test=send_test, as_json=as_json, report_to=report
         )
     )
+
+
+def _explain(config: str | None, flags: dict[str, Any], which: str, as_json: bool) -> None:
+    import os
+
+    from otel_alloy.runtime import system_runtime
+    from otel_alloy.terminal.explain_rules import run_explain
+
+    is_file = os.path.exists(which)
+    if not which or (not is_file and (os.sep in which or which.endswith(".json"))):
+        raise click.UsageError("--explain: there is no such file; give one, or an execution's uuid")
+    settings = load(config, flags, key_needed=not is_file)
+    interrupt_on_sigterm()
+    run_explain(settings, system_runtime(), which, is_file=is_file, as_json=as_json, say=say)
 
 
 def _look_options(since: str) -> Callable[[F], F]:

@@ -25,13 +25,18 @@ _NO_OPTION = {
     "privacy",
     "webhook",
     "headers",
+    "rules",
+    "destinations",
+    "destinations_policy",
+    "outbox",
     "resource",
 }
 """Secrets are not taken from the command line, where other users of the machine can see them; the
 others are no plain values."""
 _METAVARS = {
     **{"api_key_file": "FILE", "endpoint": "URL", "storage": "URL"},
-    **{"health_endpoint": "HOST:PORT", "since": "MOMENT", "resource_per": "FIELD,…"},
+    **{"health_endpoint": "HOST:PORT", "destinations_dir": "FOLDER", "since": "MOMENT"},
+    "resource_per": "FIELD,…",
 }
 _UNITS = (("h", 3600), ("m", 60), ("s", 1))
 

@@ -16,6 +16,7 @@ from otel_alloy.cli.terminal import (
     errors_terminal,
     exit_code,
     interrupt_on_sigterm,
+    reload_on_signal,
     stop_on_signals,
 )
 from otel_alloy.errors import AlloyReceiverError
@@ -61,7 +62,8 @@ def _errors_logged(settings: Settings) -> Iterator[None]:
 def run(config: str | None, once: bool, **flags: Any) -> None:
     """Receive executions and deliver them over OTLP.
 
-    Ctrl-C or SIGTERM ends it in order: what is in flight is settled.
+    Ctrl-C or SIGTERM ends it in order: what is in flight is settled. SIGHUP has the folder of
+    destinations read anew.
 
     \b
     Examples:
@@ -96,6 +98,8 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
             runtime.stop()
 
         stop_on_signals(stop)
+        if settings.destinations_dir:
+            reload_on_signal(receiver.reload)
         if runtime.stopping():
             stop()
         done = receiver.run(once=once)

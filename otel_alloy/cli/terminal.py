@@ -51,6 +51,12 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
+def reload_on_signal(reload: Callable[[], None]) -> None:
+    """SIGHUP, where the system has it, asks for what may have changed."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: reload())
+
+
 def interrupt_on_sigterm() -> None:
     """SIGTERM ends a command that settles nothing as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

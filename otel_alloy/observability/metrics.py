@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 from otel_alloy.mapping import semconv
+from otel_alloy.observability.destinations import DestinationGauges
 from otel_alloy.observability.status import Gauges, Status
 from otel_alloy.otlp.outcome import clean
 from otel_alloy.otlp.senders import sdk_exporters
@@ -46,6 +47,9 @@ STATUS_CODE = "http.response.status_code"
 
 AGE = "runalloy.receiver.audit.age"
 WEBHOOK_OUTCOME = "runalloy.receiver.webhook.outcome"
+RULE = "runalloy.receiver.rule"
+DESTINATION = "runalloy.receiver.destination"
+DESTINATION_OUTCOME = "runalloy.receiver.destination.outcome"
 
 STAGES = ("alloy", "traces", "logs", "checkpoint")
 
@@ -60,7 +64,8 @@ _EXECUTION_SECONDS = (
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One metric. `attributes`: all that its points may have; `read`: the values of a gauge by its
-    second attribute, "" where it has only the source."""
+    second attribute, "" where it has only the source; `measure`: the value of one of
+    destinations."""
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
@@ -69,6 +74,7 @@ class Metric:
     attributes: tuple[str, ...] = (SOURCE,)
     buckets: tuple[float, ...] = ()
     read: Callable[[Gauges], Mapping[str, float | None]] | None = None
+    measure: Callable[[DestinationGauges], float] | None = None
 
 
 _counter = partial(Metric, "counter")
@@ -245,11 +251,56 @@ BLOCK_ERRORS = _counter(
     ),
 )
 
+FILTERED = _counter(
+    "runalloy.receiver.executions.filtered",
+    "{execution}",
+    "Executions that a rule kept back from all destinations, by the rule's name",
+    (SOURCE, RULE),
+)
+DESTINATION_EXECUTIONS = _counter(
+    "runalloy.receiver.destination.executions",
+    "{execution}",
+    "Executions for destinations, by outcome: delivered, rejected (set aside), spilled (to be read "
+    "again, for want of room), recalled (read again), missing (Alloy did not give them again), "
+    "filtered (by the destination's rules)",
+    (DESTINATION, DESTINATION_OUTCOME),
+)
+DESTINATION_WAITING = _gauge(
+    "runalloy.receiver.destination.waiting",
+    "{execution}",
+    "Executions that lie in the outbox for a destination",
+    (DESTINATION,),
+    measure=lambda one: one.waiting,
+)
+DESTINATION_RECALL = _gauge(
+    "runalloy.receiver.destination.recall",
+    "{execution}",
+    "Executions that are to be read again from Alloy for a destination",
+    (DESTINATION,),
+    measure=lambda one: one.recall,
+)
+DESTINATION_AGE = _gauge(
+    "runalloy.receiver.destination.age",
+    "s",
+    "For how long the oldest execution has been in the outbox of a destination",
+    (DESTINATION,),
+    measure=lambda one: one.oldest,
+)
+DESTINATION_FAILING = _gauge(
+    "runalloy.receiver.destination.failing",
+    "{destination}",
+    "1 while a destination fails, is paused, disabled or gone from the settings; 0 else",
+    (DESTINATION,),
+    measure=lambda one: one.failing,
+)
+
 METRICS = (
     *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, CLOCK_SKEW, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
     *(REJECTED, REFUSED, OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
     *(GAP, REQUESTS, RETRIES, HOOK_FAILURES, WEBHOOK_REPORTS),
     *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION, BLOCK_ERRORS),
+    *(FILTERED, DESTINATION_EXECUTIONS, DESTINATION_WAITING, DESTINATION_RECALL),
+    *(DESTINATION_AGE, DESTINATION_FAILING),
 )
 
 
@@ -281,6 +332,7 @@ class Telemetry:
             tuple(readers), resource=Resource(dict(resource)), shutdown_on_exit=False
         )
         meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__)
+        self._label = status.destination_label
         self._count: dict[Metric, Callable[..., None]] = {}
         for m in METRICS:
             if m.kind == "counter":
@@ -348,8 +400,27 @@ class Telemetry:
                 count[REFUSED](event.counts.refused_log_records, {**of, SIGNAL: "logs"})
                 count[HOOK_FAILURES](event.counts.hook_failures, of)
                 self._executions(event)
+            case events.Filtered():
+                for rule, number in event.rules.items():
+                    count[FILTERED](number, {SOURCE: event.source, RULE: clean(rule)})
+                for name, number in event.destinations.items():
+                    self._destination(name, "filtered", number)
+            case events.DestinationSettled():
+                delivered = event.executions - event.rejected
+                self._destination(event.destination, "delivered", delivered)
+                self._destination(event.destination, "rejected", event.rejected)
+            case events.DestinationSpilled():
+                self._destination(event.destination, "spilled", event.executions)
+            case events.DestinationRecalled():
+                self._destination(event.destination, "recalled", event.executions)
+                self._destination(event.destination, "missing", event.missing)
             case _:
                 pass
+
+    def _destination(self, name: str, outcome: str, executions: int) -> None:
+        if executions:
+            attributes = {DESTINATION: self._label(name), DESTINATION_OUTCOME: outcome}
+            self._count[DESTINATION_EXECUTIONS](executions, attributes)
 
     def _executions(self, event: events.Settled) -> None:
         at = event.position
@@ -397,6 +468,11 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
     from opentelemetry.metrics import Observation
 
     def observe(options: object) -> list[Any]:
+        if metric.measure is not None:
+            return [
+                Observation(metric.measure(one), {DESTINATION: one.destination})
+                for one in status.destinations()
+            ]
         assert metric.read is not None
         return [
             Observation(value, dict(zip(metric.attributes, (source.source, key), strict=False)))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.observability.destinations import DestinationGauges, DestinationsView
 from otel_alloy.pipeline import events
 from otel_alloy.runtime import Runtime
 
@@ -126,11 +127,13 @@ class Status:
         begun = runtime.monotonic()
         self._sources = {name: _Source(begun, quiet_until=begun) for name in sources}
         self._webhook: _Webhook | None = None
+        self._destinations = DestinationsView()
 
     def __call__(self, event: Any) -> None:
         """Takes an event."""
         with self._lock:
             self._take_webhook(event)
+            self._destinations(event)
             source = self._sources.get(getattr(event, "source", ""))
             if source is None:
                 return
@@ -277,6 +280,16 @@ class Status:
                 for name, s in self._sources.items()
             ]
 
+    def destinations(self) -> list[DestinationGauges]:
+        """What is measured, destination by destination."""
+        with self._lock:
+            return self._destinations.gauges(int(self._now() * 1000))
+
+    def destination_label(self, name: str) -> str:
+        """What a destination is called in metrics."""
+        with self._lock:
+            return self._destinations.label(name)
+
     def _behind(self, source: _Source, moment: int | None) -> float | None:
         if moment is None:
             return None
@@ -346,6 +359,8 @@ class Status:
                 "live": not stuck,
                 "stuck": stuck,
                 "webhook": None if self._webhook is None else self._webhook.report(),
+                "filtered": self._destinations.filtered(),
+                "destinations": self._destinations.report(int(self._now() * 1000)),
                 "sources": [self._one(name, s) for name, s in self._sources.items()],
             }
 

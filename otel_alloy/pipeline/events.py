@@ -6,6 +6,7 @@ Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `Re
 `ClocksCompared` at least once a cycle, and while they differ. Events of one source come from
 several threads, and watchers must neither block nor keep what an event lets them read. Of the
 error webhook, which belongs to no source: `WebhookListens`, then `WebhookAnswered` for each post.
+Of destinations: what `otel_alloy.destinations.events` has.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -14,10 +15,17 @@ the same cycle carry too. No event holds a secret; reasons are words that may be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from otel_alloy.alloy.events import ClocksCompared, Requested, RequestRetried
+from otel_alloy.destinations.events import (
+    DestinationAttempted,
+    DestinationRecalled,
+    DestinationSettled,
+    DestinationsLooked,
+    DestinationSpilled,
+)
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.delivery import Report
 
@@ -32,7 +40,13 @@ __all__ = [
     "CursorAhead",
     "CycleBegan",
     "CycleEnded",
+    "DestinationAttempted",
+    "DestinationRecalled",
+    "DestinationSettled",
+    "DestinationSpilled",
+    "DestinationsLooked",
     "ExportAttempted",
+    "Filtered",
     "GapFound",
     "Observe",
     "OverlapLooked",
@@ -162,6 +176,16 @@ class Settled:
     counts: Counts
     position: Position
     ended: Callable[[], Iterable[ExecutionFacts]] = field(default=tuple, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Of a settled batch, rules kept back so many executions: `rules`, for all destinations, by the
+    rule's name; `destinations`, by destination, whose own rules did."""
+
+    source: str
+    rules: Mapping[str, int]
+    destinations: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

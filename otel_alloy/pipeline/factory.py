@@ -16,10 +16,14 @@ from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.on_demand import Client, OnDemand
 from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.retry import Budget, RequestBudget
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.remembered import Remembered
-from otel_alloy.checkpoint.store import Settlement
+from otel_alloy.checkpoint.store import Settlement, Store
+from otel_alloy.destinations.catalogue import Catalogue
+from otel_alloy.destinations.packing import Packer
+from otel_alloy.destinations.router import MainAlone, OneAlone, Route, Router
+from otel_alloy.destinations.routing import Routing, Selection
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
 from otel_alloy.mapping.encode import Envelope, Value
@@ -29,6 +33,13 @@ from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
 from otel_alloy.pipeline.batch import BatchPolicy, Readings
+from otel_alloy.pipeline.distribution import (
+    Distribution,
+    Senders,
+    chosen_destination,
+    destination_delivery,
+    open_destination,
+)
 from otel_alloy.pipeline.enrich import EnrichPolicy
 from otel_alloy.pipeline.events import ExportAttempted, Observe
 from otel_alloy.pipeline.prefetch import Prefetcher
@@ -38,7 +49,10 @@ from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.privacy import masked
 from otel_alloy.routing.customers import Customers
 from otel_alloy.runtime import Runtime
+from otel_alloy.settings.destinations import DestinationSettings
+from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.values import Privacy
 from otel_alloy.version import USER_AGENT, __version__
 
 
@@ -68,7 +82,7 @@ def open_source(
     source: SourceSettings,
     runtime: Runtime,
     observe: Callable[[object], None],
-    budget: RequestBudget | None = None,
+    budget: Budget | None = None,
     connect: Callable[[], Client] | None = None,
     retry: bool = True,
     larger: LargerPages | None = None,
@@ -87,13 +101,16 @@ def open_source(
     )
 
 
-def open_converter(settings: Settings, runtime: Runtime) -> Converter:
-    """The converter that the settings ask for. Raises ConfigurationError where its hook cannot be
-    loaded."""
+def open_converter(
+    settings: Settings, runtime: Runtime, privacy: Privacy | None = None
+) -> Converter:
+    """The converter that the settings ask for. `privacy`: instead of theirs. Raises
+    ConfigurationError where its hook cannot be loaded."""
+    privacy = privacy or settings.privacy
     return Converter(
         value_limit=settings.value_limit,
-        email=settings.privacy.user_email,
-        full_name=settings.privacy.user_full_name,
+        email=privacy.user_email,
+        full_name=privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
         attach=open_hook(settings.hook, runtime.monotonic),
@@ -103,11 +120,6 @@ def open_converter(settings: Settings, runtime: Runtime) -> Converter:
 def open_mask(settings: Settings) -> Callable[[str], str | None]:
     """What makes an error's message fit to leave, as the privacy settings want it."""
     return partial(masked, choice=settings.privacy.error_message)
-
-
-def open_envelope(settings: Settings, source: SourceSettings) -> Envelope:
-    """What the requests of this source have in common: resource and scope."""
-    return Envelope(settings.resource(source), semconv.SCOPE_NAME, __version__)
 
 
 def open_customers(
@@ -123,6 +135,8 @@ def open_customers(
 
 def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, Sender | None]:
     """The senders of traces and logs. Raises ConfigurationError."""
+    if settings.main_destination == "none":
+        return None, None
     return open_senders(settings.otlp, USER_AGENT, runtime)
 
 
@@ -167,7 +181,14 @@ class Factory:
     client: Callable[[SourceSettings, Runtime], Client] | None = None
     """Instead of `open_client`."""
     endpoint: Callable[[Settings, Runtime], tuple[Sender | None, Sender | None]] = open_endpoint
+    destination_endpoint: Callable[[Settings, DestinationSettings, Runtime], Senders] = (
+        open_destination
+    )
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
+    routing: Callable[[Converter], Routing] | None = None
+    """How batches find their destinations; None where there are neither rules nor destinations."""
+    alone: str | None = None
+    """The one destination that is delivered to, directly; None: the main one."""
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -178,7 +199,7 @@ class Factory:
         self,
         source: SourceSettings,
         observe: Observe,
-        budget: RequestBudget | None = None,
+        budget: Budget | None = None,
         proven_page: int = 0,
     ) -> AlloySource:
         """See `open_source`. `budget`: that of the source's key, unless given. `proven_page`: how
@@ -214,8 +235,30 @@ class Factory:
             open_mask(self.settings),
         )
 
+    @cached_property
+    def destination(self) -> DestinationSettings | None:
+        """The settings of `alone`. Raises ConfigurationError where there is no such destination."""
+        if self.alone is None:
+            return None
+        return chosen_destination(self.settings, self.runtime, self.alone)
+
+    def converter(self, privacy: Privacy | None = None) -> Converter:
+        """See `open_converter`."""
+        return open_converter(self.settings, self.runtime, privacy)
+
+    def distribution(self, store: Store, observe: Observe) -> Distribution | None:
+        """All about destinations; None where there are neither those nor rules."""
+        if not self.settings.routes:
+            return None
+        return Distribution(self, store, observe, self.converter)
+
     def delivery(self, report: Callable[[Report], None]) -> Delivery:
         """The delivery to the endpoint; `report` is told of each attempt."""
+        one = self.destination
+        if one is not None:
+            return destination_delivery(
+                self.settings, one, self.runtime, report, self.destination_endpoint
+            )
         return Delivery(
             *self.endpoint(self.settings, self.runtime),
             max_request_bytes=self.settings.max_request_bytes,
@@ -230,21 +273,54 @@ class Factory:
         write: Callable[[Settlement], int],
         observe: Observe,
         log: SourceLog,
+        routing: Callable[[Converter], Routing] | None = None,
     ) -> BatchProcessor:
-        """What settles the batches of a source."""
-        converter = open_converter(self.settings, self.runtime)
+        """What settles the batches of a source. `routing`: how they find their destinations; None
+        where the main one gets everything."""
+        one = self.destination
+        privacy, resource = self.settings.privacy, self.settings.resource(settings)
+        if one is not None:
+            privacy = one.privacy.over(privacy)
+            resource = {**resource, **one.resource}
+        converter = self.converter(privacy)
         return BatchProcessor(
             source,
             converter,
-            self.settings.resource(settings),
-            open_envelope(self.settings, settings),
+            resource,
+            Envelope(resource, semconv.SCOPE_NAME, __version__),
             self.delivery(lambda report: observe(ExportAttempted(source.name, report))),
             write,
             self.runtime,
             observe,
             log,
-            open_customers(self.settings, self.settings.resource(settings), converter),
+            None if routing is None else routing(converter),
+            self.alone,
+            None if one else open_customers(self.settings, resource, converter),
         )
+
+    def direct(self) -> Callable[[Converter], Routing] | None:
+        """The routing of what is delivered directly, to the main destination or to the one that is
+        delivered to alone, while nothing goes into the outbox."""
+        settings, one = self.settings, self.destination
+        if not settings.routes:
+            return None
+        selection: Selection
+        if one is not None:
+            privacy = one.privacy.over(settings.privacy)
+            route = Route(self.alone or "", one.match, one.rules, privacy)
+            selection = OneAlone(settings.rules, route)
+        else:
+            found = Directory(settings, self.runtime.clock).read()
+            catalogue = Catalogue(found, lambda: None, settings.privacy)
+            routes = catalogue.routes
+            router = Router(settings.rules, settings.main_destination, lambda: routes)
+            selection = MainAlone(router)
+
+        def routing(converter: Converter) -> Routing:
+            packer = Packer(settings.privacy, converter, self.converter)
+            return Routing(selection, packer, lambda executions: None)
+
+        return routing
 
     @property
     def policy(self) -> BatchPolicy:

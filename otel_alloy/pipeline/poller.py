@@ -67,6 +67,7 @@ class Poller:
             lambda settlement: store.settle(source.name, settlement),
             self._observe,
             self._log,
+            factory.routing,
         )
         state = store.load(source.name, source.fingerprint)
         state.patience = self._processor.patiently

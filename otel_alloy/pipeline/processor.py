@@ -8,19 +8,29 @@ what, is theirs to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.store import RejectedRecord, Settlement
+from otel_alloy.destinations.packing import Items
+from otel_alloy.destinations.router import Plan
+from otel_alloy.destinations.routing import Routing
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
 from otel_alloy.mapping.convert import Converter, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivered, Delivery
 from otel_alloy.otlp.delivery import Envelope as AnyEnvelope
 from otel_alloy.pipeline.batch import Batch, FullBatch
-from otel_alloy.pipeline.events import CheckpointWriteFailed, Counts, Observe, Position, Settled
+from otel_alloy.pipeline.events import (
+    CheckpointWriteFailed,
+    Counts,
+    Filtered,
+    Observe,
+    Position,
+    Settled,
+)
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
 from otel_alloy.routing.customers import Customers, GroupedEnvelope
@@ -33,8 +43,10 @@ T = TypeVar("T")
 
 class BatchProcessor:
     """Settles the batches of one source, one at a time. `resource`: its attributes. `write`: puts a
-    settlement into the store; raises CheckpointUnwritable where that may succeed later.
-    `customers`: whose values are on the resource, None: nobody's."""
+    settlement into the store; raises CheckpointUnwritable where that may succeed later. `routing`:
+    who gets what; None where the main destination gets everything. `destination`: the one that is
+    delivered to, where that is not the main one. `customers`: whose values are on the resource,
+    None: nobody's."""
 
     def __init__(
         self,
@@ -47,9 +59,13 @@ class BatchProcessor:
         runtime: Runtime,
         observe: Observe,
         log: SourceLog,
+        routing: Routing | None = None,
+        destination: str | None = None,
         customers: Customers | None = None,
     ) -> None:
+        self._destination = destination
         self._source = source
+        self._routing = routing
         self._converter = converter
         self._resource = resource
         self._envelope = envelope
@@ -75,16 +91,19 @@ class BatchProcessor:
         Raises ShutdownRequested where the end was asked for before that; nothing of the batch is
         settled then."""
         batch = full.batch
-        delivered = self._deliver(batch)
+        plan = None if self._routing is None else self._routing.plan(batch.executions)
+        delivered = self._deliver(batch, plan)
         before = tracker.state.progress
         tracker.advance(batch, full.high)
         s = batch.settlement
         memory = s.seen or s.known or s.opened or s.closed or s.asked or s.ended
-        changed = memory or s.rejected or s.enriched
+        changed = memory or s.rejected or s.enriched or s.outbox or s.filtered
         new = 0
         if changed or tracker.state.progress != before:
             new = self.write(s)
         tracker.settled(batch)
+        if self._routing is not None and s.outbox:
+            self._routing.settled(s.outbox)
         for rejected in s.rejected if new else ():
             self._log.complain(
                 "set aside",
@@ -92,6 +111,8 @@ class BatchProcessor:
                 "rejected list`",
             )
         self._tell(tracker, full, delivered, new)
+        if plan is not None and (plan.filtered or plan.held_back):
+            self._observe(Filtered(self._source.name, plan.by_rule, plan.held_back))
 
     def write(self, settlement: Settlement) -> int:
         """Writes the settlement; a full disk is waited for, the delivery not repeated. How many of
@@ -110,12 +131,16 @@ class BatchProcessor:
                 if self._runtime.wait(wait):
                     raise ShutdownRequested from None
 
-    def _deliver(self, batch: Batch) -> Delivered:
+    def _deliver(self, batch: Batch, plan: Plan | None) -> Delivered:
         """What the endpoint took. What is refused or cannot be converted is set aside, with the
         resource that it belongs to."""
         spans: list[bytes | None] = []
         logs: list[bytes | None] = []
         for index, execution in enumerate(batch.executions):
+            if plan is not None and not plan.main[index]:
+                spans.append(None)
+                logs.append(None)
+                continue
             try:
                 span, record = self._converter.convert(execution)
             except Unconvertible as error:
@@ -129,17 +154,52 @@ class BatchProcessor:
         delivered = self._delivery.deliver(spans, logs, envelope, envelope)
         for index, rejection in delivered.rejections.items():
             self._set_aside(batch, index, ",".join(rejection.signals), rejection.reason)
+        if plan is not None:
+            self._route(batch, plan, spans, logs)
         rejected = batch.settlement.rejected
-        rejected[:] = [
-            r if r.resource is not None else replace(r, resource=self._resource) for r in rejected
-        ]
+        rejected[:] = [r if r.destination else self._with_resource(r) for r in rejected]
         return delivered
 
-    def _set_aside(self, batch: Batch, index: int, signals: str, reason: str) -> None:
+    def _with_resource(self, rejected: RejectedRecord) -> RejectedRecord:
+        resource = self._resource if rejected.resource is None else rejected.resource
+        return replace(rejected, resource=resource, destination=self._destination)
+
+    def _route(
+        self,
+        batch: Batch,
+        plan: Plan,
+        spans: Sequence[bytes | None],
+        logs: Sequence[bytes | None],
+    ) -> None:
+        """Adds to the settlement what destinations get, and what rules kept back."""
+        assert self._routing is not None
+
+        def ready(index: int) -> Items | None:
+            return (spans[index], logs[index]) if plan.main[index] else None
+
+        def set_aside(index: int, reason: str, destination: str) -> None:
+            if not plan.main[index]:  # else it is there already
+                self._set_aside(batch, index, "source", reason, destination)
+
+        settlement = batch.settlement
+        settlement.outbox = self._routing.pack(
+            plan, batch.executions, batch.original, ready, set_aside
+        )
+        settlement.filtered = plan.filtered
+        settlement.at = self._runtime.now_ms()
+
+    def _set_aside(
+        self,
+        batch: Batch,
+        index: int,
+        signals: str,
+        reason: str,
+        destination: str | None = None,
+    ) -> None:
         execution = batch.executions[index]
         started_at = execution.started_at
         resource = None
-        if self._customers is not None:
+        if self._customers is not None and destination is None:
             resource = self._customers.groups([execution])[0].resource
         batch.settlement.rejected.append(
             RejectedRecord(
@@ -152,6 +212,7 @@ class BatchProcessor:
                 self._runtime.now_ms(),
                 resource=resource,
                 enrichment=None if execution.enrichment is None else execution.enrichment.text(),
+                destination=destination,
             )
         )
 

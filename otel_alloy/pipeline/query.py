@@ -1,9 +1,9 @@
 """A query of executions, straight from the API: reads, joins and converts as `run` does.
 
-What `tail` and `summary` share. What it gives are the facts that `run` exports, so names, times,
-outcomes and the privacy settings are the same; why executions failed is asked for on demand. All
-that is remembered goes with the process: no checkpoint is opened, nothing is sent, and nothing
-printed here.
+What `tail`, `summary` and `check --explain` share. What it gives are the facts that `run` exports,
+so names, times, outcomes and the privacy settings are the same; why executions failed is asked for
+on demand. All that is remembered goes with the process: no checkpoint is opened, nothing is sent,
+and nothing printed here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from otel_alloy.alloy.clock import future_words
-from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
+from otel_alloy.alloy.cursor import Filter, Reading, UnorderedApi, Window, window_start
 from otel_alloy.alloy.events import RequestRetried
-from otel_alloy.alloy.models import TERMINAL
+from otel_alloy.alloy.models import TERMINAL, Record
 from otel_alloy.checkpoint.private import PrivateStore
 from otel_alloy.errors import (
     AlloyReceiverError,
@@ -199,12 +199,27 @@ class ExecutionQuery:
     def read(self, window: Window) -> Iterator[Part]:
         """What ended in the window, page by page. An end that is repeated when the window has to be
         read in another way is given once."""
+        for reading in self._readings(window):
+            batch = self._tracker.batch()
+            self._tracker.take(batch, reading.records, reading.bad, self._runtime.now_ms())
+            for record in reading.records:
+                if record.created is not None:
+                    self._high = max(self._high or 0, record.created)
+            yield self._part(batch, reading.position)
+
+    def pages(self, window: Window) -> Iterator[list[Record]]:
+        """The records of a window as they come, page by page; some of them again where the window
+        has to be read in another way."""
+        for reading in self._readings(window):
+            yield reading.records
+
+    def _readings(self, window: Window) -> Iterator[Reading]:
         self.unreachable = 0
         try:
             try:
-                yield from self._read(window)
+                yield from self._source.read(window)
             except UnorderedApi:
-                yield from self._read(window)
+                yield from self._source.read(window)
         except Unreachable as error:
             self.unreachable = error.count
             name = self.settings.name
@@ -259,15 +274,6 @@ class ExecutionQuery:
         """As long as it is not known what the API makes of filters, finds out."""
         if self._source.filter is Filter.UNKNOWN:
             self._source.probe()
-
-    def _read(self, window: Window) -> Iterator[Part]:
-        for reading in self._source.read(window):
-            batch = self._tracker.batch()
-            self._tracker.take(batch, reading.records, reading.bad, self._runtime.now_ms())
-            for record in reading.records:
-                if record.created is not None:
-                    self._high = max(self._high or 0, record.created)
-            yield self._part(batch, reading.position)
 
     def _part(self, batch: Batch, position: int | None) -> Part:
         self._store.settle(self.settings.name, batch.settlement)

@@ -9,6 +9,7 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
@@ -42,11 +43,17 @@ class Receiver:
         self._runtime = system_runtime()
         self._schedule = Schedule(self._runtime)
         self._failures: list[BaseException] = []
+        self._reload: Callable[[], None] = lambda: None
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
         self._runtime.stop()
         self._schedule.wake()
+
+    def reload(self) -> None:
+        """Has the folder of destinations read anew, if there is one; from any thread or signal
+        handler."""
+        self._reload()
 
     def run(self, *, once: bool = False) -> bool:
         """Receives until `stop`, or with `once` until everything there is now is settled; False
@@ -59,6 +66,11 @@ class Receiver:
             log.warning("%s", warning)
         store = open_store(self._settings.storage)
         factory = Factory(self._settings, self._runtime)
+        distribution = factory.distribution(store, self._observe)
+        if distribution is not None:
+            factory = replace(factory, routing=distribution.routing)
+            self._reload = distribution.reload
+            distribution.start()
         sources = self._settings.sources
         kept = IDLE if len(sources) <= _FEW_SOURCES else _KEPT_SECONDS
         with suppress(AlloyReceiverError):  # each source finds, and tells, what is wrong
@@ -69,7 +81,10 @@ class Receiver:
         ]
         turns = [Turns(f"otel-alloy-{one.name}", one.turn) for one in sessions]
         patience = self._settings.shutdown_timeout
-        if self._schedule.run(turns, patience):
+        ended = self._schedule.run(turns, patience)
+        if distribution is not None:
+            ended = distribution.end(once, patience) and ended
+        if ended:
             for session in sessions:
                 session.close()
             store.close()

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import Unreadable, read_notification
 from otel_alloy.checkpoint.store import RejectedRecord, Store
+from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Execution, Role
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.otlp.delivery import Delivery
-from otel_alloy.pipeline.factory import Factory, open_converter, open_customers
+from otel_alloy.pipeline.factory import Factory, open_customers
 from otel_alloy.routing.customers import Group, GroupedEnvelope, Headers
+from otel_alloy.settings.destinations import DestinationSettings
 from otel_alloy.settings.models import Settings
 from otel_alloy.version import __version__
 
@@ -43,23 +45,52 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
     it."""
     done = Retried([], {})
     numbers = list(numbers)
-    convert = open_converter(factory.settings, factory.runtime)
     most, last = factory.settings.batch_size, 0
-    with store.hold_rejected(), closing(factory.delivery(lambda report: None)) as delivery:
+    with store.hold_rejected(), ExitStack() as stack:
+        places: dict[str | None, _Place | ConfigurationError] = {}
         while records := store.rejected(numbers, after=last, most=most):
             last = records[-1].number
-            for group, some in _by_resource(factory.settings, convert, records, done):
-                _retry(convert, delivery, group, some, store, done)
+            for name in dict.fromkeys(record.destination for record in records):
+                if name not in places:
+                    places[name] = _place(factory, name, stack)
+                at, some = places[name], [r for r in records if r.destination == name]
+                if isinstance(at, ConfigurationError):
+                    done.refused.update((r.number, str(at)) for r in some)
+                    continue
+                for group, alike in _by_resource(factory.settings, at, some, done):
+                    _retry(at.convert, at.delivery, group, alike, store, done)
     return done
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where records go: the main destination, or another one, whose settings are `one`."""
+
+    one: DestinationSettings | None
+    convert: Converter
+    delivery: Delivery
+
+
+def _place(factory: Factory, name: str | None, stack: ExitStack) -> _Place | ConfigurationError:
+    try:
+        there = replace(factory, alone=name)
+        one = there.destination
+        privacy = None if one is None else one.privacy.over(factory.settings.privacy)
+        delivery = stack.enter_context(closing(there.delivery(lambda report: None)))
+        return _Place(one, factory.converter(privacy), delivery)
+    except ConfigurationError as error:
+        if name is None:
+            raise
+        return error
+
+
 def _by_resource(
-    settings: Settings, convert: Converter, records: list[RejectedRecord], done: Retried
+    settings: Settings, at: _Place, records: list[RejectedRecord], done: Retried
 ) -> Iterable[tuple[Group, list[RejectedRecord]]]:
-    customers = open_customers(settings, {}, convert)
+    customers = None if at.one else open_customers(settings, {}, at.convert)
     groups: dict[str, tuple[Group, list[RejectedRecord]]] = {}
     for record in records:
-        resource = _resource(settings, record)
+        resource = _resource(settings, at.one, record)
         if resource is None:
             done.refused[record.number] = (
                 f"its source {record.source!r} is not configured, so its resource is not known; "
@@ -79,13 +110,17 @@ def _by_resource(
     return groups.values()
 
 
-def _resource(settings: Settings, record: RejectedRecord) -> Resource | None:
+def _resource(
+    settings: Settings, one: DestinationSettings | None, record: RejectedRecord
+) -> Resource | None:
     """The resource that was kept with the record; else, for a record of an older version, that of
     its source, where it is still configured."""
     if record.resource is not None:
         return record.resource
     known = [s for s in settings.sources if s.name == record.source]
-    return settings.resource(known[0]) if known else None
+    if not known:
+        return None
+    return settings.resource(known[0]) | ({} if one is None else one.resource)
 
 
 def _retry(

@@ -110,7 +110,7 @@ class SliceWorker:
         self.source = factory.source(shared.source, self._observe, shared.budget)
         self.source.hold_at_most(HOLD_SECONDS)
         self._processor = factory.processor(
-            shared.source, self.source, self._write, self._observe, self._log
+            shared.source, self.source, self._write, self._observe, self._log, factory.direct()
         )
         self._piece = Slice(0, shared.source.name, 0, 0, 0)
         self._asked = 0

@@ -7,11 +7,9 @@ its remedy and never with a secret. Nothing here opens a connection.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -20,8 +18,12 @@ from otel_alloy.environment import kept_quotes
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.network import VARIABLES, network
 from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
+from otel_alloy.settings.destinations import known_settings
 from otel_alloy.settings.models import Settings, SourceSettings, environment_of, one_key
 from otel_alloy.settings.otlp import otlp_exporters
+from otel_alloy.settings.otlp_section import flatten_otlp
+from otel_alloy.settings.references import Resolved, resolve
+from otel_alloy.settings.values import words_of
 
 _ALIASES = {
     "ALLOY_API_KEY": "api_key",
@@ -41,6 +43,8 @@ _EMPTY_MEANS_OFF = frozenset((_OURS + "HEALTH_ENDPOINT", _OURS + "API_VERSION"))
 """Any other variable that is empty counts as unset."""
 _STAND_INS = {"api_key": "unusable", "endpoint": "https://unusable.invalid"}
 """In place of what is a mistake already, so that it is told once."""
+_NESTED = (["destinations"], ["destinations_policy"], ["outbox"])
+"""Settings within which names mean something else than outside."""
 _ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
 _NOT_FROM_ENVIRONMENT = frozenset(
     (
@@ -48,6 +52,10 @@ _NOT_FROM_ENVIRONMENT = frozenset(
         "environment",
         "privacy",
         "webhook",
+        "rules",
+        "destinations",
+        "destinations_policy",
+        "outbox",
         "headers",
         "resource",
         "api_key",
@@ -84,9 +92,12 @@ def load_settings(
         )
     path = file or environment.get(_OURS + "CONFIG")
     otlp: dict[str, str] = {}
+    resolved = Resolved({})
     if path:
-        values = _read_file(Path(path), environment, mistakes)
-        otlp = _flatten_otlp(values.pop("otlp", {}), path, mistakes)
+        resolved = _read_file(Path(path), environment, mistakes)
+        values = resolved.value
+        otlp, wrong_otlp = flatten_otlp(values.pop("otlp", {}))
+        mistakes += [f"otlp{place} in {path}: {words}" for place, words in wrong_otlp]
         origin = {name: f"{name} in {path}" for name in values}
     chosen_here = {_ALIASES[v]: None for v in environment if v in _ALIASES}
     values = {k: v for k, v in one_key(values, chosen_here).items() if k not in chosen_here}
@@ -128,9 +139,10 @@ def load_settings(
     except ValidationError as error:
         mistakes += _mistakes_in(error, origin, path)
         mistakes += network(values["environment"]).mistakes
-        mistakes += otlp_exporters(values["environment"]).mistakes
+        if values.get("main_destination") != "none":
+            mistakes += otlp_exporters(values["environment"]).mistakes
     if mistakes or settings is None:
-        raise ConfigurationError(list(dict.fromkeys(mistakes)))
+        raise ConfigurationError(list(dict.fromkeys(map(resolved.hide, mistakes))))
     return settings
 
 
@@ -158,6 +170,9 @@ def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | Non
         if loc[:1] == ["sources"] and len(loc) >= 3:
             leaf = loc[2]
         where = origin.get(leaf)
+        if loc[:1] in _NESTED:
+            loc = [part for part in loc if part != "[key]"]
+            where = None
         if where is None:
             where = ".".join(loc) + (f" in {path}" if path else "") if loc else "settings"
         words = problem["msg"].removeprefix("Value error, ")
@@ -166,17 +181,15 @@ def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | Non
             words += ", or ALLOY_API_KEY_FILE to a file that holds it"
         elif problem["type"] == "two_keys":
             where = "ALLOY_API_KEY and ALLOY_API_KEY_FILE (api_key, api_key_file)"
+        elif loc[:1] in _NESTED:
+            words = words_of(problem, known_settings(problem["loc"]))
         elif problem["type"] == "extra_forbidden":
             words = "there is no such setting; check its spelling in the README's table"
         found.append(f"{where}: {words}")
     return found
 
 
-_MOST_EXPANDED = 1_048_576
-_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
+def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> Resolved:
     from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_yaml
 
     try:
@@ -184,88 +197,22 @@ def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) 
         loaded = read_yaml(text)
     except OSError as error:
         mistakes.append(f"{path}: cannot be read ({error.strerror}); correct --config")
-        return {}
+        return Resolved({})
     except UnicodeDecodeError:
         mistakes.append(f"{path}: is not UTF-8 text; save it as UTF-8")
-        return {}
+        return Resolved({})
     except YamlMistake as error:
         mistakes.append(f"{path}: {error}")
-        return {}
+        return Resolved({})
     except ValueError:
         mistakes.append(f"{str(path)!r} can be no file name; correct --config")
-        return {}
+        return Resolved({})
     if loaded is None:
-        return {}
+        return Resolved({})
     if not isinstance(loaded, dict):
         mistakes.append(f"{path}: has to be `name: value` lines")
-        return {}
+        return Resolved({})
 
-    characters = 0
-
-    def resolve(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(k): resolve(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [resolve(v) for v in value]
-        if not isinstance(value, str):
-            return value
-
-        def look_up(match: re.Match[str]) -> str:
-            nonlocal characters
-            found = environment.get(match[1], match[2])
-            if found is None:
-                mistakes.append(f"{path}: the environment variable {match[1]} is not set; set it")
-                return "unset"
-            characters += len(found)
-            return found if characters <= _MOST_EXPANDED else ""
-
-        return _REFERENCE.sub(look_up, value)
-
-    resolved = resolve(loaded)
-    assert isinstance(resolved, dict)
-    if characters > _MOST_EXPANDED:
-        mistakes.append(
-            f"{path}: its ${{env:…}} stand for more than {_MOST_EXPANDED} characters; use fewer"
-        )
+    resolved = resolve(loaded, environment)
+    mistakes += [f"{path}: {words}" for words in resolved.mistakes]
     return resolved
-
-
-_OTLP_KEYS = (
-    "endpoint",
-    "protocol",
-    "headers",
-    "timeout",
-    "compression",
-    "certificate",
-    "client_key",
-    "client_certificate",
-    "insecure",
-)
-
-
-def _flatten_otlp(section: Any, path: str, mistakes: list[str]) -> dict[str, str]:
-    """The file's `otlp:` section as OTEL_EXPORTER_OTLP_* variables, which override it."""
-    if not isinstance(section, dict):
-        mistakes.append(f"otlp in {path}: has to be `name: value` lines")
-        return {}
-    flat: dict[str, str] = {}
-    for key, value in section.items():
-        if key in ("traces", "logs") and isinstance(value, dict):
-            parts = {f"{key}.{k}": (f"{key.upper()}_{k.upper()}", k, v) for k, v in value.items()}
-        else:
-            parts = {key: (key.upper(), key, value)}
-        for shown, (suffix, name, setting) in parts.items():
-            if name not in _OTLP_KEYS:
-                mistakes.append(
-                    f"otlp.{shown} in {path}: there is no such setting; known are "
-                    + ", ".join(_OTLP_KEYS)
-                )
-            elif name == "headers" and isinstance(setting, dict):
-                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = ",".join(
-                    f"{k}={quote(str(v), safe='')}" for k, v in setting.items()
-                )
-            elif isinstance(setting, bool):
-                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = str(setting).lower()
-            else:
-                flat[f"OTEL_EXPORTER_OTLP_{suffix}"] = str(setting)
-    return flat

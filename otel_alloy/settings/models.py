@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -36,7 +36,15 @@ from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
 from otel_alloy.routing.customers import ATTRIBUTES
 from otel_alloy.routing.headers import Template
-from otel_alloy.settings.otlp import Exporter, OtlpExporters, otlp_exporters
+from otel_alloy.routing.rules import Rules
+from otel_alloy.settings.destinations import (
+    DestinationSettings,
+    DestinationsPolicy,
+    Name,
+    OutboxSettings,
+)
+from otel_alloy.settings.otlp import Exporter, OtlpExporters, mistakes_of, otlp_exporters
+from otel_alloy.settings.values import Model, Privacy, Seconds
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
 
@@ -65,9 +73,6 @@ def one_key(lower: dict[str, Any], higher: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, **higher}
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration)]
-
-
 def _ages(value: object) -> object:
     """A list of durations, or text with commas; `off` is none at all."""
     if isinstance(value, str):
@@ -86,17 +91,12 @@ def _names(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-PrivacyChoice = Literal["keep", "hash", "drop"]
 
 
 _NO_KEY = SecretStr("(none)")  # no key holds parentheses
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class SourceSettings(_Model):
+class SourceSettings(Model):
     """One Alloy account or query. Durations in seconds."""
 
     name: str = Field("default", min_length=1, description="names the source's checkpoint")
@@ -209,20 +209,7 @@ class SourceSettings(_Model):
         return sha256(text.encode()).hexdigest()[:32]
 
 
-class Privacy(_Model):
-    """What becomes of personal data, by attribute."""
-
-    user_email: PrivacyChoice = Field("keep", alias="user.email", description="user.email")
-    user_full_name: PrivacyChoice = Field(
-        "keep", alias="user.full_name", description="user.full_name"
-    )
-    error_message: Literal["keep", "mask", "drop"] = Field(
-        "mask", description="what an app answered when an execution failed"
-    )
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Webhook(_Model):
+class Webhook(Model):
     """Where Alloy's error webhook is received (Alloy: Settings, Logging)."""
 
     listen: str | None = Field(
@@ -267,7 +254,7 @@ def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class Settings(_Model):
+class Settings(Model):
     """All settings. With one source, its settings may stand at this level:
     `Settings(api_key=…, endpoint=…)`. Raises pydantic's ValidationError; `load_settings` turns
     that into ConfigurationError with the names that people wrote.
@@ -306,6 +293,25 @@ class Settings(_Model):
         default_factory=lambda: Privacy.model_validate({}), description="personal data"
     )
     privacy_key: SecretStr = Field(SecretStr(""), description="key of the HMAC for `hash`")
+    destinations: dict[Name, DestinationSettings] = Field(
+        default_factory=dict, description="endpoints of customers, besides the main one"
+    )
+    destinations_dir: str | None = Field(
+        None, description="folder of such destinations, NAME.yaml each; looked at again and again"
+    )
+    destinations_policy: DestinationsPolicy = Field(
+        default_factory=lambda: DestinationsPolicy.model_validate({}),
+        description="what endpoints of destinations may not",
+    )
+    main_destination: Literal["all", "unmatched", "none"] = Field(
+        "all",
+        description="what goes to OTEL_EXPORTER_OTLP_* besides: `all`, what no destination "
+        "matches, or `none`",
+    )
+    outbox: OutboxSettings = Field(
+        default_factory=lambda: OutboxSettings.model_validate({}),
+        description="how much may wait for destinations",
+    )
     resource_per: Names = Field(
         (),
         description="fields of an execution that are attributes of its resource too, such as "
@@ -317,6 +323,9 @@ class Settings(_Model):
     )
     webhook: Webhook = Field(
         default_factory=lambda: Webhook.model_validate({}), description="the error webhook"
+    )
+    rules: Annotated[Rules, PlainValidator(Rules.parse), PlainSerializer(repr)] = Field(
+        Rules(), description="which executions are kept, dropped or sampled"
     )
     since: int | float | None = Field(
         None, description="where the first run begins; instead of initial_lookback"
@@ -349,6 +358,11 @@ class Settings(_Model):
     @classmethod
     def _since(cls, value: object) -> int | float | None:
         return None if value is None else parse_moment(value)
+
+    @field_validator("destinations_dir")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
 
     @field_validator("health_endpoint")
     @classmethod
@@ -395,9 +409,13 @@ class Settings(_Model):
         names = [s.name for s in self.sources]
         for name in sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"two sources are named {name!r}; give each its own `name`")
-        hashed = "hash" in (self.privacy.user_email, self.privacy.user_full_name)
-        if hashed and not self.privacy_key.get_secret_value():
+        if self.privacy.hashes and not self.privacy_key.get_secret_value():
             raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
+        if self.main_destination != "all" and not (self.destinations or self.destinations_dir):
+            raise ValueError(
+                f"main_destination is {self.main_destination}, and there are no destinations, so "
+                "nothing would be delivered; name some in `destinations` or `destinations_dir`"
+            )
         return self
 
     @cached_property
@@ -417,7 +435,18 @@ class Settings(_Model):
                 self.network.route(source.endpoint)
             except ConfigurationError as error:
                 found += error.mistakes
+        for name, one in self.destinations.items():
+            key = bool(self.privacy_key.get_secret_value())
+            found += one.mistakes(name, self.network, self.privacy, key=key)
+        for setting, folder in (
+            ("destinations_dir", self.destinations_dir),
+            ("destinations_policy.secrets_dir", self.destinations_policy.secrets_dir),
+        ):
+            if folder and not os.path.isdir(folder):
+                found.append(f"{setting}: {folder!r} is no folder that can be read; make it one")
         found += [m for e in self.otlp.executions for m in self._header_mistakes(e)]
+        if self.main_destination == "none":
+            return list(dict.fromkeys((*found, *mistakes_of(self.otlp.metrics))))
         return list(dict.fromkeys((*found, *self.otlp.mistakes)))
 
     def _header_mistakes(self, exporter: Exporter) -> Iterator[str]:
@@ -435,6 +464,11 @@ class Settings(_Model):
                 f"The header {name} stands in `headers` and in OTEL_EXPORTER_OTLP_HEADERS: leave "
                 "one of them out."
             )
+
+    @property
+    def routes(self) -> bool:
+        """Whether anything decides who gets what: rules or destinations."""
+        return bool(not self.rules.empty or self.destinations or self.destinations_dir)
 
     @cached_property
     def templates(self) -> tuple[Template, ...]:

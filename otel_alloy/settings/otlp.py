@@ -176,8 +176,9 @@ def mistakes_of(exporters: Iterable[Exporter]) -> list[str]:
     return list(dict.fromkeys(mistake for one in exporters for mistake in one.mistakes))
 
 
-def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
-    """What the `OTEL_*` variables in `environment` ask for, mistakes included.
+def otlp_exporters(environment: Mapping[str, str], ways: Network | None = None) -> OtlpExporters:
+    """What the `OTEL_*` variables in `environment` ask for, mistakes included. `ways`: how
+    connections leave this machine; None: as `environment` says.
 
     A number for metrics that cannot be understood counts as unset, with a warning, as the
     specification asks.
@@ -190,8 +191,8 @@ def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     metrics = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
     named = [] if disabled else [n for n in dict.fromkeys(metrics) if n not in ("", "none")]
-    traces = _exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", ""))
-    logs = _exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", ""))
+    traces = _exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", ""), ways)
+    logs = _exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", ""), ways)
     if traces.off and logs.off:
         # Allowed by the specification; but here every execution would be read and lost.
         words = (
@@ -202,7 +203,7 @@ def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
     return OtlpExporters(
         traces=traces,
         logs=logs,
-        metrics=tuple(_exporter(environment, "metrics", name) for name in named),
+        metrics=tuple(_exporter(environment, "metrics", name, ways) for name in named),
         metric_interval=interval or 60_000,
         metric_timeout=timeout or _MOST,
         sdk_disabled=disabled,
@@ -210,8 +211,10 @@ def otlp_exporters(environment: Mapping[str, str]) -> OtlpExporters:
     )
 
 
-def _exporter(environment: Mapping[str, str], signal: Signal, name: str) -> Exporter:
-    reader = _Reader(environment, signal)
+def _exporter(
+    environment: Mapping[str, str], signal: Signal, name: str, ways: Network | None
+) -> Exporter:
+    reader = _Reader(environment, signal, ways)
     settings, mistakes = reader.settings()
     name = name.strip() or "otlp"
     exporter = Exporter(settings, name)
@@ -219,6 +222,8 @@ def _exporter(environment: Mapping[str, str], signal: Signal, name: str) -> Expo
         return replace(exporter, mistakes=(wrong,))
     if name == "otlp":
         return replace(exporter, mistakes=tuple(mistakes), warnings=tuple(reader.warnings))
+    if name == "none":
+        return exporter
     installed = {e.name for e in entry_points(group=f"opentelemetry_{signal}_exporter")}
     installed |= {"none"}
     choice = "otlp (default), none, or the name of one installed exporter"
@@ -263,8 +268,11 @@ def otlp_settings(environment: Mapping[str, str], signal: Signal) -> tuple[OtlpS
 
 
 class _Reader:
-    def __init__(self, environment: Mapping[str, str], signal: Signal) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], signal: Signal, ways: Network | None = None
+    ) -> None:
         self._environment = environment
+        self._ways = ways
         self._signal: Signal = signal
         self._mistakes: list[str] = []
         self.warnings: list[str] = []
@@ -287,7 +295,7 @@ class _Reader:
         )
         if key and not chain:
             self._mistake("CLIENT_KEY", "stands alone", "set CLIENT_CERTIFICATE as well")
-        ways = network(self._environment)
+        ways = self._ways or network(self._environment)
         if certificate:
             ways = replace(ways, trust=Trust(self._value("CERTIFICATE")[0], certificate))
         settings = OtlpSettings(

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from otel_alloy.checkpoint.outbox import Backlog
 from otel_alloy.errors import ConfigurationError, Throttled
 from otel_alloy.http_server import Handler, Server
 from otel_alloy.mapping import semconv
@@ -128,6 +129,14 @@ def everything(measured: Measured) -> None:
     tell(events.Audited("one", 600.0, NOW - 9000, NOW - 8000, 5, 4, 2, 1))
     tell(events.WebhookListens("127.0.0.1:8090"))
     tell(events.WebhookAnswered("kept"))
+    tell(events.Filtered("one", {"beats": 2}, {"acme": 1}))
+    for name in ("acme", "beta"):
+        tell(events.DestinationSettled(name, 3, 1, 2.0))
+    tell(events.DestinationSpilled("acme", 5))
+    tell(events.DestinationRecalled("acme", 4, 1))
+    backlogs = {"acme": Backlog(4, 900, 1000, 3, 500), "beta": Backlog()}
+    known = frozenset(("acme", "beta"))
+    tell(events.DestinationsLooked(known, backlogs, {}, {"acme": "HTTP 503"}))
     tell(events.CycleEnded("one", "c", NOW, NOW, 30.0))
 
 

@@ -151,3 +151,14 @@ def test_the_variable_takes_commas(place: Place) -> None:
     given = {"ALLOY_API_KEY": "key", "OTEL_ALLOY_RESOURCE_PER": "user.id, team.id,user.id"}
     assert load_settings({}, given).resource_per == ("user.id", "team.id")
     assert load_settings({}, {"ALLOY_API_KEY": "key"}).resource_per == ()
+
+
+def test_check_names_a_tenant_too(place: Place) -> None:
+    """A backend with tenants refuses what names none: `check` asks it as for an execution without
+    customer."""
+    place.judge = lambda received: None if TENANT in received.headers else Answer(status=401)
+    config = place.folder / "settings.yaml"
+    config.write_text('resource_per: [user.id]\nheaders: { X-Scope-OrgID: "{user.id}" }\n')
+    done = place.command("check", "--send-test", "--config", str(config))
+    assert done.code == 0, done.out
+    assert {received.headers[TENANT] for received in place.otlp.requests} == {"!none"}

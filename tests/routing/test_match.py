@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_alloy.mapping.convert import Execution, Role
@@ -68,6 +68,9 @@ def test_what_is_missing_fits_nothing(field: str) -> None:
         assert not match(nothing) and match.why_not(nothing) == f"it has no {field}"
 
 
+@example("a*a", "a")  # neither the ends nor what lies between may overlap
+@example("*ab*b", "ab")
+@example("*a*a*", "a")
 @given(st.text("ab*", min_size=1, max_size=8), st.text("ab\n", max_size=12))
 def test_patterns_are_what_a_regular_expression_makes_of_them(text: str, value: str) -> None:
     """Each star stands for any text, and all else for itself."""

@@ -124,12 +124,16 @@ def test_every_setting_has_its_variable() -> None:
         "sources",
         "privacy",
         "webhook",
+        "rules",
+        "destinations",
+        "destinations_policy",
+        "outbox",
         "environment",
     }
     fields = SourceSettings.model_fields | Settings.model_fields
     for name in fields.keys() - structured - texts.keys():
         default = fields[name].get_default()
-        load(KEY | {f"OTEL_ALLOY_{name.upper()}": "" if default is None else str(default)})
+        load(KEY | {f"OTEL_ALLOY_{name.upper()}": str(default) if default else ""})
 
 
 def test_references_to_the_environment(tmp_path: Path) -> None:
@@ -518,3 +522,41 @@ def test_one_signal_may_be_off() -> None:
     assert settings.otlp.logs.off and not settings.otlp.traces.off
     (told,) = mistakes(KEY | {"OTEL_LOGS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": " none "})
     assert "nothing would be delivered" in told
+
+
+# Rules -------------------------------------------------------------------------------------------
+
+
+def test_rules_are_read_from_the_file(tmp_path: Path) -> None:
+    """They stand at the top, once for all sources; without any, all is kept. As a library they are
+    given in the same words."""
+    assert load(KEY).rules.empty
+    yaml = """
+sources: [{name: a, api_key: x}, {name: b, api_key: y}]
+rules:
+  - {name: beats, match: {workflow.name: "Heartbeat*"}, drop: true}
+  - {match: {outcome: success}, sample: "${env:SHARE:-0.25}"}
+"""
+    rules = load({}, yaml, tmp_path).rules
+    assert [(rule.name, rule.share) for rule in rules.rules] == [("beats", 0), ("rule 2", 0.25)]
+    given = [{"name": "beats", "match": {"workflow.name": "Heartbeat*"}, "drop": True}]
+    assert Settings(api_key="k", rules=given, environment={}).rules.rules == rules.rules[:1]  # type: ignore[arg-type, call-arg]
+    assert load(KEY, "rules:", tmp_path).rules.empty
+
+
+def test_mistakes_in_rules_name_file_and_rule(tmp_path: Path) -> None:
+    """Together with all others, by the file, the rule's name and the field; a rule is given in the
+    file only."""
+    yaml = """
+page_size: none
+rules:
+  - {name: beats, match: {workflow.nam: "Heartbeat*"}, drop: true}
+  - {sample: 2}
+"""
+    told = mistakes(KEY, yaml, tmp_path)
+    (words,) = (one for one in told if one.startswith("rules in "))
+    assert len(told) == 2 and str(tmp_path) in words
+    assert "beats: match: there is no field 'workflow.nam'; did you mean workflow.name?" in words
+    assert "rule 2: sample: write the part to keep" in words
+    (refused,) = mistakes(KEY | {"OTEL_ALLOY_RULES": "[]"})
+    assert "OTEL_ALLOY_RULES: there is no such setting" in refused
