@@ -38,13 +38,13 @@ from otel_alloy.destinations.events import (
 )
 from otel_alloy.destinations.recall import Recalls
 from otel_alloy.destinations.room import Room, rooms
-from otel_alloy.errors import CheckpointError
+from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 from otel_alloy.runtime import Runtime, Task
 
 log = logging.getLogger("otel_alloy")
 
 _QUICK_SECONDS = 1.0
-_QUICK, _SLOW, _THREADS = 8, 16, 64
+_QUICK, _SLOW = 8, 16
 _LOOK_SECONDS = 2.0
 _AGAIN_SECONDS = 2.0
 _DEFECT_SECONDS = 60.0
@@ -55,6 +55,7 @@ _CONNECTIONS = 200
 _CONNECTED_SECONDS = 60.0
 _KEPT_SECONDS = 600.0
 _TOLD = 10
+_UNSETTLED = (CheckpointError, CheckpointUnwritable)
 
 
 @dataclass(slots=True)
@@ -77,8 +78,8 @@ class _Place:
 
 
 class Dispatcher:
-    """`open_courier`: makes one for a destination, by name. `recalls`: None where nothing is read
-    again, as Alloy is not read at all."""
+    """`open_courier`: makes one for a destination, by name. `crew`: takes the turns. `recalls`: None
+    where nothing is read again, as Alloy is not read at all."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Dispatcher:
         open_courier: Callable[[str, Callable[[object], None]], Courier],
         room: Room,
         recalls: Recalls | None,
+        crew: Crew,
         runtime: Runtime,
         observe: Callable[[object], None],
     ) -> None:
@@ -97,7 +99,7 @@ class Dispatcher:
         self._recalls = recalls
         self._runtime = runtime
         self._observe = observe
-        self._crew = Crew("otel-alloy-destination", _THREADS, runtime)
+        self._crew = crew
         self._mail: SimpleQueue[Mapping[str, int] | tuple[str, Turned | Exception] | None] = (
             SimpleQueue()
         )
@@ -161,7 +163,7 @@ class Dispatcher:
         where all is over."""
         try:
             return self._step()
-        except CheckpointError as error:
+        except _UNSETTLED as error:
             log.error("destinations: %s", error)
             self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
             return _AGAIN_SECONDS
@@ -309,7 +311,7 @@ class Dispatcher:
 
     def _failed(self, name: str, place: _Place, error: Exception) -> None:
         rest = _AGAIN_SECONDS
-        if not isinstance(error, CheckpointError):
+        if not isinstance(error, _UNSETTLED):
             log.error("destination %s: a defect", name, exc_info=error)
             place.courier.failing = f"a defect ({type(error).__name__})"
             place.courier.close()
@@ -323,7 +325,7 @@ class Dispatcher:
         done, now = self._done, self._runtime.now_ms()
         try:
             self._outbox.sent([sent for sent, _ in done], now)
-        except CheckpointError:
+        except _UNSETTLED:
             self._try_again = self._runtime.monotonic() + _AGAIN_SECONDS
             raise
         self._done = []

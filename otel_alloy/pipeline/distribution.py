@@ -165,6 +165,7 @@ class Distribution:
             self._courier,
             Room(limits.max_bytes, limits.total_bytes, limits.max_age),
             recalls,
+            self.factory.crew(runtime),
             runtime,
             self.observe,
         )
