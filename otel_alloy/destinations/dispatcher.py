@@ -62,8 +62,9 @@ _UNSETTLED = (CheckpointError, CheckpointUnwritable)
 class _Place:
     """One destination in the line. `waiting`: executions that lie in its outbox, as far as is
     known; `arrived`: those of them that came during its turn. `begun`: since when it has its turn
-    (monotonic), None where it has none; `lined_up`: whether its next one is fixed. `chunk`: how
-    many executions it takes at once."""
+    (monotonic), None where it has none; `lined_up`: whether its next one is fixed; `acknowledged`:
+    whether what it was sent last still has to leave the outbox. `chunk`: how many executions it
+    takes at once."""
 
     courier: Courier
     per_minute: int
@@ -72,6 +73,7 @@ class _Place:
     arrived: int = 0
     begun: float | None = None
     lined_up: bool = False
+    acknowledged: bool = False
     slow: bool = False
     chunk: int = _CHUNK_AT_FIRST
     told: str | None = None
@@ -175,7 +177,7 @@ class Dispatcher:
         self._settle()
         if self._ending or self._runtime.stopping():
             return _LOOK_SECONDS if self._busy else None
-        if self._runtime.monotonic() >= self._look_at:
+        if not self._done and self._runtime.monotonic() >= self._look_at:
             self._look_at = self._runtime.monotonic() + _LOOK_SECONDS
             self._look()
         self._begin_turns()
@@ -235,8 +237,11 @@ class Dispatcher:
         self._line_up(name, place, 0.0)
 
     def _line_up(self, name: str, place: _Place, rest: float) -> None:
-        """Fixes its next turn, unless it is fixed, or it has one."""
-        if place.lined_up or place.begun is not None or not self._may_send(name):
+        """Fixes its next turn, unless it is fixed, or it has one, or the last one is not settled:
+        it would be sent the same again."""
+        if place.lined_up or place.begun is not None or place.acknowledged:
+            return
+        if not self._may_send(name):
             return
         place.lined_up = True
         if rest <= 0:
@@ -300,6 +305,7 @@ class Dispatcher:
         pause = came.requests * 60 / place.per_minute if place.per_minute else 0.0
         if came.sent is not None:
             place.chunk = min(2 * place.chunk, _CHUNK)
+            place.acknowledged = True
             self._done.append((came.sent, came.age))
         elif came.rest is not None:
             place.chunk = _CHUNK_AT_FIRST
@@ -319,7 +325,8 @@ class Dispatcher:
         self._line_up(name, place, rest)
 
     def _settle(self) -> None:
-        """What was acknowledged leaves the outbox; then whoever has more lines up again."""
+        """What was acknowledged leaves the outbox; then whoever has more lines up again. Until
+        then nobody looks after the rest: it would be taken for what waits."""
         if not self._done or self._runtime.monotonic() < self._try_again:
             return
         done, now = self._done, self._runtime.now_ms()
@@ -332,6 +339,7 @@ class Dispatcher:
         for sent, age in done:
             name, executions = sent.destination, sent.executions
             place = self._places[name]
+            place.acknowledged = False
             place.waiting = max(0, place.waiting - executions)
             rejected = len(sent.rejected)
             self._observe(DestinationSettled(name, executions, rejected, age / 1000))
@@ -351,8 +359,7 @@ class Dispatcher:
             place = self._place(name) if backlog.executions else self._places.get(name)
             if place is None or place.begun is not None:
                 continue
-            if not any(sent.destination == name for sent, _ in self._done):
-                place.waiting = max(place.waiting, backlog.executions)
+            place.waiting = max(place.waiting, backlog.executions)
             if place.waiting:
                 self._line_up(name, place, 0.0)
         failing = {n: p.courier.failing for n, p in self._places.items() if p.courier.failing}
@@ -412,10 +419,12 @@ class Dispatcher:
             reason = failing.get(name)
             if (reason is None) != (place.told is None):
                 (begun if reason else ended).append(name)
-                changes[name] = place.told = reason
+                changes[name] = reason
         if not changes:
             return
         self._outbox.failed(changes, self._runtime.now_ms())
+        for name, reason in changes.items():
+            self._places[name].told = reason
         for name in begun[:_TOLD]:
             log.warning(
                 "destination %s: cannot deliver: %s; it goes on trying", name, failing[name]

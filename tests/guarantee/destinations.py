@@ -185,7 +185,9 @@ class Ledger:
         self._before()
         new = self._inner.sent(some, now)
         for one in some:
-            packets = [self._packets.pop(number) for number in one.numbers]
+            packets = [p for n in one.numbers if (p := self._packets.pop(n, None))]
+            if len(packets) != len(one.numbers):
+                self._town.wrong(f"{one.destination}: what had left its outbox left it again")
             entries = [entry for packet in packets for entry in packet.entries()]
             self._town.fars[one.destination].settled(one, entries)
         self._town.world.step()
@@ -309,15 +311,19 @@ class Town:
             self.wrong("a cycle waited for a destination")
         return alive
 
-    def deliver(self, steps: int = 1, *, dies_in: int | None = None) -> bool:
-        """The dispatcher's next steps, and the time between them; False: the process died."""
+    def deliver(
+        self, steps: int = 1, *, wait: bool = True, dies_in: int | None = None
+    ) -> bool:
+        """The dispatcher's next steps, and (`wait`) the time between them; False: the process
+        died."""
         world = self.world
         world.begin()
         assert self._dispatcher is not None
         world.dies_in, world.dead = dies_in, False
         try:
             for _ in range(steps):
-                world.clock.wait(self._dispatcher.step())
+                rest = self._dispatcher.step()
+                world.clock.wait(rest if wait else 0.0)
         except Crash:
             world.crashes += 1
             world.restart()
@@ -372,7 +378,7 @@ class Town:
 
     def _settled(self, settlement: Settlement) -> None:
         """Each record that was settled is in the outbox of those whose it is, and of no other."""
-        ours = {key[1] for key in self.world.unsettled if key[0] == "log"}
+        ours = {key[1].removesuffix(":incomplete") for key in self.world.unsettled if key[0] == "log"}
         ours |= {identity(one) for one in settlement.rejected if one.destination is None}
         assert self._distribution is not None
         routed = self._distribution.catalogue.routes.by_name.keys()
@@ -467,18 +473,14 @@ class Town:
             aside = {record for record, _ in far.aside}
             assert aside <= far.may_be_set_aside, f"{far.name}: set aside without a reason"
             for record, role in far.done:
-                for key in self._keys_of(record, role):
+                model, message = self.models[record]
+                for key in keys_of(record, message, role, model.uuid):
                     assert far.taken[key], f"{far.name}: {key} never came"
         before = [far.requests for far in self.fars.values()]
         world.restart()
         self.deliver(3)
         self.check()
         assert before == [far.requests for far in self.fars.values()], "sent again after the end"
-
-    def _keys_of(self, record: str, role: str) -> set[Key]:
-        model, message = self.models[record]
-        found = {log_key(record, message)}
-        return found | {span_key(model.uuid)} if role in ("ended", "incomplete") else found
 
 
 def piece(entry: Entry) -> Piece:
@@ -493,11 +495,15 @@ def identity(rejected: RejectedRecord) -> str:
 
 def keys(entry: Entry) -> set[Key]:
     """The keys of an entry's span and log record."""
-    notification = json.loads(entry.original)
-    found = {log_key(notification["_id"], notification["message"])}
-    if entry.span is not None:
-        found.add(span_key(notification["data"]["executionUuid"]))
-    return found
+    told = json.loads(entry.original)
+    return keys_of(told["_id"], told["message"], entry.role, told["data"]["executionUuid"])
+
+
+def keys_of(record: str, message: str, role: str, uuid: str) -> set[Key]:
+    found = {log_key(record, message)}
+    if role == "incomplete":
+        found = {("log", f"{record}:incomplete", "runalloy.workflow.execution.incomplete")}
+    return found | {span_key(uuid)} if role in ("ended", "incomplete") else found
 
 
 def wants(store: SqliteStore) -> dict[str, list[Want]]:

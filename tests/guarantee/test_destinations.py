@@ -114,15 +114,17 @@ class Destinations(RuleBasedStateMachine):
 
     @rule(
         steps=st.integers(1, 6),
+        wait=st.booleans(),
         faults=FAULTS,
         full=st.sampled_from([0, 0, 0, 1, 3]),
         dies_in=st.none() | st.integers(0, 40),
     )
     def deliveries(
-        self, steps: int, faults: list[str | None], full: int, dies_in: int | None
+        self, steps: int, wait: bool, faults: list[str | None], full: int, dies_in: int | None
     ) -> None:
+        """`wait`: for as long as nothing is due; else something else comes before that."""
         self.town.world.faults, self.town.outbox_full = deque(faults), full
-        self.town.deliver(steps, dies_in=dies_in)
+        self.town.deliver(steps, wait=wait, dies_in=dies_in)
         self.town.check()
 
     @rule()
@@ -203,3 +205,37 @@ Destinations.TestCase.settings = settings(
     phases=[Phase.generate],
 )
 TestDestinations = Destinations.TestCase
+
+
+# Scripted ---------------------------------------------------------------------------------------
+
+
+def some(town: Town, *, count: int = 1) -> None:
+    """Executions of everybody."""
+    for user in USERS:
+        for forge in WORKFLOWS:
+            for message in ("executionFinished", "executionError"):
+                for _ in range(count):
+                    model = town.world.execution()
+                    model.user, model.forge = user, forge
+                    town.add(model, message)
+                town.world.clock.wait(1)
+
+
+def test_what_was_taken_is_not_sent_again_while_the_disk_is_full(tmp_path: Path) -> None:
+    """Acknowledged, and no room to write it down: more of the same destination comes meanwhile and
+    waits; when there is room, that follows, and nothing came twice."""
+    town = Town(tmp_path)
+    some(town)
+    town.cycle()
+    town.outbox_full = 9
+    town.deliver(2, wait=False)
+    some(town)
+    town.cycle()
+    town.deliver(1, wait=False)
+    town.outbox_full = 0
+    town.deliver(40)
+    town.check()
+    town.calm()
+    assert not any(far.allowed for far in town.fars.values())
+    town.world.close()
