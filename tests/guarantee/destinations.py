@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -256,7 +256,8 @@ class Town:
     ) -> None:
         self.folder = folder / "destinations"
         self.folder.mkdir(exist_ok=True)
-        self.world = World(folder, config, destinations_dir=str(self.folder), **settings)
+        own = {"destinations_dir": str(self.folder), "initial_lookback": "10d"}
+        self.world = World(folder, config, **{**own, **settings})
         outbox = OutboxSettings.model_construct(
             max_bytes=room, total_bytes=2 * room, max_age=3600.0
         )
@@ -268,6 +269,7 @@ class Town:
         self.outbox_full = self.spilled = self.recalled = self.vanished = 0
         self.models: dict[str, tuple[Model, str]] = {}
         self._known: dict[tuple[str, int, int, str], Piece] = {}
+        self._stirred = False
         self._distribution: Distribution | None = None
         self._dispatcher: Dispatcher | None = None
 
@@ -286,7 +288,7 @@ class Town:
             far.chunk.clear()
         own = replace(
             factory,
-            runtime=replace(factory.runtime, spawn=lambda work, name: Beside(work, early=True)),
+            runtime=replace(factory.runtime, spawn=self._spawn),
             destination_endpoint=self._open,
             crew=lambda runtime: Crew("crew", 64, runtime, idle=0),
         )
@@ -294,6 +296,10 @@ class Town:
         self._distribution = Distribution(own, shelf, self.world.told.append, own.converter)
         self._dispatcher = self._distribution.dispatcher()
         return replace(factory, routing=self._distribution.routing)
+
+    def _spawn(self, work: Callable[[], None], name: str) -> Beside:
+        self._stirred = True
+        return Beside(work, early=True)
 
     def _open(
         self, settings: Settings, one: DestinationSettings, runtime: object
@@ -322,8 +328,10 @@ class Town:
         world.dies_in, world.dead = dies_in, False
         try:
             for _ in range(steps):
+                self._stirred = False
                 rest = self._dispatcher.step()
-                world.clock.wait(rest if wait else 0.0)
+                if wait and not self._stirred:  # else it has mail, which wakes it
+                    world.clock.wait(rest)
         except Crash:
             world.crashes += 1
             world.restart()

@@ -3,10 +3,13 @@ for the repeats that `GUARANTEE.md` names, whatever the others do."""
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -145,6 +148,18 @@ class Destinations(RuleBasedStateMachine):
     def a_destination_is_dead(self, name: str, seconds: float) -> None:
         self.town.fars[name].end_away_until = self.town.world.clock.now + seconds
 
+    @rule(index=st.integers(0, 99))
+    def an_execution_is_poison_to_the_main_one(self, index: int) -> None:
+        """It goes to the others all the same."""
+        world = self.town.world
+        found = [m for m in world.executions if len(m.records) == 1]
+        if found and len(world.poison) < 3:
+            model = found[index % len(found)]
+            ((message, record),) = model.records.items()
+            poison = {span_key(model.uuid), log_key(record, message)}
+            if message != "executionStarted" and not poison & world.taken.keys():
+                world.poison |= poison
+
     @rule(name=NAMES, index=st.integers(0, 99), signals=st.sampled_from(["span", "log", "both"]))
     def an_execution_is_poison(self, name: str, index: int, signals: str) -> None:
         """One destination will refuse this one, alone or in company, and the others will not."""
@@ -220,6 +235,62 @@ def some(town: Town, *, count: int = 1) -> None:
                     model.user, model.forge = user, forge
                     town.add(model, message)
                 town.world.clock.wait(1)
+
+
+def a_story(town: Town) -> Iterator[Callable[[int | None], bool]]:
+    """What a process does, part by part: each is told how many steps it has to live. One customer
+    is dead for so long that there is no room for what waits, one refuses an execution, one loses an
+    answer; then all is well, and what there was no room for is read again."""
+    acme, beta, fail = town.fars["acme"], town.fars["beta"], town.fars["fail"]
+
+    def cycle(dies_in: int | None) -> bool:
+        return town.cycle(dies_in=dies_in)
+
+    def deliver(dies_in: int | None) -> bool:
+        return town.deliver(12, dies_in=dies_in)
+
+    acme.end_away_until = town.world.clock.now + 900
+    beta.traces.endpoint.script = deque(["lost", "busy"])
+    some(town)
+    poison = next(m for m in town.world.executions if "executionError" in m.records)
+    fail.poison.add(span_key(poison.uuid))
+    fail.may_be_set_aside |= set(poison.records.values())
+    for _ in range(2):
+        yield cycle
+        yield deliver
+        some(town)
+    yield cycle
+    yield deliver
+    town.world.clock.wait(900)
+    yield deliver
+    yield deliver
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_death_at_every_step(tmp_path: Path, part: int) -> None:
+    """Whenever the process dies: nothing is lost, and what comes again is at most what was being
+    sent, one chunk to each destination; the source's own promise holds as well."""
+    for step in itertools.count(0):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        town = Town(folder, room=4000, batch_size=7, page_size=5)
+        for number, go in enumerate(a_story(town)):
+            died = not go(step if number == part else None)
+            town.check()
+            if number == part:
+                if died:
+                    assert go(None)
+                town.check()
+                survived = not died
+        assert town.spilled and town.recalled
+        town.calm()
+        for far in town.fars.values():
+            assert far.named["reload"] == 0
+            assert bool(far.named["answer lost"]) is (far.name == "beta")
+        town.world.close()
+        if survived:
+            break
+    assert step > 4
 
 
 def test_what_was_taken_is_not_sent_again_while_the_disk_is_full(tmp_path: Path) -> None:
