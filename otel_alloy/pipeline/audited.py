@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.models import read_notification
@@ -92,7 +92,7 @@ def audit(
     with closing(store):
         distribution = factory.distribution(store, observe)
         if distribution is not None:  # what is missing goes to destinations with the next `run`
-            factory = replace(factory, routing=distribution.routing)
+            factory = distribution.joined()
         for source in sources:
             since[source.name] = known_from = store.known_from(source.name)
             if known_from is None:

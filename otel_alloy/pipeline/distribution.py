@@ -7,7 +7,7 @@ destination. Where there are neither rules nor destinations, nothing of it is ma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,12 @@ class Distribution:
         first = self._directory.read()
         self.catalogue = Catalogue(first, self._changed, settings.privacy)
         self._dispatcher: Dispatcher | None = None
+
+    def joined(self) -> Factory:
+        """The factory whose batches find their destinations. It is used here, too, so that reading
+        again takes from the same budgets."""
+        self.factory = replace(self.factory, routing=self.routing)
+        return self.factory
 
     def routing(self, converter: Converter) -> Routing:
         """What the batches of a source, which `converter` encodes, need to know."""

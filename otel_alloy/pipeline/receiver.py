@@ -9,7 +9,6 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from otel_alloy.checkpoint.store import Store, open_store
@@ -68,7 +67,7 @@ class Receiver:
         factory = Factory(self._settings, self._runtime)
         distribution = factory.distribution(store, self._observe)
         if distribution is not None:
-            factory = replace(factory, routing=distribution.routing)
+            factory = distribution.joined()
             self._reload = distribution.reload
             distribution.start()
         sources = self._settings.sources
