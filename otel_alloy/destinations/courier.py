@@ -109,6 +109,7 @@ class Courier:
         if self._work is None:
             self._packets = self._outbox.take(self._destined.name, most_bytes, most)
             if not self._packets:
+                self.failing = None
                 return Turned(None)
             try:
                 self._work = self._begin()
@@ -120,7 +121,7 @@ class Courier:
         if pause is not None:
             return Turned(pause, slow=self._slow, requests=self._requests)
         sent, age = self._finish(self._work), self._age()
-        self._work = None
+        self._work = self.failing = None
         self._packets, self._entries = [], []
         return Turned(0.0, sent, age, self._slow, self._requests)
 

@@ -51,10 +51,12 @@ _Found = dict[tuple[str, str], list[Entry]]
 @dataclass(slots=True)
 class _Wanted:
     """What is still looked for: by createdAt and check, in which recall and at which place of it;
-    and what is left of each recall, by its number and the place."""
+    and what is left of each recall, by its number and the place. `gone`: destinations that went
+    meanwhile, and may come back."""
 
     by_key: dict[tuple[int, int], list[tuple[Recall, int]]] = field(default_factory=dict)
     left: dict[int, dict[int, Want]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, recalls: Sequence[Recall]) -> _Wanted:
@@ -178,9 +180,11 @@ class Recalls:
                 self._write(wanted, found, {}, arrived)
         missing: dict[str, int] = {}
         for recall in recalls:
+            if recall.destination in wanted.gone:
+                continue
             if left := len(wanted.left[recall.number]):
                 missing[recall.destination] = missing.get(recall.destination, 0) + left
-        wanted.left = {number: {} for number in wanted.left}
+            wanted.left[recall.number] = {}
         self._write(wanted, found, missing, arrived)
         for name, executions in missing.items():
             log.error(
@@ -210,6 +214,7 @@ class Recalls:
             for recall, at in wanted.take(record):
                 route = self._catalogue.routes.by_name.get(recall.destination)
                 if route is None:
+                    wanted.gone.add(recall.destination)
                     continue
                 want = recall.wants[at]
                 known = None if want.enrichment is None else Enrichment.read(want.enrichment)

@@ -269,6 +269,7 @@ class Town:
         self.outbox_full = self.spilled = self.recalled = self.vanished = 0
         self.models: dict[str, tuple[Model, str]] = {}
         self._known: dict[tuple[str, int, int, str], Piece] = {}
+        self.absent: set[str] = set()
         self._stirred = False
         self._distribution: Distribution | None = None
         self._dispatcher: Dispatcher | None = None
@@ -317,9 +318,7 @@ class Town:
             self.wrong("a cycle waited for a destination")
         return alive
 
-    def deliver(
-        self, steps: int = 1, *, wait: bool = True, dies_in: int | None = None
-    ) -> bool:
+    def deliver(self, steps: int = 1, *, wait: bool = True, dies_in: int | None = None) -> bool:
         """The dispatcher's next steps, and (`wait`) the time between them; False: the process
         died."""
         world = self.world
@@ -370,6 +369,15 @@ class Town:
         self.look()
         self.fars[name].may_close = False
 
+    def vanish(self, name: str) -> None:
+        """Its file goes while Alloy is being asked; that is noticed at once."""
+        assert self._distribution is not None
+        self.write(name, None)
+        self._distribution.reload()
+        for changed in self._distribution.catalogue.refresh():
+            self._distribution.catalogue.put_off(changed)
+        self.absent.add(name)
+
     def pause(self, name: str, paused: bool) -> None:
         """`destinations pause` and `resume`, and the look that takes it up."""
         self.world.begin()
@@ -386,7 +394,9 @@ class Town:
 
     def _settled(self, settlement: Settlement) -> None:
         """Each record that was settled is in the outbox of those whose it is, and of no other."""
-        ours = {key[1].removesuffix(":incomplete") for key in self.world.unsettled if key[0] == "log"}
+        ours = {
+            key[1].removesuffix(":incomplete") for key in self.world.unsettled if key[0] == "log"
+        }
         ours |= {identity(one) for one in settlement.rejected if one.destination is None}
         assert self._distribution is not None
         routed = self._distribution.catalogue.routes.by_name.keys()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 NIGHTLY = os.environ.get("OTEL_ALLOY_TEST_SCALE", "").lower() == "nightly"
 
 
-def scaled(default: int, nightly: int) -> int:
+T = TypeVar("T")
+
+
+def scaled(default: T, nightly: T) -> T:
     """`default`, or `nightly` where OTEL_ALLOY_TEST_SCALE=nightly."""
     return nightly if NIGHTLY else default
