@@ -197,6 +197,25 @@ def test_rules_for_all_keep_back_and_count(place: Place) -> None:
     assert found == {"well": len(place.ended(records)) - len(failed)}
 
 
+def test_the_audit_tells_what_rules_kept_back(place: Place) -> None:
+    """It is settled, not missing; and nobody asks Alloy for the blocks of what nobody gets."""
+    records = place.fill(200, days=0.9, error_rate=0.5)
+    failed = [r for r in records if r["message"] == "executionError"]
+    rules = [{"name": "failures", "match": {"outcome": "error"}, "drop": True}]
+    (place.folder / "settings.json").write_text(json.dumps({"rules": rules}))
+    place.once("--config", "settings.json", OTEL_ALLOY_ENRICH="failed")
+    asked = {request.path for request in place.alloy.requests}
+    assert asked == {"/logs"}
+    done = place.command("audit", "--json", "--config", "settings.json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["missing"] == 0
+    kept_back = sum(one["filtered"].get("failures", 0) for one in found["stretches"])
+    assert kept_back == len(failed)
+    shown = place.command("audit", "--config", "settings.json")
+    assert f"of which rules kept back {len(failed):,} executions" in shown.out
+
+
 @contextmanager
 def running(place: Place, **settings: Any) -> Iterator[Receiver]:
     """The receiver at work, until the end of the block."""
