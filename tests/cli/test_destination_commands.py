@@ -269,7 +269,9 @@ def test_a_test_goes_through_the_destinations_own_settings(customers: Customers)
         assert "OTEL_EXPORTER_OTLP" not in done.out
     (customers.folder / "globex.yaml").write_text("match: [")
     done = customers.command("test", "globex")
-    assert done.code == 1 and "FAIL  destination globex: destination globex is disabled: " in done.out
+    assert (
+        done.code == 1 and "FAIL  destination globex: destination globex is disabled: " in done.out
+    )
 
 
 def test_the_policy_holds_for_a_test(customers: Customers) -> None:
