@@ -13,7 +13,7 @@ import sqlite3
 
 from otel_alloy.checkpoint.remembered import Remembered, forget_memory
 from otel_alloy.checkpoint.sqlite import SqliteStore, write_settlement
-from otel_alloy.checkpoint.store import Plan, Progress, Settlement, Slice, Store
+from otel_alloy.checkpoint.store import FROM_BEGIN, SINCE, Plan, Progress, Settlement, Slice, Store
 from otel_alloy.errors import CheckpointError
 
 _COLUMNS = "number, source, warm, start, before, position, high"
@@ -50,6 +50,14 @@ class SqliteSlices:
     def progress(self, source: str) -> Progress | None:
         """See `Slices.progress`."""
         return self._store.sources().get(source)
+
+    def since(self, source: str, destination: str) -> int | None:
+        """See `Slices.since`."""
+        found = self._store.learned(source).get(SINCE + destination)
+        if found == FROM_BEGIN:
+            progress = self.progress(source)
+            return None if progress is None else progress.begin
+        return found
 
     def plan(self, source: str) -> Plan | None:
         """See `Slices.plan`."""

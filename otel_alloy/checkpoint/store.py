@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 6
 
+SINCE = "since:"
+"""Before a destination's name: the name of what is learned of when it was first there."""
+FROM_BEGIN = -1
+"""It was there when the source began."""
+
 Identity = tuple[str, str]
 """(`_id`, `message`): the same `_id` with a new message is news."""
 
@@ -292,7 +297,8 @@ class Store(Protocol):
 
     def learned(self, source: str) -> dict[str, int]:
         """What was learned of the source, by name: `page_size`, how many records a page brings;
-        `put_off` and `read_again_to`, createdAt as `otel_alloy.pipeline.overlap` says."""
+        `put_off` and `read_again_to`, createdAt as `otel_alloy.pipeline.overlap` says;
+        SINCE and a destination's name, the createdAt before which it got nothing, or FROM_BEGIN."""
         ...
 
     def write_learned(self, source: str, name: str, number: int | None) -> None:
@@ -409,8 +415,14 @@ class Slices(Protocol):
         """How far `run` is with the source; None where it never was."""
         ...
 
+    def since(self, source: str, destination: str) -> int | None:
+        """From which createdAt on `run` delivers to a destination, as far as it knows of it; None
+        where it does not."""
+        ...
+
     def plan(self, source: str) -> Plan | None:
-        """The source's latest backfill; None where there was none."""
+        """The source's latest backfill; None where there was none. For a destination the source's
+        name is that of both (`otel_alloy.pipeline.slice_worker`)."""
         ...
 
     def begin(self, source: str, plan: Plan) -> None:

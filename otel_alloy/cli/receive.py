@@ -120,6 +120,13 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
 )
 @source_option
 @click.option(
+    "--destination",
+    metavar="NAME",
+    default=None,
+    shell_complete=destinations,
+    help="to this destination alone, what is its own; default: to the main one",
+)
+@click.option(
     "--workers",
     metavar="N",
     type=click.IntRange(1, 64),
@@ -135,6 +142,7 @@ def backfill(
     begin: str,
     end: str | None,
     source: str | None,
+    destination: str | None,
     workers: int,
     dry_run: bool,
     restart: bool,
@@ -149,6 +157,7 @@ def backfill(
     Examples:
       otel-alloy backfill --from 60d --dry-run
       otel-alloy backfill --from 2026-01-01 --to 2026-02-01 --workers 4
+      otel-alloy backfill --from 60d --destination acme
     """
     from otel_alloy.pipeline.backfill import Backfill, Range
     from otel_alloy.pipeline.query import chosen_sources
@@ -179,6 +188,7 @@ def backfill(
             processes=os.cpu_count() or 1,
             restart=restart,
             observe=view,
+            destination=destination,
         )
         if dry_run:
             interrupt_on_sigterm()

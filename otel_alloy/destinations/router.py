@@ -5,7 +5,7 @@ An execution is looked at once, before it is encoded. Nothing is encoded, read o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,16 +65,22 @@ class Plan:
 
 class Router:
     """`rules`: what they do not keep goes nowhere. `main`: what the main destination gets of the
-    rest. `routes`: the destinations as they are now."""
+    rest. `routes`: the destinations as they are now, which is asked for again by `renew` only."""
 
     def __init__(self, rules: Rules, main: Main, routes: Callable[[], Routes]) -> None:
         self._rules = rules
         self._main = main
-        self._routes = routes
+        self._ask = routes
+        self._routes = routes()
+
+    def renew(self) -> Collection[str]:
+        """Goes by the destinations as they are now, and names them."""
+        self._routes = self._ask()
+        return self._routes.by_name.keys()
 
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Decides about a batch."""
-        plan, routes = Plan(), self._routes()
+        plan, routes = Plan(), self._routes
         for execution in executions:
             subject = Subject(execution)
             decision = self._rules.decide(subject)
@@ -103,6 +109,10 @@ class MainAlone:
     def __init__(self, router: Router) -> None:
         self._router = router
 
+    def renew(self) -> Collection[str]:
+        """Nothing: it is used once."""
+        return ()
+
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Decides about a batch."""
         plan = self._router.plan(executions)
@@ -115,8 +125,12 @@ class OneAlone:
     """What one destination gets, delivered as to the main one."""
 
     def __init__(self, rules: Rules, route: Route) -> None:
-        self._router = Router(rules, "none", lambda: routes)
         routes = Routes({route.name: route})
+        self._router = Router(rules, "none", lambda: routes)
+
+    def renew(self) -> Collection[str]:
+        """Nothing: it is used once."""
+        return ()
 
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Decides about a batch."""

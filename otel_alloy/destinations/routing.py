@@ -4,7 +4,7 @@ tell. Put together once for each source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from otel_alloy.checkpoint.outbox import Entry
@@ -15,6 +15,8 @@ from otel_alloy.mapping.convert import Execution
 
 class Selection(Protocol):
     """Who gets what: `Router`, or a part of what it says."""
+
+    def renew(self) -> Collection[str]: ...
 
     def plan(self, executions: Sequence[Execution]) -> Plan: ...
 
@@ -28,6 +30,10 @@ class Routing:
         self._router = router
         self._packer = packer
         self._arrived = arrived
+
+    def renew(self) -> Collection[str]:
+        """Goes by the destinations as they are now, and names them."""
+        return self._router.renew()
 
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Who gets each execution of a batch."""

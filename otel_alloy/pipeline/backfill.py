@@ -122,7 +122,8 @@ class Backfill:
     `run` blocks; `stop` may be called from any thread or signal handler. `observe` is told what
     happens (`otel_alloy.pipeline.events`) from the workers' threads. `processes`: over how many the
     workers may be spread where no requests_per_minute is kept to. `restart`: begin anew where an
-    earlier backfill of the source is unfinished or was the same.
+    earlier backfill of the source is unfinished or was the same. `destination`: whom to deliver to
+    instead of the main one, what is that one's own.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Backfill:
         slices_per_worker: int = _SLICES_PER_WORKER,
         factory: Factory | None = None,
         slices: Callable[[str], Slices] = open_slices,
+        destination: str | None = None,
     ) -> None:
         self._settings = settings
         self._sources = sources
@@ -150,7 +152,7 @@ class Backfill:
         self._dense_pages = dense_pages
         self._slices_per_worker = slices_per_worker
         self._open_slices = slices
-        self._factory = factory or Factory(settings, system_runtime())
+        self._factory = factory or Factory(settings, system_runtime(), alone=destination)
         self._runtime = self._factory.runtime
         self._running: list[Task] = []
 
@@ -230,7 +232,7 @@ class Backfill:
 
     def _shared(self, factory: Factory, source: SourceSettings, slices: Slices) -> Shared:
         budget = self._factory.budgets.of(source)
-        return Shared(source, slices, self._workers, budget, factory.runtime)
+        return Shared(source, slices, self._workers, budget, factory.runtime, self._factory.alone)
 
     def _worker(self, factory: Factory, shared: Shared) -> SliceWorker:
         return SliceWorker(factory, shared, self._observe, self._dense_pages)
@@ -239,7 +241,7 @@ class Backfill:
         """What there is to do, and whether it is an earlier backfill that goes on. Raises
         ConfigurationError where the range is none."""
         source, asked = shared.source, self._wanted.words
-        found = None if self._restart else shared.slices.plan(source.name)
+        found = None if self._restart else shared.slices.plan(shared.key)
         same = found is not None and (found.asked, found.fingerprint) == (asked, source.fingerprint)
         if found is not None and found.slices:
             if not same:
@@ -266,14 +268,13 @@ class Backfill:
                     "empty; choose an earlier --from"
                 ]
             )
-        slices = self._slices(source, worker, start, before)
+        slices = self._slices(shared, worker, start, before)
         slices[0] = replace(slices[0], warm=max(1, warm))
         return Plan(source.fingerprint, asked, start, before, slices), False
 
     def _bounds(self, worker: SliceWorker, shared: Shared) -> tuple[int, int]:
         """The range that is asked for, Unix ms; what may still appear is left out."""
-        progress = shared.slices.progress(shared.source.name)
-        begun = None if progress is None else progress.begin
+        progress, begun = shared.slices.progress(shared.source.name), shared.begun()
         start, latest = worker.moment(self._wanted.start), worker.latest()
         if self._wanted.before is not None:
             before = worker.moment(self._wanted.before)
@@ -305,13 +306,13 @@ class Backfill:
 
     def _wait_for_run(self, worker: SliceWorker, shared: Shared) -> None:
         """Where `run` began within the last overlap: what it leaves to us may still appear."""
-        progress = shared.slices.progress(shared.source.name)
-        if self._wanted.before is not None or progress is None or progress.begin is None:
+        begun = shared.begun()
+        if self._wanted.before is not None or begun is None:
             return
-        found = shared.slices.plan(shared.source.name)
+        found = shared.slices.plan(shared.key)
         if found is not None and found.slices and not self._restart:
             return  # it goes on with the range that it has
-        seconds = (progress.begin - worker.latest()) / 1000
+        seconds = (begun - worker.latest()) / 1000
         if 0 < seconds <= shared.source.overlap:
             shared.say(
                 logging.INFO, f"waits {seconds:.0f} s: what lies before `run` may still appear"
@@ -319,9 +320,8 @@ class Backfill:
             if self._runtime.wait(seconds + 0.001):
                 raise ShutdownRequested
 
-    def _slices(
-        self, source: SourceSettings, worker: SliceWorker, start: int, before: int
-    ) -> list[Slice]:
+    def _slices(self, shared: Shared, worker: SliceWorker, start: int, before: int) -> list[Slice]:
+        source = shared.source
         overlap = int(source.overlap * 1000)
         number = min(self._slices_per_worker * self._workers, (before - start) // least_ms(overlap))
         if self._workers == 1 or worker.source.newest_first:
@@ -329,7 +329,7 @@ class Backfill:
         number = max(1, number)
         edges = [start + (before - start) * i // number for i in range(number + 1)]
         return [
-            Slice(0, source.name, edge if edge == start else edge - overlap, edge, end)
+            Slice(0, shared.key, edge if edge == start else edge - overlap, edge, end)
             for edge, end in pairwise(edges)
         ]
 
@@ -338,7 +338,7 @@ class Backfill:
         runtime = runtime_within(self._runtime)  # what fails stops this source, and no other
         factory = replace(self._factory, runtime=runtime)
         shared = self._shared(factory, source, slices)
-        slices.release(source.name)
+        slices.release(shared.key)
         shared.make_room()
         first = self._worker(factory, shared)
         workers = [first]
@@ -357,7 +357,7 @@ class Backfill:
             if goes_on:
                 shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
             else:
-                slices.begin(source.name, plan)
+                slices.begin(shared.key, plan)
                 shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
             for warning in age_warnings(plan.start, self._runtime.now_ms()):
                 shared.say(logging.WARNING, warning)
@@ -388,6 +388,7 @@ class Backfill:
                     threads // processes,
                     self._dense_pages,
                     first.source.filter,
+                    self._factory.alone,
                 )
 
             work = [
@@ -419,7 +420,7 @@ class Backfill:
             if not used.newest_first:
                 with suppress(RequestRefused):  # it gives records, and does not count them
                     api = source.count(Window(plan.start, plan.before))
-        settled = shared.slices.settled(shared.source.name)
+        settled = shared.slices.settled(shared.key)
         self._observe(BackfillCounted(shared.source.name, settled, api))
 
     def _elsewhere(

@@ -109,14 +109,14 @@ class Distribution:
         self._directory = Directory(settings, runtime.clock)
         first = self._directory.read()
         self.catalogue = Catalogue(first, self._changed, settings.privacy)
-        self._router = Router(
-            settings.rules, settings.main_destination, lambda: self.catalogue.routes
-        )
         self._dispatcher: Dispatcher | None = None
 
     def routing(self, converter: Converter) -> Routing:
         """What the batches of a source, which `converter` encodes, need to know."""
-        return Routing(self._router, self._packer(converter), self._arrived)
+        settings = self.factory.settings
+        routes = lambda: self.catalogue.routes  # noqa: E731 - they change
+        router = Router(settings.rules, settings.main_destination, routes)
+        return Routing(router, self._packer(converter), self._arrived)
 
     def start(self) -> None:
         """Begins to deliver what lies in the outbox, where there are destinations."""

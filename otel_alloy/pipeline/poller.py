@@ -15,7 +15,7 @@ from otel_alloy.alloy.clock import future_words
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window, window_start
 from otel_alloy.alloy.retention import find_gap
 from otel_alloy.alloy.retry import HOLD_SECONDS
-from otel_alloy.checkpoint.store import SourceStore
+from otel_alloy.checkpoint.store import FROM_BEGIN, SINCE, SourceStore
 from otel_alloy.errors import CheckpointAhead, ConfigurationError, Unreachable
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.pipeline.batch import FullBatch, batches
@@ -72,6 +72,7 @@ class Poller:
         state = store.load(source.name, source.fingerprint)
         state.patience = self._processor.patiently
         self.tracker = factory.tracker(source, state)
+        self._destinations = {n.removeprefix(SINCE) for n in learned if n.startswith(SINCE)}
         self._coverage = Coverage(int(source.overlap * 1000))
         self._proven_page = self._source.proven_page
         self._store = PatientStore(store, self._processor.patiently)
@@ -192,6 +193,7 @@ class Poller:
         high = self.tracker.state.progress.high
         settled_to = self._window().start if high is None else high
         name, now = self._source.name, self._source.now()
+        self._note_destinations(high)
         self._observe(CycleBegan(name, self._log.cycle, settled_to, high, now))
         if self._source.filter is Filter.UNKNOWN:
             self._source.probe()
@@ -242,6 +244,18 @@ class Poller:
         # By the clock as it is known now, when the window began.
         passed = int((self._runtime.monotonic() - begun) * 1000)
         return min(extent.reach, self._source.now() - passed)
+
+    def _note_destinations(self, high: int | None) -> None:
+        """Remembers from where on each destination gets what is its own: what was settled before
+        is for `backfill` to bring."""
+        names = set(self._processor.renew())
+        for name in names - self._destinations:
+            self._store.write_learned(
+                self._source.name, SINCE + name, FROM_BEGIN if high is None else high + 1
+            )
+        for name in self._destinations - names:
+            self._store.write_learned(self._source.name, SINCE + name, None)
+        self._destinations = names
 
     def _keep_pace(self, window: Window) -> Paced:
         """What follows from a window that was read, for the next ones."""

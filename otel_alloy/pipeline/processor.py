@@ -8,7 +8,7 @@ what, is theirs to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -77,6 +77,10 @@ class BatchProcessor:
         self._customers = customers
         self._requests_told = 0
         self._hook_failures_told = 0
+
+    def renew(self) -> Collection[str]:
+        """Goes by the destinations as they are now, and names them."""
+        return () if self._routing is None else self._routing.renew()
 
     def rest(self) -> None:
         """Gives back the connections to the endpoint until the next batch."""

@@ -39,7 +39,7 @@ _FAR_FUTURE_MS = 10 * 365 * 86_400_000
 
 
 class Shared:
-    """What the workers of one source share."""
+    """What the workers of one source share. `destination`: the one that is delivered to alone."""
 
     def __init__(
         self,
@@ -48,8 +48,12 @@ class Shared:
         workers: int,
         budget: RequestBudget,
         runtime: Runtime,
+        destination: str | None = None,
     ) -> None:
         self.source = source
+        self.destination = destination
+        self.key = source.name if destination is None else f"{source.name}\x1f{destination}"
+        """What the store knows this backfill by."""
         self.workers = workers
         self.slices = slices
         self.budget = budget
@@ -57,6 +61,19 @@ class Shared:
         self._lock = threading.Lock()
         self._beside_run = False
         self._fallback_told = False
+
+    def begun(self) -> int | None:
+        """From which createdAt on `run` delivers what this does; None where that is not known. To a
+        destination that it does not know yet it will from where it is now."""
+        progress = self.slices.progress(self.source.name)
+        if progress is None:
+            return None
+        if self.destination is None:
+            return progress.begin
+        since = self.slices.since(self.source.name, self.destination)
+        if since is None and progress.high is not None:
+            return progress.high + 1
+        return since
 
     def per_minute(self) -> int:
         """The request budget: all of it, or half while a `run` is active."""
@@ -112,7 +129,7 @@ class SliceWorker:
         self._processor = factory.processor(
             shared.source, self.source, self._write, self._observe, self._log, factory.direct()
         )
-        self._piece = Slice(0, shared.source.name, 0, 0, 0)
+        self._piece = Slice(0, shared.key, 0, 0, 0)
         self._asked = 0
         self._uncut = 0
 
@@ -276,6 +293,7 @@ class Part:
     threads: int
     dense_pages: int
     verdict: Filter
+    destination: str | None = None
 
 
 def do_part(part: Part, stop: threading.Event, observe: Observe) -> None:
@@ -283,9 +301,9 @@ def do_part(part: Part, stop: threading.Event, observe: Observe) -> None:
     tune_garbage_collector()
     runtime = system_runtime(stop)
     slices = open_slices(part.settings.storage, held=True)
-    factory = Factory(part.settings, runtime)
+    factory = Factory(part.settings, runtime, alone=part.destination)
     budget = factory.budgets.of(part.source)
-    shared = Shared(part.source, slices, part.workers, budget, runtime)
+    shared = Shared(part.source, slices, part.workers, budget, runtime, part.destination)
     workers = [SliceWorker(factory, shared, observe, part.dense_pages) for _ in range(part.threads)]
     for worker in workers:
         worker.source.learn(part.verdict)
@@ -315,10 +333,10 @@ def work_function(
     def work() -> None:
         try:
             while not runtime.stopping():
-                piece = shared.slices.claim(shared.source.name)
+                piece = shared.slices.claim(shared.key)
                 if piece is not None:
                     worker.read_slice(piece)
-                elif not shared.slices.claimed(shared.source.name) or runtime.wait(_IDLE_SECONDS):
+                elif not shared.slices.claimed(shared.key) or runtime.wait(_IDLE_SECONDS):
                     return
         except ShutdownRequested:
             return
