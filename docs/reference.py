@@ -42,7 +42,7 @@ _VARIABLES = {
     "api_key_file": "ALLOY_API_KEY_FILE",
     "endpoint": "ALLOY_ENDPOINT",
 }
-_FILE_ONLY = frozenset(("resource", "rules", "sources", "destinations"))
+_FILE_ONLY = frozenset(("headers", "resource", "rules", "sources", "destinations"))
 _OF_A_DESTINATION = {
     "match": "fields and values",
     "otlp": "as `otlp:` of the file",
@@ -144,6 +144,8 @@ def _type(field: FieldInfo) -> str:
     if get_origin(annotation) is dict:
         return "names and values"
     if get_origin(annotation) is tuple:
+        if get_args(annotation)[0] is str:
+            return "names of fields"
         one_source = SourceSettings in get_args(annotation)
         return "list of sources" if one_source else "durations, or `off`"
     words = {

@@ -24,6 +24,7 @@ _NO_OPTION = {
     "environment",
     "privacy",
     "webhook",
+    "headers",
     "rules",
     "destinations",
     "destinations_policy",
@@ -35,6 +36,7 @@ others are no plain values."""
 _METAVARS = {
     **{"api_key_file": "FILE", "endpoint": "URL", "storage": "URL"},
     **{"health_endpoint": "HOST:PORT", "destinations_dir": "FOLDER", "since": "MOMENT"},
+    "resource_per": "FIELD,…",
 }
 _UNITS = (("h", 3600), ("m", 60), ("s", 1))
 
@@ -101,7 +103,7 @@ def _option(name: str) -> click.Option:
     flag, words = _flag(name), field.description
     if field.annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=words)
-    if field.default is not None:
+    if field.default not in (None, ()):
         words = f"{words}  [default: {_written(field.default, field.annotation)}]"
     complete = None
     metavar = _METAVARS.get(name, "TEXT")

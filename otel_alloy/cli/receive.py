@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from otel_alloy.cli.completion import destinations
 from otel_alloy.cli.loading import load
 from otel_alloy.cli.options import SETTINGS_NOTE, SettingsCommand, setting_options, source_option
 from otel_alloy.cli.terminal import (

@@ -357,8 +357,9 @@ class Dispatcher:
         self._tell(failing)
         self._rest()
         well = [n for n in self._catalogue.usable if n not in failing and self._may_send(n)]
-        if self._recalls is not None and not self._finishing:
-            self._recalls.look(well, self._backlogs, self._room.max_bytes // 2, self.arrived)
+        wanting = any(one.recall for one in self._backlogs.values())
+        if self._recalls is not None and wanting and not self._finishing:
+            self._recalls.look(well, self._room.max_bytes // 2, self.arrived)
         self._observe(
             DestinationsLooked(
                 frozenset(self._catalogue.routes.by_name),

@@ -1,26 +1,25 @@
 """Reading again what there was no room for, when its destination is well.
 
-A stretch of createdAt is read once for all destinations that want something of it; what is found is
-encoded and put into their outboxes, in one transaction with the note that it is wanted no more. It
-takes a part of the source's request budget, so that new records come first. What Alloy does not
-give any more is counted and said, loudly. At most one stretch of each source is read at a time.
+What several destinations want of a source is read once; what is found is encoded and put into
+their outboxes, in one transaction with the note that it is wanted no more. It takes a part of the
+source's request budget, so that new records come first; by how many records Alloy counts it is
+judged what to pass over. What Alloy does not give any more is counted and said, loudly.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 
-from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
+from otel_alloy.alloy.cursor import UnorderedApi, Window
 from otel_alloy.alloy.models import Record
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.outbox import (
-    Backlog,
     Entry,
     Outbox,
     Recall,
@@ -31,17 +30,22 @@ from otel_alloy.checkpoint.outbox import (
 from otel_alloy.destinations.catalogue import Catalogue
 from otel_alloy.destinations.events import DestinationRecalled
 from otel_alloy.destinations.packing import Packer
-from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
+from otel_alloy.errors import AlloyReceiverError, RequestRefused, ShutdownRequested
 from otel_alloy.mapping.convert import Execution, Role, Unconvertible
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.runtime import Runtime
 
 log = logging.getLogger("otel_alloy")
 
-_MOST = 2000
-_TOGETHER = 200
+_MOST = 5000
+_ROUNDS = 100
 _COMMIT = 500
+_BYTES = 600  # what an execution takes in the outbox, about
+_GAP_MS = 60_000
 _PAUSE_SECONDS = 300.0
+
+_Found = dict[tuple[str, str], list[Entry]]
+"""By destination and source."""
 
 
 @dataclass(slots=True)
@@ -90,43 +94,51 @@ class Recalls:
         self._lock = Lock()  # of the packer and of what is at work
         self._reading: set[str] = set()
         self._not_before: dict[str, float] = {}
-        self._verdicts: dict[str, Filter] = {}
 
     def look(
-        self,
-        well: Sequence[str],
-        backlogs: Mapping[str, Backlog],
-        room: int,
-        arrived: Callable[[Mapping[str, int]], None],
+        self, well: Collection[str], room: int, arrived: Callable[[Mapping[str, int]], None]
     ) -> None:
         """Begins to read what destinations that are `well` want, who have less than `room` bytes
         in their outbox. `arrived` is told what lies there then."""
-        wanting = [n for n in well if (b := backlogs.get(n)) and b.recall and b.bytes < room]
-        wanting.sort(key=lambda name: backlogs[name].recall_from or 0)
-        if not wanting:
-            return
         now = self._runtime.monotonic()
         for source in self._sources:
             if source in self._reading or now < self._not_before.get(source, now):
                 continue
-            recalls = [
-                recall
-                for name in wanting[:_TOGETHER]
-                for recall in self._outbox.recalls(name, source, _MOST)
-            ]
-            if recalls:
+            if self._choose(source, well, room):
                 self._reading.add(source)
-                work = partial(self._work, source, _first_stretch(recalls), arrived)
+                work = partial(self._work, source, frozenset(well), room, arrived)
                 self._runtime.spawn(work, f"otel-alloy-recall-{source}")
+
+    def _choose(self, source: str, well: Collection[str], room: int) -> list[Recall]:
+        """What to read next: what was noted longest ago comes first."""
+        backlogs = self._outbox.backlogs()
+        wanting = [n for n in well if (b := backlogs.get(n)) and b.recall and b.bytes < room]
+        wanting.sort(key=lambda name: backlogs[name].recall_from or 0)
+        found: list[Recall] = []
+        most = _MOST
+        for name in wanting:
+            fits = max(1, (room - backlogs[name].bytes) // _BYTES)
+            found += self._outbox.recalls(name, source, min(fits, most))
+            most = _MOST - sum(len(recall.wants) for recall in found)
+            if most <= 0:
+                break
+        return found
 
     def _work(
         self,
         source: str,
-        recalls: Sequence[Recall],
+        well: Collection[str],
+        room: int,
         arrived: Callable[[Mapping[str, int]], None],
     ) -> None:
         try:
-            self.read(source, recalls, arrived)
+            with closing(self._sources[source]()) as alloy:
+                alloy.probe()
+                for _ in range(_ROUNDS):
+                    recalls = self._choose(source, well, room)
+                    if not recalls or self._runtime.stopping():
+                        break
+                    self.read(alloy, recalls, arrived)
         except ShutdownRequested:
             pass
         except Exception as error:
@@ -145,43 +157,30 @@ class Recalls:
 
     def read(
         self,
-        source: str,
+        alloy: AlloySource,
         recalls: Sequence[Recall],
         arrived: Callable[[Mapping[str, int]], None],
     ) -> None:
-        """Reads a stretch to its end. Raises what reading and the store raise; what was found until
-        then and not written is still wanted."""
-        window = Window(min(r.first for r in recalls), max(r.last for r in recalls) + 1)
-        wanted = _Wanted.of(recalls)
-        found: dict[tuple[str, str], list[Entry]] = {}
-        with closing(self._sources[source]()) as alloy:
-            if source in self._verdicts:
-                alloy.learn(self._verdicts[source])
-            else:
-                alloy.probe()
-                self._verdicts[source] = alloy.filter
+        """Reads what is wanted of one source. Raises what reading and the store raise; what was
+        found until then and not written is still wanted."""
+        wanted, found = _Wanted.of(recalls), _Found()
+        span = Window(min(r.first for r in recalls), max(r.last for r in recalls) + 1)
+        for window in _windows(wanted, span, self._records(alloy, span), alloy.page_size):
             done = False
             while not done:
                 try:
                     for reading in alloy.read(window):
-                        self._take(source, reading.records, wanted, found)
-                        if sum(map(len, found.values())) >= _COMMIT:
-                            self._write(wanted, found, {}, arrived)
-                        if not wanted.by_key:
-                            break
+                        self._take(alloy.name, reading.records, wanted, found)
                     done = True
                 except UnorderedApi:
-                    self._verdicts[source] = alloy.filter
-        missing = {
-            recall.destination: sum(
-                len(wanted.left[other.number])
-                for other in recalls
-                if other.destination == recall.destination
-            )
-            for recall in recalls
-        }
+                    pass  # in the other way, as it has to be from here on
+            if sum(map(len, found.values())) >= _COMMIT:
+                self._write(wanted, found, {}, arrived)
+        missing: dict[str, int] = {}
+        for recall in recalls:
+            if left := len(wanted.left[recall.number]):
+                missing[recall.destination] = missing.get(recall.destination, 0) + left
         wanted.left = {number: {} for number in wanted.left}
-        missing = {name: executions for name, executions in missing.items() if executions}
         self._write(wanted, found, missing, arrived)
         for name, executions in missing.items():
             log.error(
@@ -189,16 +188,23 @@ class Recalls:
                 "again, created between %s and %s",
                 name,
                 executions,
-                to_text(window.start),
-                to_text(window.before),
+                to_text(span.start),
+                to_text(span.before),
             )
+
+    @staticmethod
+    def _records(alloy: AlloySource, span: Window) -> int | None:
+        try:
+            return alloy.count(span)
+        except RequestRefused:  # it gives records, and does not count them
+            return None
 
     def _take(
         self,
         source: str,
         records: Sequence[Record],
         wanted: _Wanted,
-        found: dict[tuple[str, str], list[Entry]],
+        found: _Found,
     ) -> None:
         for record in records:
             for recall, at in wanted.take(record):
@@ -220,14 +226,14 @@ class Recalls:
     def _write(
         self,
         wanted: _Wanted,
-        found: dict[tuple[str, str], list[Entry]],
+        found: _Found,
         missing: Mapping[str, int],
         arrived: Callable[[Mapping[str, int]], None],
     ) -> None:
         left: dict[int, Sequence[Want]] = {
             number: list(wants.values()) for number, wants in wanted.left.items()
         }
-        changed = Recalled(left, dict(found), dict(missing))
+        changed = Recalled(left, found, dict(missing))
         self._outbox.recalled(changed, self._runtime.now_ms())
         numbers: dict[str, int] = {}
         for (name, _), entries in found.items():
@@ -240,7 +246,14 @@ class Recalls:
             arrived(numbers)
 
 
-def _first_stretch(recalls: Sequence[Recall]) -> list[Recall]:
-    """The earliest one, and those that begin before its end: what is read in one go."""
-    first = min(recalls, key=lambda recall: recall.first)
-    return [recall for recall in recalls if recall.first <= first.last]
+def _windows(wanted: _Wanted, span: Window, records: int | None, page: int) -> Iterator[Window]:
+    """What to read of a span that has so many records: what lies between two that are wanted is
+    passed over where it would take more than a request to read it."""
+    length = span.before - span.start
+    gap = _GAP_MS if records is None else max(1, length * page // max(1, records))
+    moments = sorted({created for created, _ in wanted.by_key})
+    first = 0
+    for at, moment in enumerate(moments):
+        if at + 1 == len(moments) or moments[at + 1] - moment > gap:
+            yield Window(moments[first], moment + 1)
+            first = at + 1

@@ -3,15 +3,19 @@ and a real store, and endpoints that fail in ways of their own."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_alloy.checkpoint.store import open_store
+from otel_alloy.checkpoint.store import SINCE, open_store
 from otel_alloy.mapping import semconv
+from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, attributes
 from otel_alloy.testing.simulator import Record
 
@@ -153,9 +157,7 @@ def test_a_poisoned_record_is_set_aside_for_its_destination_alone(place: Place) 
         assert (aside["destination"], aside["signals"]) == ("d0", "traces,logs")
         there.judges.clear()
         before = len(place.otlp.requests)
-        (place.folder / "settings.json").write_text(
-            __import__("json").dumps({"destinations": there.settings()})
-        )
+        (place.folder / "settings.json").write_text(json.dumps({"destinations": there.settings()}))
         done = place.command("rejected", "retry", "--config", "settings.json")
         assert done.code == 0, done.err + done.out
         assert got(there.endpoints[0]) == Counter(owned[user])
@@ -193,3 +195,116 @@ def test_rules_for_all_keep_back_and_count(place: Place) -> None:
     with closing(open_store(f"sqlite:///{place.storage}", exclusive=False)) as store:
         found = store.filtered("default", 0, 2**50)
     assert found == {"well": len(place.ended(records)) - len(failed)}
+
+
+@contextmanager
+def running(place: Place, **settings: Any) -> Iterator[Receiver]:
+    """The receiver at work, until the end of the block."""
+    receiver = Receiver(place.settings(collection_interval=1, **settings))
+    thread = Thread(target=receiver.run, daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def until(done: Callable[[], bool], arrived: Event, within: float = 60.0) -> None:
+    """Looks again whenever something arrived, or a quarter of a second has passed."""
+    end = monotonic() + within
+    while not done():
+        assert monotonic() < end, "it did not come"
+        arrived.wait(0.25)
+        arrived.clear()
+
+
+def test_what_there_is_no_room_for_is_read_again_from_alloy(place: Place) -> None:
+    """While a destination is dead its outbox keeps to its size, and when it is back it gets each
+    of its executions once: what is left in the outbox and what is read again."""
+    wanted = Counter(place.ended(place.fill(2500)))
+    arrived = Event()
+
+    def judge(received: Received) -> Answer | None:
+        arrived.set()
+        return None
+
+    with customers(["*"], d0=refuse) as there:
+        settings = {"destinations": there.settings(), "outbox": {"max_bytes": 300_000}}
+        place.receive(**settings)
+        with running(place, **settings):
+            store = open_store(f"sqlite:///{place.storage}", exclusive=False)
+            with closing(store):
+                until(lambda: store.outbox.backlogs()["d0"].recall > 0, arrived)
+                backlog = store.outbox.backlogs()["d0"]
+                assert backlog.bytes <= 300_000
+                assert backlog.executions + backlog.recall == wanted.total()
+                there.judges[0] = judge
+                until(lambda: store.outbox.backlogs()["d0"].delivered >= wanted.total(), arrived)
+                assert store.outbox.backlogs()["d0"].recall == 0
+        for kind in ("traces", "logs"):
+            assert got(there.endpoints[0], kind) == wanted
+        assert place.bytes_sent("traces") == Counter(
+            i.record.SerializeToString(deterministic=True)
+            for i in there.endpoints[0].items("traces")
+        )
+
+
+def test_a_customer_that_comes_later_gets_its_past_and_its_future_once(place: Place) -> None:
+    """`backfill --destination` brings what was settled before `run` knew of it, `run` the rest."""
+    past = by_user(place.fill(300))
+    user = max(past, key=lambda name: len(past[name]))
+    place.receive()
+    with customers([user]) as there:
+        settings = {"destinations": there.settings()}
+        (place.folder / "settings.json").write_text(json.dumps(settings))
+        place.now += 3600
+        more = by_user(place.fill(200, days=0.03))
+        place.receive(**settings)
+        before = len(place.otlp.requests)
+        words = ("backfill", "--from", "60d", "--destination", "d0", "--config", "settings.json")
+        done = place.command(*words)
+        assert done.code == 0, done.err
+        assert got(there.endpoints[0]) == Counter(past[user]) + Counter(more.get(user, ()))
+        assert len(place.otlp.requests) == before
+        assert place.command(*words).code == 0
+        assert got(there.endpoints[0]) == Counter(past[user]) + Counter(more.get(user, ()))
+        done = place.command(
+            "backfill", "--from", "60d", "--destination", "d7", "--config", "settings.json"
+        )
+        assert done.code == 2 and "known are d0" in done.err
+
+
+def test_destinations_come_and_go_while_it_runs(place: Place) -> None:
+    """A file that appears is served with the next cycle, one that is wrong waits and holds up
+    nobody, and what lies ready for it is delivered when it is right again."""
+    owned = by_user(place.fill(200))
+    users = sorted(owned, key=lambda name: -len(owned[name]))[:2]
+    folder = place.folder / "destinations"
+    folder.mkdir()
+    arrived = Event()
+
+    def judge(received: Received) -> Answer | None:
+        arrived.set()
+        return None
+
+    with customers(users, d0=judge, d1=judge) as there:
+        files = {name: json.dumps(one) for name, one in there.settings().items()}
+        (folder / "d0.yaml").write_text(files["d0"])
+        with running(place, destinations_dir=str(folder)) as receiver:
+            until(lambda: got(there.endpoints[0]) == Counter(owned[users[0]]), arrived)
+            (folder / "d1.yaml").write_text(files["d1"])
+            receiver.reload()
+            store = open_store(f"sqlite:///{place.storage}", exclusive=False)
+            with closing(store):
+                until(lambda: SINCE + "d1" in store.learned("default"), arrived)
+            (folder / "d0.yaml").write_text("match: {nonsense: 1}")
+            receiver.reload()
+            place.now += 3600
+            more = by_user(place.fill(400, days=0.03))
+            until(lambda: got(there.endpoints[1]) == Counter(more[users[1]]), arrived)
+            (folder / "d0.yaml").write_text(files["d0"])
+            receiver.reload()
+            wanted = Counter(owned[users[0]]) + Counter(more[users[0]])
+            until(lambda: got(there.endpoints[0]) == wanted, arrived)

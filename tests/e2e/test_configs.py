@@ -10,10 +10,11 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_alloy.settings.loader import load_settings
+from otel_alloy.testing.otlp_endpoint import OtlpEndpoint, Signal, attributes
 
 from .conftest import (
     CONFIGURATIONS,
@@ -34,9 +36,13 @@ from .conftest import (
     wait_until,
 )
 
+if TYPE_CHECKING:
+    from conftest import Place
+
 EXAMPLES = REPOSITORY / "examples"
 STACK = CONFIGURATIONS / "grafana-stack"
 COLLECTORS = ["minimal.yaml", "jaeger.yaml", "grafana-stack/collector.yaml"]
+BY_CUSTOMER = "by-customer.yaml"  # has no pipelines that personal-data.yaml could go on top of
 COMPOSE = sorted(EXAMPLES.glob("*/compose.yaml"))
 
 # What minimal.yaml tells its reader to change, as the Collector takes it on the command line.
@@ -85,7 +91,7 @@ def test_file_parses(path: Path) -> None:
     assert all(isinstance(document, dict) for document in parsed)
 
 
-@pytest.mark.parametrize("name", COLLECTORS)
+@pytest.mark.parametrize("name", [*COLLECTORS, BY_CUSTOMER])
 def test_collector_acknowledges_only_what_is_safe(name: str) -> None:
     """No batch processor, which acknowledges what it holds in memory; a queue, where there is one,
     is on a disk that is written through, and it never gives up."""
@@ -106,7 +112,7 @@ def test_collector_acknowledges_only_what_is_safe(name: str) -> None:
 def test_every_address_can_be_set() -> None:
     """What differs between two places is a variable with a default, never a fixed address."""
     fixed = re.compile(r"^[\w.-]+:\d+$|^https?://")
-    for name in [*COLLECTORS, "jaeger/config.yaml"]:
+    for name in [*COLLECTORS, BY_CUSTOMER, "jaeger/config.yaml"]:
         (config,) = documents(CONFIGURATIONS / name)
         for key, value in walk(config):
             if key in {"endpoint", "directory", "keys", "values", "host", "port"}:
@@ -376,16 +382,80 @@ OTHER_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("overlay", [[], ["personal-data.yaml"]], ids=["plain", "personal-data"])
-@pytest.mark.parametrize("name", [*COLLECTORS, "minimal.yaml to a backend"])
+@pytest.mark.parametrize("name", [*COLLECTORS, "minimal.yaml to a backend", BY_CUSTOMER])
 def test_collector_takes_the_configuration(
     otelcol_program: Path, name: str, overlay: list[str]
 ) -> None:
     file, _, to_a_backend = name.partition(" ")
+    if file == BY_CUSTOMER:
+        overlay = []
     parts = config_arguments([file, *(TO_A_BACKEND if to_a_backend else []), *overlay])
     done = subprocess.run(
         [otelcol_program, "validate", *parts], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.e2e
+def test_each_customer_gets_what_is_theirs(collector: StartCollector, place: Place) -> None:
+    """by-customer.yaml: what otel-alloy sends with the customer on the resource comes out once, at
+    its customer's endpoint or at our own; nothing of one customer reaches another."""
+    records = place.fill(300, lifecycle="terminal")
+    users = Counter(record.get("userId") for record in records)
+    (acme, _), (globex, _) = users.most_common(2)
+    assert len(users) > 3
+    with OtlpEndpoint() as of_acme, OtlpEndpoint() as of_globex:
+        running = collector(
+            BY_CUSTOMER,
+            environment={
+                "ACME_USER": str(acme),
+                "GLOBEX_USER": str(globex),
+                "ACME_ENDPOINT": of_acme.http_endpoint,
+                "GLOBEX_ENDPOINT": of_globex.http_endpoint,
+                "BACKEND_ENDPOINT": place.otlp.http_endpoint,
+            },
+        )
+        place.once(OTEL_EXPORTER_OTLP_ENDPOINT=running.http, OTEL_ALLOY_RESOURCE_PER="user.id")
+        ends = (of_acme, of_globex, place.otlp)
+        signals: tuple[Signal, Signal] = ("traces", "logs")
+        wait_until(
+            lambda: all(sum(len(list(e.items(s))) for e in ends) >= len(records) for s in signals),
+            otherwise="not everything came out",
+        )
+        for signal in signals:
+            came = [
+                Counter(attributes(i.record.attributes).get("user.id") for i in end.items(signal))
+                for end in ends
+            ]
+            assert came[:2] == [{acme: users[acme]}, {globex: users[globex]}]
+            others = {user or None: n for user, n in users.items() if user not in (acme, globex)}
+            assert came[2] == others
+        assert running.stop() == 0
+
+
+def test_the_routing_connector_knows_the_same_customers() -> None:
+    """by-customer-routing.yaml, which no test can run: it names the pipelines and the conditions of
+    the file that it goes on top of, each customer for both signals, and says that it was not
+    run."""
+    path = CONFIGURATIONS / "by-customer-routing.yaml"
+    (base,), (over,) = documents(CONFIGURATIONS / BY_CUSTOMER), documents(path)
+    pipelines = base["service"]["pipelines"]
+    for signal in ("traces", "logs"):
+        router = over["connectors"][f"routing/{signal}"]
+        routes = [entry["pipelines"] for entry in router["table"]] + [router["default_pipelines"]]
+        assert sorted(name for (name,) in routes) == sorted(
+            name for name in pipelines if name.startswith(f"{signal}/")
+        )
+        for entry in router["table"]:
+            (name,) = entry["pipelines"]
+            customer = name.partition("/")[2]
+            ((condition,),) = base["processors"][f"filter/{customer}"][signal].values()
+            assert condition == f"resource.{entry['condition']}".replace("==", "!=")
+            assert entry["context"] == "resource"
+    for name in pipelines.keys() - {"metrics"}:
+        changed = over["service"]["pipelines"][name]
+        assert changed == {"receivers": [f"routing/{name.partition('/')[0]}"], "processors": []}
+    assert "NOT RUN" in path.read_text()
 
 
 @pytest.mark.e2e

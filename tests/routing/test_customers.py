@@ -191,3 +191,25 @@ def test_what_is_remembered_is_bounded_and_of_its_own() -> None:
         ]
         assert all(one is two for one, two in zip(groups[::2], groups[1::2], strict=True))
     assert len(who._groups) <= 12_000
+
+
+def test_a_request_of_many_customers_keeps_to_the_limit() -> None:
+    """Each resource counts, wherever the cut falls."""
+    batch = [execution(userId=f"u{n:0>90}", data={"executionUuid": str(n)}) for n in range(40)]
+    for most in range(2_000, 12_000, 97):
+        traces, logs = End("traces", []), End("logs", [])
+        deliver(batch, customers({}), traces, logs, most)
+        assert max(len(request) for request, _ in traces.requests + logs.requests) <= most
+        assert len(traces.taken) == len(logs.taken) == len(batch)
+
+
+def test_a_second_chance_mixes_no_tenants() -> None:
+    """What an ailing endpoint refused one by one is sent once more when it takes something again:
+    in requests of one tenant each."""
+    batch = [execution(userId=f"u{n % 3}", data={"executionUuid": str(n)}) for n in range(60)]
+    who = customers({"t": "{user.id}"})
+    traces, logs = End("traces", ["refused"] * 60), End("logs", [])
+    assert not deliver(batch, who, traces, logs, 1 << 20)
+    for uuid, resource, headers in traces.taken:
+        assert headers == (("t", resource["user.id"]),) == (("t", f"u{int(uuid) % 3}"),)
+    assert sorted(int(uuid) for uuid, _, _ in traces.taken) == list(range(60))

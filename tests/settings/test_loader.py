@@ -105,6 +105,7 @@ def test_every_setting_has_its_variable() -> None:
         "started_logs": "true",
         "privacy_key": "k",
         "since": "2025-04-29T17:44:10Z",
+        "resource_per": "user.id,team.id",
     }
     environment = {f"OTEL_ALLOY_{name.upper()}": text for name, text in texts.items()}
     settings = load(KEY | environment | {"ALLOY_ENDPOINT": "http://127.0.0.1:1/"})
