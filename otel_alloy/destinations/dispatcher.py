@@ -398,7 +398,7 @@ class Dispatcher:
         before = self._runtime.now_ms() - int(self._room.max_age * 1000)
         for name, room in rooms(self._backlogs, self._room, before).items():
             place = self._places.get(name)
-            if place is not None and place.begun is not None:
+            if place is not None and (place.begun is not None or place.settling):
                 continue
             sending: Iterable[int] = () if place is None else place.courier.held
             spilled = self._outbox.spill(name, room, before, frozenset(sending))
