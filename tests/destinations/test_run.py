@@ -155,11 +155,17 @@ def test_a_poisoned_record_is_set_aside_for_its_destination_alone(place: Place) 
         place.assert_exactly_once(e for some in owned.values() for e in some)
         (aside,) = place.rejected()
         assert (aside["destination"], aside["signals"]) == ("d0", "traces,logs")
+        assert (
+            place.command("rejected", "list", "--destination", "d1").out == "nothing is set aside\n"
+        )
+        assert "default for d0" in place.command("rejected", "list", "--destination", "d0").out
         there.judges.clear()
         before = len(place.otlp.requests)
         (place.folder / "settings.json").write_text(json.dumps({"destinations": there.settings()}))
-        done = place.command("rejected", "retry", "--config", "settings.json")
-        assert done.code == 0, done.err + done.out
+        words = ("rejected", "retry", "--config", "settings.json", "--destination")
+        assert place.command(*words, "d1").out == "0 delivered, 0 still set aside\n"
+        done = place.command(*words, "d0")
+        assert (done.code, done.out) == (0, "1 delivered, 0 still set aside\n"), done.err
         assert got(there.endpoints[0]) == Counter(owned[user])
         assert len(place.otlp.requests) == before
 
