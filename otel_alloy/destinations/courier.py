@@ -51,19 +51,12 @@ class Destined:
 
 
 class Courier:
-    """Of one destination. One thread at a time. `observe`: is told of each request."""
+    """Of one destination. One thread at a time."""
 
-    def __init__(
-        self,
-        destined: Destined,
-        outbox: Outbox,
-        runtime: Runtime,
-        observe: Callable[[Report], None],
-    ) -> None:
+    def __init__(self, destined: Destined, outbox: Outbox, runtime: Runtime) -> None:
         self._destined = destined
         self._outbox = outbox
         self._runtime = runtime
-        self._observe = observe
         self._delivery: Delivery | None = None
         self._work: Stepwise | None = None
         self._packets: list[Packet] = []
@@ -170,4 +163,3 @@ class Courier:
             self.failing = self._destined.named(report.outcome.reason)
         elif report.outcome.kind is Kind.DELIVERED:
             self.failing = None
-        self._observe(report)

@@ -31,7 +31,6 @@ from otel_alloy.destinations.catalogue import Catalogue
 from otel_alloy.destinations.courier import Courier, Turned
 from otel_alloy.destinations.crew import Crew
 from otel_alloy.destinations.events import (
-    DestinationAttempted,
     DestinationSettled,
     DestinationsLooked,
     DestinationSpilled,
@@ -61,8 +60,9 @@ _TOLD = 10
 class _Place:
     """One destination in the line. `waiting`: executions that lie in its outbox, as far as is
     known; `arrived`: those of them that came during its turn. `begun`: since when it has its turn
-    (monotonic), None where it has none; `lined_up`: whether its next one is fixed. `chunk`: how
-    many executions it takes at once."""
+    (monotonic), None where it has none; `lined_up`: whether its next one is fixed; `settling`:
+    whether what it delivered is still in the outbox, so that it must not have one. `chunk`: how
+    many executions it takes at once; `held`: bytes of those that it has taken."""
 
     courier: Courier
     per_minute: int
@@ -71,8 +71,10 @@ class _Place:
     arrived: int = 0
     begun: float | None = None
     lined_up: bool = False
+    settling: bool = False
     slow: bool = False
     chunk: int = _CHUNK_AT_FIRST
+    held: int = 0
     told: str | None = None
 
 
@@ -84,7 +86,7 @@ class Dispatcher:
         self,
         catalogue: Catalogue,
         outbox: Outbox,
-        open_courier: Callable[[str, Callable[[object], None]], Courier],
+        open_courier: Callable[[str], Courier],
         room: Room,
         recalls: Recalls | None,
         runtime: Runtime,
@@ -108,6 +110,7 @@ class Dispatcher:
         self._slow: deque[str] = deque()
         self._busy: dict[str, float] = {}  # since when, the longest first
         self._done: list[tuple[Sent, int]] = []
+        self._held = 0
         self._try_again = 0.0
         self._look_at = runtime.monotonic()
         self._backlogs: Mapping[str, Backlog] = {}
@@ -163,8 +166,10 @@ class Dispatcher:
             return self._step()
         except CheckpointError as error:
             log.error("destinations: %s", error)
-            self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
-            return _AGAIN_SECONDS
+        except Exception:
+            log.exception("destinations: a defect; going on")
+        self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
+        return _AGAIN_SECONDS
 
     def _step(self) -> float | None:
         with suppress(Empty):
@@ -215,14 +220,11 @@ class Dispatcher:
     def _place(self, name: str) -> _Place | None:
         place = self._places.get(name)
         if place is None and name in self._catalogue.usable:
-            courier = self._open(name, partial(self._attempted, name))
+            courier = self._open(name)
             per_minute = self._catalogue.usable[name].requests_per_minute
             place = _Place(courier, per_minute, self._runtime.monotonic())
             self._places[name] = place
         return place
-
-    def _attempted(self, name: str, report: object) -> None:
-        self._observe(DestinationAttempted(name, report))  # type: ignore[arg-type]
 
     def _arrived(self, name: str, executions: int) -> None:
         place = self._place(name)
@@ -234,7 +236,9 @@ class Dispatcher:
 
     def _line_up(self, name: str, place: _Place, rest: float) -> None:
         """Fixes its next turn, unless it is fixed, or it has one."""
-        if place.lined_up or place.begun is not None or not self._may_send(name):
+        if place.lined_up or place.settling or place.begun is not None:
+            return
+        if not self._may_send(name):
             return
         place.lined_up = True
         if rest <= 0:
@@ -268,9 +272,7 @@ class Dispatcher:
             if place is not None:
                 place.lined_up = False
             return True
-        chunk = place.chunk
-        if sum(self._places[other].courier.bytes for other in self._busy) > _HELD_BYTES:
-            chunk = _CHUNK_AT_FIRST
+        chunk = place.chunk if self._held <= _HELD_BYTES else _CHUNK_AT_FIRST
         place.arrived = 0
         if not self._crew.begin(partial(self._turn, name, place.courier, chunk)):
             line.appendleft(name)
@@ -290,6 +292,8 @@ class Dispatcher:
         self._busy.pop(name, None)
         place = self._places[name]
         place.begun = None
+        self._held += place.courier.bytes - place.held
+        place.held = place.courier.bytes
         if isinstance(came, Exception):
             self._failed(name, place, came)
             return
@@ -298,12 +302,13 @@ class Dispatcher:
         pause = came.requests * 60 / place.per_minute if place.per_minute else 0.0
         if came.sent is not None:
             place.chunk = min(2 * place.chunk, _CHUNK)
+            place.settling = True
             self._done.append((came.sent, came.age))
         elif came.rest is not None:
             place.chunk = _CHUNK_AT_FIRST
             self._line_up(name, place, max(came.rest, pause))
         else:
-            place.waiting = place.arrived
+            place.waiting = place.arrived  # what else there was is gone: dropped, or spilled
             if place.waiting:
                 self._line_up(name, place, pause)
 
@@ -331,6 +336,7 @@ class Dispatcher:
             name, executions = sent.destination, sent.executions
             place = self._places[name]
             place.waiting = max(0, place.waiting - executions)
+            place.settling = False
             rejected = len(sent.rejected)
             self._observe(DestinationSettled(name, executions, rejected, age / 1000))
             if place.waiting:
@@ -349,8 +355,7 @@ class Dispatcher:
             place = self._place(name) if backlog.executions else self._places.get(name)
             if place is None or place.begun is not None:
                 continue
-            if not any(sent.destination == name for sent, _ in self._done):
-                place.waiting = max(place.waiting, backlog.executions)
+            place.waiting = max(place.waiting, backlog.executions)
             if place.waiting:
                 self._line_up(name, place, 0.0)
         failing = {n: p.courier.failing for n, p in self._places.items() if p.courier.failing}
@@ -374,13 +379,14 @@ class Dispatcher:
         """Whose settings changed is served by them from its next turn on."""
         for name in self._catalogue.refresh():
             place = self._places.get(name)
-            if place is not None and place.begun is None:
+            if place is not None and place.begun is None and not place.settling:
                 self._remove(name, place)
             elif place is not None:
                 self._catalogue.put_off(name)
 
     def _remove(self, name: str, place: _Place) -> None:
         place.courier.close()
+        self._held -= place.held
         del self._places[name]
         for line in (self._quick, self._slow):
             if name in line:
@@ -392,7 +398,7 @@ class Dispatcher:
         before = self._runtime.now_ms() - int(self._room.max_age * 1000)
         for name, room in rooms(self._backlogs, self._room, before).items():
             place = self._places.get(name)
-            if place is not None and place.begun is not None:
+            if place is not None and (place.begun is not None or place.settling):
                 continue
             sending: Iterable[int] = () if place is None else place.courier.held
             spilled = self._outbox.spill(name, room, before, frozenset(sending))
@@ -432,7 +438,7 @@ class Dispatcher:
         free = [
             (place.used, name)
             for name, place in self._places.items()
-            if place.begun is None and not place.lined_up
+            if place.begun is None and not place.lined_up and not place.settling
         ]
         free.sort()
         surplus = len(self._places) - _CONNECTIONS
