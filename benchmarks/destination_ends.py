@@ -1,4 +1,4 @@
-"""The far ends of `destinations.py` in a process of their own: a main endpoint and those of many
+"""The far ends of `many_destinations.py` in a process of their own: a main endpoint and those of many
 customers, told apart by the port (how it behaves) and the path (whose it is).
 
 Prints the ports as JSON, by behaviour; then, for each line of standard input, what arrived since

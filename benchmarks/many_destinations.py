@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -29,23 +30,25 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from common import of_customers
 from sources import Watched, command, cpu
 
 from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.simulator import (
     Config,
-    Execution,
     Simulator,
     Traffic,
+    iso,
     live,
     timeline,
 )
@@ -98,18 +101,6 @@ class Ends:
     def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.communicate()
-
-
-def of_customers(
-    executions: Iterator[Execution], chosen: Callable[[], str]
-) -> Iterator[Execution]:
-    """The same executions, each of a customer that `chosen` names."""
-    for execution in executions:
-        customer = chosen()
-        for step in execution.steps:
-            if "userId" in step.body:
-                step.body["userId"] = customer
-        yield execution
 
 
 def kinds(customers: int) -> dict[str, str]:
@@ -278,6 +269,165 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
         return cost, len(others) / len(main)
 
 
+def recovery(executions: int) -> None:
+    """Prints what becomes of a destination that is dead while a day of executions is read, of which
+    it gets three in ten."""
+    with ExitStack() as stack:
+        customers = {"u0": "refusing"}
+        limits = {"outbox": {"max_bytes": 10_000_000}, "initial_lookback": DAY}
+        stage = Stage(stack, customers, {**limits, "requests_per_minute": 0})
+        chance = random.Random(5)
+        now = time.time()
+        past = timeline(
+            executions, start=now - DAY + 60, end=now, traffic=Traffic(lifecycle="terminal")
+        )
+        wanted = 0
+
+        def chosen() -> str:
+            nonlocal wanted
+            ours = chance.random() < 0.3
+            wanted += ours
+            return "u0" if ours else f"u{chance.randrange(1, 1000)}"
+
+        stage.alloy.store.feed(of_customers(past, chosen))
+        stage.alloy.store.advance()
+        stage.start()
+        until(lambda: len(stage.ends.look()) >= executions)
+        time.sleep(3.0)  # room is made every two seconds
+        read = time.time() - stage.began
+        waiting, size = stage.asks("SELECT sum(executions), sum(size) FROM outbox")
+        noted, notes = stage.asks("SELECT sum(executions), sum(length(packed)) FROM recall")
+        print(
+            f"a day of {executions:,} executions, {wanted:,} of them for a dead destination, read "
+            f"in {read:.0f} s: {waiting:,.0f} wait, {size / max(1, waiting):.0f} bytes each; "
+            f"{noted:,.0f} are noted, {notes / max(1, noted):.1f} bytes each; "
+            f"checkpoint {stage.on_disk() / 1e6:.1f} MB; {load()}"
+        )
+        before, begun = len(stage.alloy.requests), time.time()
+        stage.ends.look("open")
+        came: Counter[str] = Counter()
+        seen = 0
+
+        def is_complete() -> bool:
+            nonlocal seen
+            arrived = stage.ends.look()
+            came.update(one.trace for one in arrived[seen:] if one.path == "/u0")
+            seen = len(arrived)
+            return len(came) >= wanted
+
+        until(is_complete)
+        arrivals = [one for one in stage.ends.arrived if one.path == "/u0"]
+        asked = [*stage.alloy.requests][before:]
+        age = iso(round((begun - 600) * 1000))  # what is younger is what `run` asks anyway
+        again = sum(age > oldest(one.params.get("filters", "")) for one in asked)
+        time.sleep(5.0)
+        arrivals = [one for one in stage.ends.look() if one.path == "/u0"]
+        ended = max(one.at for one in arrivals)
+        print(
+            f"back: the first record after {min(one.at for one in arrivals) - begun:.1f} s, all "
+            f"after {ended - begun:.1f} s; {again} requests to Alloy to read again, which the "
+            f"default budget allows in {again / 15:.0f} min; {len(arrivals):,} arrived, "
+            f"{len({one.trace for one in arrivals}):,} different ones; {load()}",
+            flush=True,
+        )
+
+
+def oldest(filters: str) -> str:
+    """The earliest createdAt that a request to Alloy asks for; none is late."""
+    found = re.findall(r"\d{4}-\d\d-\d\dT[\d:.]+Z", filters)
+    return min(found, default="9")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for it."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit("it took too long")
+        time.sleep(0.2)
+
+
+def reload(customers: int, rate: float) -> None:
+    """Prints how files are read, and taken up by `run`."""
+    with ExitStack() as stack:
+        names = dict.fromkeys((f"u{number}" for number in range(customers)), "healthy")
+        stage = Stage(stack, names)
+        settings = Settings.model_validate(
+            {
+                "api_key": "bench",
+                "destinations_dir": str(stage.files),
+                "environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": stage.ends.url("healthy", "main")},
+            }
+        )
+        directory = Directory(settings, time.time)
+        first = timed(directory.read)
+        look = min(timed(directory.changed) for _ in range(5))
+        print(
+            f"{customers} files: read in {first:.2f} s of CPU, a look without change "
+            f"{look * 1000:.1f} ms; {load()}"
+        )
+        chance = random.Random(4)
+        executions = live(start=time.time(), rate=rate, traffic=Traffic(lifecycle="terminal"))
+        chosen = partial(chance.choice, [*names])
+        stage.alloy.store.feed(of_customers(executions, chosen))
+        stage.start()
+        time.sleep(WARM_SECONDS)
+        in_force = []
+        for _ in range(5):
+            stage.write("u0", more="privacy: 1\n")
+            os.utime(stage.files / "u0.yaml", (1, time.time() - 10))  # not half written
+            stage.words_heard("destination u0 is disabled", time.time())
+            begun = time.time()
+            stage.write("u0")
+            in_force.append(stage.words_heard("destination u0 is right again", begun) - begun)
+        print(f"a changed file is in force after {min(in_force):.1f} to {max(in_force):.1f} s")
+        usual = largest_gaps(stage, time.time(), 20.0)
+        print(f"largest gap between arrivals: {usual}; {load()}", flush=True)
+        begun = time.time()
+        for name in names:
+            stage.write(name, f"new/{name}")
+        written = time.time()
+        stage.process.send_signal(signal.SIGHUP)
+        gaps = largest_gaps(stage, begun, 20.0)
+        arrived = [one for one in stage.ends.arrived if one.path != "/main"]
+        old = max(one.at for one in arrived if not one.path.startswith("/new"))
+        new = min(one.at for one in arrived if one.path.startswith("/new"))
+        print(
+            f"all {customers} changed (written in {written - begun:.1f} s), then SIGHUP: the first "
+            f"at a new address after {new - written:.1f} s, the last at an old one after "
+            f"{old - written:.1f} s; largest gap: {gaps}; {load()}"
+        )
+        fresh = Counter(one.trace for one in arrived if one.at > begun)
+        due = {
+            one.trace
+            for one in stage.ends.arrived
+            if one.path == "/main" and begun < one.at < time.time() - 5
+        }
+        lost, twice = len(due - fresh.keys()), sum(times > 1 for times in fresh.values())
+        print(f"  of {len(due)} executions around it, {lost} did not come, {twice} came twice")
+
+
+def largest_gaps(stage: Stage, begun: float, seconds: float) -> str:
+    """Between arrivals at destinations, and at main, from `begun` on for so long from now."""
+    time.sleep(seconds)
+    arrived = stage.ends.look()
+    found = []
+    for words, at_main in (("at destinations", False), ("at main", True)):
+        moments = sorted(
+            one.at for one in arrived if one.at > begun and (one.path == "/main") is at_main
+        )
+        gap = max(later - earlier for earlier, later in pairwise(moments))
+        found.append(f"{gap:.2f} s {words}")
+    return ", ".join(found)
+
+
+def timed(what: Callable[[], object]) -> float:
+    """Seconds of CPU."""
+    begun = time.process_time()
+    what()
+    return time.process_time() - begun
+
+
 def main() -> None:
     """Prints the figures of each part."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -294,6 +444,10 @@ def main() -> None:
         cost, deliveries = lag(options.customers, options.rate, seconds)
         more = (cost - without) / deliveries
         print(f"CPU of a delivery to a destination: {more * 1e6:.0f} µs", flush=True)
+    if "recovery" in parts:
+        recovery(8_640 if options.quick else 86_400)
+    if "reload" in parts:
+        reload(options.customers, options.rate)
 
 
 if __name__ == "__main__":
