@@ -51,4 +51,5 @@ def check(
         if report is not None and seen is not None:
             report.add(settings, source, seen)
     yield from webhook_findings(settings, runtime)
-    yield from endpoint_findings(settings, runtime, send_test)
+    if settings.main_destination != "none":
+        yield from endpoint_findings(settings, runtime, send_test)

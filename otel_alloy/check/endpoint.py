@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from otel_alloy.alloy.models import read_notification
 from otel_alloy.alloy.timestamps import to_text
@@ -25,15 +26,38 @@ TEST_NAME = "otel-alloy test"
 """The name of the span that `--send-test` sends."""
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What is tried: where the two signals go, and by which senders, which are closed in the end.
+    `resource`: of what is sent; `headers`: of requests, besides those of the settings."""
+
+    exporters: tuple[Exporter, Exporter]
+    senders: tuple[Sender | None, Sender | None]
+    resource: Mapping[str, str | bool | int | float]
+    headers: Headers = ()
+
+
 def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> Iterator[Finding]:
+    """About the main endpoint."""
+    endpoint = Endpoint(
+        settings.otlp.executions,
+        open_senders(settings.otlp, USER_AGENT, runtime),
+        settings.resource(settings.sources[0]),
+        _nobody(settings),
+    )
+    yield from findings_about(endpoint, settings, runtime, send_test)
+
+
+def findings_about(
+    endpoint: Endpoint, settings: Settings, runtime: Runtime, send_test: bool
+) -> Iterator[Finding]:
     """A finding for each signal; with `send_test` one more for each that was reached."""
-    envelope = Envelope(settings.resource(settings.sources[0]), semconv.SCOPE_NAME, __version__)
-    opened = open_senders(settings.otlp, USER_AGENT, runtime)
-    senders = list(zip(settings.otlp.executions, opened, strict=True))
+    envelope = Envelope(endpoint.resource, semconv.SCOPE_NAME, __version__)
+    senders = list(zip(endpoint.exporters, endpoint.senders, strict=True))
     reached: dict[Signal, Sender] = {}
     try:
         outcomes = {
-            exporter.signal: sender.send(envelope.request([]), _nobody(settings))
+            exporter.signal: sender.send(envelope.request([]), endpoint.headers)
             for exporter, sender in senders
             if sender is not None and exporter.name == "otlp"
         }
@@ -51,9 +75,9 @@ def endpoint_findings(settings: Settings, runtime: Runtime, send_test: bool) -> 
                 reached[exporter.signal] = sender
             yield finding
         if send_test:
-            yield from _send_test(settings, runtime, reached, envelope)
+            yield from _send_test(endpoint, settings, runtime, reached)
     finally:
-        for sender in opened:
+        for sender in endpoint.senders:
             if sender is not None:
                 sender.close()
 
@@ -111,7 +135,7 @@ def _nobody(settings: Settings) -> Headers:
 
 
 def _send_test(
-    settings: Settings, runtime: Runtime, senders: dict[Signal, Sender], envelope: Envelope
+    endpoint: Endpoint, settings: Settings, runtime: Runtime, senders: dict[Signal, Sender]
 ) -> Iterator[Finding]:
     uuid = f"{TEST_NAME.replace(' ', '-')}-{runtime.short_id()}{runtime.short_id()}"
     now = to_text(runtime.now_ms())
@@ -126,11 +150,12 @@ def _send_test(
     converted = open_converter(settings, runtime).convert(execution)
     items = dict(zip(("traces", "logs"), converted, strict=True))
     trace_id = execution_ids(uuid)[0].hex()
-    service = settings.resource(settings.sources[0])[semconv.SERVICE_NAME]
+    service = endpoint.resource[semconv.SERVICE_NAME]
+    envelope = Envelope(endpoint.resource, semconv.SCOPE_NAME, __version__)
     for signal, sender in senders.items():
         item = items[signal]
         assert item is not None
-        outcome = sender.send(envelope.request([item]), _nobody(settings))
+        outcome = sender.send(envelope.request([item]), endpoint.headers)
         what = "span" if signal == "traces" else "log record"
         part, tried = f"test {what}", f"sent one {what} named {TEST_NAME!r}"
         facts = {"trace_id": trace_id, "service": service}

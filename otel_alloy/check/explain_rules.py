@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import TERMINAL, Notification, Record, Unreadable, read_page
 from otel_alloy.bounded_file import read_bounded
@@ -23,17 +23,16 @@ from otel_alloy.routing.match import Match
 from otel_alloy.routing.rules import Rules
 from otel_alloy.routing.subject import Subject
 from otel_alloy.runtime import Runtime
+from otel_alloy.settings.destinations import MAIN, Destinations
 from otel_alloy.settings.models import Settings, SourceSettings
 
 LOOK_BACK = 86_400.0
 """So many seconds of Alloy's log are looked through."""
 _MOST_BYTES = 64 * 2**20
 _HOLD_AT_MOST = 60.0
+_MOST_SHOWN = 20
 _AT_ALLOY = "give the uuid of one that ended lately, or a file with its notification"
 _IN_FILE = "give a notification, a list of them, or a whole answer of GET /logs"
-
-Route = tuple[str, Match | None, Rules]
-"""Where executions may go: a name, which executions do at all (None: each), and the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +70,35 @@ class Explained:
     verdicts: tuple[Verdict, ...]
 
 
-def routes_of(settings: Settings) -> list[Route]:
-    """The routes that the settings have."""
-    return [("main", None, settings.rules)]
+def decided(execution: Execution, settings: Settings, found: Destinations) -> Explained:
+    """What becomes of an execution: by the rules for all, then at the main destination and at the
+    others; of many others, at those that it matches."""
+    subject = Subject(execution)
+    general = _verdict(subject, MAIN, None, settings.rules)
+    if not (found.usable or found.disabled):
+        return _explained(execution, subject, [general])
+    verdicts = [replace(general, route="all destinations")]
+    if not general.kept:
+        return _explained(execution, subject, verdicts)
+    others = [_verdict(subject, n, one.match, one.rules) for n, one in found.usable.items()]
+    matched = [one.route for one in others if found.usable[one.route].match(subject)]
+    choice = settings.main_destination
+    kept = choice == "all" or (choice == "unmatched" and not matched)
+    why = f"main_destination is {choice}"
+    if choice == "unmatched":
+        why += f", and {matched[0] if matched else 'no destination'} matches it"
+    verdicts.append(Verdict(MAIN, (), kept, None, why))
+    few = len(others) <= _MOST_SHOWN
+    verdicts += [one for one in others if few or one.route in matched]
+    verdicts += [
+        Verdict(name, (), False, None, f"it is disabled: {why}")
+        for name, why in list(found.disabled.items())[:_MOST_SHOWN]
+    ]
+    return _explained(execution, subject, verdicts)
 
 
-def explain(execution: Execution, routes: Sequence[Route]) -> Explained:
-    """What becomes of an execution, route by route."""
-    n, subject = execution.notification, Subject(execution)
+def _explained(execution: Execution, subject: Subject, verdicts: Sequence[Verdict]) -> Explained:
+    n = execution.notification
     return Explained(
         n.data.executionUuid if n.data else None,
         n.data.executionId if n.data else None,
@@ -87,7 +107,7 @@ def explain(execution: Execution, routes: Sequence[Route]) -> Explained:
         subject.value("user.id"),
         subject.outcome,
         subject.duration,
-        tuple(_verdict(subject, *route) for route in routes),
+        tuple(verdicts),
     )
 
 

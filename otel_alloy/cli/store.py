@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_alloy.cli.completion import rejected_numbers, sources
+from otel_alloy.cli.completion import destinations, rejected_numbers, sources
 from otel_alloy.cli.loading import existing_store, load, opened_store
 from otel_alloy.cli.options import (
     SettingsCommand,
@@ -17,6 +17,9 @@ from otel_alloy.cli.options import (
     storage_options,
 )
 from otel_alloy.cli.terminal import interrupt_on_sigterm, say, stop_on_signals
+
+if TYPE_CHECKING:
+    from otel_alloy.checkpoint.store import RejectedRecord, Store
 
 
 @click.group()
@@ -175,17 +178,29 @@ def rejected() -> None:
     """List the records set aside, send them again or drop them."""
 
 
+_OF_DESTINATION = click.option(
+    "--destination",
+    metavar="NAME",
+    default=None,
+    shell_complete=destinations,
+    help="only what this destination refused",
+)
+
+
 @rejected.command("list", cls=SettingsCommand)
 @json_option("one JSON document, with the records themselves")
+@_OF_DESTINATION
 @storage_options
-def rejected_list(config: str | None, storage: str | None, as_json: bool) -> None:
+def rejected_list(
+    config: str | None, storage: str | None, destination: str | None, as_json: bool
+) -> None:
     """The records set aside, oldest first."""
     from dataclasses import asdict
 
     from otel_alloy.alloy.timestamps import to_text
 
     with existing_store(config, storage) as store:
-        records = store.rejected() if store else []
+        records = _set_aside(store, destination)
     if as_json:
         import json
 
@@ -194,20 +209,33 @@ def rejected_list(config: str | None, storage: str | None, as_json: bool) -> Non
     if not records:
         click.echo("nothing is set aside")
     for r in records:
-        click.echo(f"{r.number}  {to_text(r.at)}  {r.source}  {r.signals}  {r.reason}")
+        where = r.source if r.destination is None else f"{r.source} for {r.destination}"
+        click.echo(f"{r.number}  {to_text(r.at)}  {where}  {r.signals}  {r.reason}")
+
+
+def _set_aside(store: Store | None, destination: str | None) -> list[RejectedRecord]:
+    """All that is set aside, or what a destination refused of it."""
+    found = [] if store is None else store.rejected()
+    return [r for r in found if destination in (None, r.destination)]
 
 
 @rejected.command("retry", cls=SettingsCommand)
 @click.argument("numbers", nargs=-1, type=int, shell_complete=rejected_numbers)
+@_OF_DESTINATION
 @storage_options
-def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | None) -> None:
-    """Send records again: NUMBERS, or all.
+def rejected_retry(
+    numbers: tuple[int, ...], destination: str | None, config: str | None, storage: str | None
+) -> None:
+    """Send records again: NUMBERS, a destination's, or all.
 
     \b
     Examples:
       otel-alloy rejected retry
       otel-alloy rejected retry 7 8
+      otel-alloy rejected retry --destination acme
     """
+    if numbers and destination:
+        raise click.UsageError("give the NUMBERS, or --destination")
     from otel_alloy.errors import ShutdownRequested
     from otel_alloy.pipeline.factory import Factory
     from otel_alloy.pipeline.rejected import Retried, retry_rejected
@@ -219,7 +247,9 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
     result = Retried([], {})
     with existing_store(config, storage) as store:
         try:
-            if store is not None:
+            if destination is not None:
+                numbers = tuple(r.number for r in _set_aside(store, destination))
+            if store is not None and (numbers or destination is None):
                 result = retry_rejected(Factory(settings, runtime), store, numbers)
         except ShutdownRequested:
             raise click.ClickException("stopped; what was not delivered is still there") from None
@@ -232,22 +262,27 @@ def rejected_retry(numbers: tuple[int, ...], config: str | None, storage: str | 
 @rejected.command("drop", cls=SettingsCommand)
 @click.argument("numbers", nargs=-1, type=int, shell_complete=rejected_numbers)
 @click.option("--all", "everything", is_flag=True, help="drop all of them")
+@_OF_DESTINATION
 @storage_options
 def rejected_drop(
-    numbers: tuple[int, ...], everything: bool, config: str | None, storage: str | None
+    numbers: tuple[int, ...],
+    everything: bool,
+    destination: str | None,
+    config: str | None,
+    storage: str | None,
 ) -> None:
-    """Delete records for good: NUMBERS, or all.
+    """Delete records for good: NUMBERS, a destination's, or all.
 
     \b
     Examples:
       otel-alloy rejected drop 7 8
       otel-alloy rejected drop --all
     """
-    if bool(numbers) == everything:
-        raise click.UsageError("give the NUMBERS to drop, or --all")
+    if [bool(numbers), everything, destination is not None].count(True) != 1:
+        raise click.UsageError("give the NUMBERS to drop, --destination, or --all")
     with existing_store(config, storage) as store:
         dropped = 0
         if store is not None:
-            chosen = [r.number for r in store.rejected()] if everything else list(numbers)
+            chosen = list(numbers) or [r.number for r in _set_aside(store, destination)]
             dropped = store.drop_rejected(chosen)
     click.echo(f"{dropped} dropped")

@@ -31,7 +31,6 @@ from otel_alloy.destinations.catalogue import Catalogue
 from otel_alloy.destinations.courier import Courier, Turned
 from otel_alloy.destinations.crew import Crew
 from otel_alloy.destinations.events import (
-    DestinationAttempted,
     DestinationSettled,
     DestinationsLooked,
     DestinationSpilled,
@@ -62,9 +61,9 @@ _UNSETTLED = (CheckpointError, CheckpointUnwritable)
 class _Place:
     """One destination in the line. `waiting`: executions that lie in its outbox, as far as is
     known; `arrived`: those of them that came during its turn. `begun`: since when it has its turn
-    (monotonic), None where it has none; `lined_up`: whether its next one is fixed; `acknowledged`:
-    whether what it was sent last still has to leave the outbox. `chunk`: how many executions it
-    takes at once."""
+    (monotonic), None where it has none; `lined_up`: whether its next one is fixed; `settling`:
+    whether what it delivered is still in the outbox, so that it must not have one. `chunk`: how
+    many executions it takes at once; `held`: bytes of those that it has taken."""
 
     courier: Courier
     per_minute: int
@@ -73,21 +72,22 @@ class _Place:
     arrived: int = 0
     begun: float | None = None
     lined_up: bool = False
-    acknowledged: bool = False
+    settling: bool = False
     slow: bool = False
     chunk: int = _CHUNK_AT_FIRST
+    held: int = 0
     told: str | None = None
 
 
 class Dispatcher:
-    """`open_courier`: makes one for a destination, by name. `crew`: takes the turns. `recalls`: None
-    where nothing is read again, as Alloy is not read at all."""
+    """`open_courier`: makes one for a destination, by name. `crew`: takes the turns. `recalls`:
+    None where nothing is read again, as Alloy is not read at all."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         outbox: Outbox,
-        open_courier: Callable[[str, Callable[[object], None]], Courier],
+        open_courier: Callable[[str], Courier],
         room: Room,
         recalls: Recalls | None,
         crew: Crew,
@@ -112,6 +112,7 @@ class Dispatcher:
         self._slow: deque[str] = deque()
         self._busy: dict[str, float] = {}  # since when, the longest first
         self._done: list[tuple[Sent, int]] = []
+        self._held = 0
         self._try_again = 0.0
         self._look_at = runtime.monotonic()
         self._backlogs: Mapping[str, Backlog] = {}
@@ -167,8 +168,10 @@ class Dispatcher:
             return self._step()
         except _UNSETTLED as error:
             log.error("destinations: %s", error)
-            self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
-            return _AGAIN_SECONDS
+        except Exception:
+            log.exception("destinations: a defect; going on")
+        self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
+        return _AGAIN_SECONDS
 
     def _step(self) -> float | None:
         with suppress(Empty):
@@ -219,14 +222,11 @@ class Dispatcher:
     def _place(self, name: str) -> _Place | None:
         place = self._places.get(name)
         if place is None and name in self._catalogue.usable:
-            courier = self._open(name, partial(self._attempted, name))
+            courier = self._open(name)
             per_minute = self._catalogue.usable[name].requests_per_minute
             place = _Place(courier, per_minute, self._runtime.monotonic())
             self._places[name] = place
         return place
-
-    def _attempted(self, name: str, report: object) -> None:
-        self._observe(DestinationAttempted(name, report))  # type: ignore[arg-type]
 
     def _arrived(self, name: str, executions: int) -> None:
         place = self._place(name)
@@ -239,7 +239,7 @@ class Dispatcher:
     def _line_up(self, name: str, place: _Place, rest: float) -> None:
         """Fixes its next turn, unless it is fixed, or it has one, or the last one is not settled:
         it would be sent the same again."""
-        if place.lined_up or place.begun is not None or place.acknowledged:
+        if place.lined_up or place.settling or place.begun is not None:
             return
         if not self._may_send(name):
             return
@@ -275,9 +275,7 @@ class Dispatcher:
             if place is not None:
                 place.lined_up = False
             return True
-        chunk = place.chunk
-        if sum(self._places[other].courier.bytes for other in self._busy) > _HELD_BYTES:
-            chunk = _CHUNK_AT_FIRST
+        chunk = place.chunk if self._held <= _HELD_BYTES else _CHUNK_AT_FIRST
         place.arrived = 0
         if not self._crew.begin(partial(self._turn, name, place.courier, chunk)):
             line.appendleft(name)
@@ -297,6 +295,8 @@ class Dispatcher:
         self._busy.pop(name, None)
         place = self._places[name]
         place.begun = None
+        self._held += place.courier.bytes - place.held
+        place.held = place.courier.bytes
         if isinstance(came, Exception):
             self._failed(name, place, came)
             return
@@ -305,13 +305,13 @@ class Dispatcher:
         pause = came.requests * 60 / place.per_minute if place.per_minute else 0.0
         if came.sent is not None:
             place.chunk = min(2 * place.chunk, _CHUNK)
-            place.acknowledged = True
+            place.settling = True
             self._done.append((came.sent, came.age))
         elif came.rest is not None:
             place.chunk = _CHUNK_AT_FIRST
             self._line_up(name, place, max(came.rest, pause))
         else:
-            place.waiting = place.arrived
+            place.waiting = place.arrived  # what else there was is gone: dropped, or spilled
             if place.waiting:
                 self._line_up(name, place, pause)
 
@@ -339,8 +339,8 @@ class Dispatcher:
         for sent, age in done:
             name, executions = sent.destination, sent.executions
             place = self._places[name]
-            place.acknowledged = False
             place.waiting = max(0, place.waiting - executions)
+            place.settling = False
             rejected = len(sent.rejected)
             self._observe(DestinationSettled(name, executions, rejected, age / 1000))
             if place.waiting:
@@ -383,13 +383,14 @@ class Dispatcher:
         """Whose settings changed is served by them from its next turn on."""
         for name in self._catalogue.refresh():
             place = self._places.get(name)
-            if place is not None and place.begun is None:
+            if place is not None and place.begun is None and not place.settling:
                 self._remove(name, place)
             elif place is not None:
                 self._catalogue.put_off(name)
 
     def _remove(self, name: str, place: _Place) -> None:
         place.courier.close()
+        self._held -= place.held
         del self._places[name]
         for line in (self._quick, self._slow):
             if name in line:
@@ -401,7 +402,7 @@ class Dispatcher:
         before = self._runtime.now_ms() - int(self._room.max_age * 1000)
         for name, room in rooms(self._backlogs, self._room, before).items():
             place = self._places.get(name)
-            if place is not None and place.begun is not None:
+            if place is not None and (place.begun is not None or place.settling):
                 continue
             sending: Iterable[int] = () if place is None else place.courier.held
             spilled = self._outbox.spill(name, room, before, frozenset(sending))
@@ -443,7 +444,7 @@ class Dispatcher:
         free = [
             (place.used, name)
             for name, place in self._places.items()
-            if place.begun is None and not place.lined_up
+            if place.begun is None and not place.lined_up and not place.settling
         ]
         free.sort()
         surplus = len(self._places) - _CONNECTIONS

@@ -9,15 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from otel_alloy.checkpoint.outbox import Backlog
-from otel_alloy.otlp.settling import Report
-
-
-@dataclass(frozen=True, slots=True)
-class DestinationAttempted:
-    """An OTLP request to a destination has ended, for better or worse."""
-
-    destination: str
-    report: Report
 
 
 @dataclass(frozen=True, slots=True)

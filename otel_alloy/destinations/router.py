@@ -78,6 +78,15 @@ class Router:
         self._routes = self._ask()
         return self._routes.by_name.keys()
 
+    def wants(self, execution: Execution) -> bool:
+        """Whether anybody gets it."""
+        subject = Subject(execution)
+        if not self._rules.decide(subject).kept:
+            return False
+        found = self._routes.find(subject)
+        main = self._main == "all" or (self._main == "unmatched" and not found)
+        return main or any(route.rules.decide(subject).kept for route in found)
+
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Decides about a batch."""
         plan, routes = Plan(), self._routes
@@ -113,6 +122,10 @@ class MainAlone:
         """Nothing: it is used once."""
         return ()
 
+    def wants(self, execution: Execution) -> bool:
+        """See `Router.wants`."""
+        return self._router.wants(execution)
+
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Decides about a batch."""
         plan = self._router.plan(executions)
@@ -131,6 +144,10 @@ class OneAlone:
     def renew(self) -> Collection[str]:
         """Nothing: it is used once."""
         return ()
+
+    def wants(self, execution: Execution) -> bool:
+        """See `Router.wants`."""
+        return self._router.wants(execution)
 
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Decides about a batch."""

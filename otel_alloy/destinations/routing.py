@@ -18,6 +18,8 @@ class Selection(Protocol):
 
     def renew(self) -> Collection[str]: ...
 
+    def wants(self, execution: Execution) -> bool: ...
+
     def plan(self, executions: Sequence[Execution]) -> Plan: ...
 
 
@@ -34,6 +36,10 @@ class Routing:
     def renew(self) -> Collection[str]:
         """Goes by the destinations as they are now, and names them."""
         return self._router.renew()
+
+    def wants(self, execution: Execution) -> bool:
+        """Whether anybody gets it."""
+        return self._router.wants(execution)
 
     def plan(self, executions: Sequence[Execution]) -> Plan:
         """Who gets each execution of a batch."""

@@ -6,7 +6,7 @@ is missing to the audit of that process; without one, what is missing is deliver
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ _DEFAULT_MS = 86_400_000
 class Stretch:
     """createdAt from `start` to `before` (Unix ms) of one source: what Alloy counts (None where it
     cannot tell), what is settled, how much of that was set aside, and how much only an audit
-    found."""
+    found. `filtered`: how many executions each rule kept back, by its name."""
 
     source: str
     start: int
@@ -37,6 +37,7 @@ class Stretch:
     settled: int
     rejected: int
     recovered: int
+    filtered: Mapping[str, int]
 
     @property
     def missing(self) -> int:
@@ -141,6 +142,7 @@ def _stretches(
                 settled.count(window.start, window.before),
                 sum(1 for c in aside if c is not None and window.start <= c < window.before),
                 sum(r.recovered for r in found if window.start <= r.start < window.before),
+                store.filtered(source.name, window.start, window.before),
             )
     finally:
         poller.close()

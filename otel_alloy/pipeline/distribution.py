@@ -183,7 +183,7 @@ class Distribution:
     def _packer(self, converter: Converter) -> Packer:
         return Packer(self.factory.settings.privacy, converter, self.open_converter)
 
-    def _courier(self, name: str, observe: Callable[[Report], None]) -> Courier:
+    def _courier(self, name: str) -> Courier:
         settings, runtime = self.factory.settings, self.factory.runtime
         one = self.catalogue.usable[name]
         destined = Destined(
@@ -195,7 +195,7 @@ class Distribution:
             lambda resource: Envelope(resource, semconv.SCOPE_NAME, __version__),
             lambda words: named(words, name),
         )
-        return Courier(destined, self.store.outbox, runtime, observe)
+        return Courier(destined, self.store.outbox, runtime)
 
     def _source(self, name: str) -> AlloySource:
         (source,) = (one for one in self.factory.settings.sources if one.name == name)

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, fields
 
 from otel_alloy.alloy.events import ClocksCompared, Requested, RequestRetried
 from otel_alloy.destinations.events import (
-    DestinationAttempted,
     DestinationRecalled,
     DestinationSettled,
     DestinationsLooked,
@@ -40,7 +39,6 @@ __all__ = [
     "CursorAhead",
     "CycleBegan",
     "CycleEnded",
-    "DestinationAttempted",
     "DestinationRecalled",
     "DestinationSettled",
     "DestinationSpilled",

@@ -116,7 +116,9 @@ class Poller:
             self._runtime,
             self._log,
         )
-        self.tracker.waits_for = self._enricher.wants
+        # What nobody gets need not be asked about.
+        wants = self._enricher.wants
+        self.tracker.waits_for = lambda n: wants(n) and self._processor.wants(n)
         self._grew_at = self._runtime.monotonic()
         self._final = False
         self._log.exporters(factory.settings.otlp)

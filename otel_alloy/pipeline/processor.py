@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from otel_alloy.alloy.models import Notification
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.store import RejectedRecord, Settlement
 from otel_alloy.destinations.packing import Items
 from otel_alloy.destinations.router import Plan
 from otel_alloy.destinations.routing import Routing
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
-from otel_alloy.mapping.convert import Converter, Unconvertible
+from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivered, Delivery
 from otel_alloy.otlp.delivery import Envelope as AnyEnvelope
@@ -81,6 +82,12 @@ class BatchProcessor:
     def renew(self) -> Collection[str]:
         """Goes by the destinations as they are now, and names them."""
         return () if self._routing is None else self._routing.renew()
+
+    def wants(self, notification: Notification) -> bool:
+        """Whether anybody gets an execution that ended so."""
+        if self._routing is None:
+            return True
+        return self._routing.wants(Execution(notification, Role.ENDED))
 
     def rest(self) -> None:
         """Gives back the connections to the endpoint until the next batch."""

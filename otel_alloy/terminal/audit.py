@@ -13,7 +13,7 @@ from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.pipeline.audited import Completeness, Stretch
 from otel_alloy.terminal import render
 
-_NUMBERS = ("Alloy", "settled", "rejected", "recovered", "missing")
+_NUMBERS = ("Alloy", "settled", "filtered", "rejected", "recovered", "missing")
 
 
 def show_audit(found: Completeness, console: Console, *, as_json: bool) -> None:
@@ -47,6 +47,9 @@ def sentence(found: Completeness) -> str:
     removed = sum(max(0, one.settled - (one.api or 0)) for one in found.stretches)
     if removed:
         words += f"; {removed:,} more were settled and are not counted any more"
+    filtered = sum(sum(one.filtered.values()) for one in found.stretches)
+    if filtered:
+        words += f", of which rules kept back {filtered:,} executions"
     if found.missing:
         words += f"; {found.missing:,} are missing"
     return words + "."
@@ -89,6 +92,7 @@ def _cells(one: Stretch) -> list[Text | str]:
         f"{first:%d %b} {first.strftime(form)} to {last.strftime(form)}",
         "?" if one.api is None else f"{one.api:,}",
         f"{one.settled:,}",
+        f"{filtered:,}" if (filtered := sum(one.filtered.values())) else "-",
         f"{one.rejected:,}" if one.rejected else "-",
         f"{one.recovered:,}" if one.recovered else "-",
         Text(f"{one.missing:,}", "bold red") if one.missing else "-",

@@ -14,14 +14,14 @@ from otel_alloy.check.explain_rules import (
     Explained,
     Verdict,
     at_alloy,
-    explain,
+    decided,
     in_file,
-    routes_of,
 )
 from otel_alloy.durations import duration_text
 from otel_alloy.otlp.outcome import clean
 from otel_alloy.pipeline.query import report_words
 from otel_alloy.runtime import Runtime
+from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal.render import tolerant
 
@@ -42,15 +42,15 @@ def run_explain(
     else:
         say("Looking through the last 24 hours at Alloy.")
         executions = at_alloy(settings, runtime, which, lambda event: say(report_words(event)))
-    routes = routes_of(settings)
-    told = [explain(execution, routes) for execution in executions]
+    found = Directory(settings, runtime.clock).read()
+    told = [decided(execution, settings, found) for execution in executions]
     console = tolerant(Console(highlight=False))
     if as_json:
         document = {"executions": [asdict(one) for one in told]}
         print(json.dumps(document, indent=2), file=console.file, flush=True)
         return
     for one in told:
-        for text in _lines(one, several=len(routes) > 1):
+        for text in _lines(one, several=len(one.verdicts) > 1):
             console.print(text, soft_wrap=True)
 
 

@@ -115,6 +115,9 @@ def test_list_tells_how_each_one_is(customers: Customers) -> None:
         (packet,) = store.outbox.take("acme", 10**6, 10)
         refused = RejectedRecord("default", "logs", "no", "ended", "{}", destination="acme")
         store.outbox.sent([Sent("acme", [packet.number], 2, [refused])], NOW)
+        of_main = RejectedRecord("default", "logs", "no", "ended", "{}")
+        store.settle("default", Settlement(Progress(NOW), rejected=[of_main]))
+        assert store.rejected_by_destination() == {"acme": 1}
         store.outbox.pause("globex", NOW)
     customers.put("acme", 8, 9)
     assert customers.command("list").code == 0
@@ -284,6 +287,15 @@ def test_the_policy_holds_for_a_test(customers: Customers) -> None:
         done = customers.command("test", "globex")
         assert done.code == 1 and "destinations_policy" in done.out
         assert not otlp.requests
+
+
+def test_check_leaves_out_a_main_destination_that_gets_nothing(customers: Customers) -> None:
+    """With `main_destination: none`, `check` tries no endpoint that nothing is sent to."""
+    done = customers.place.command(
+        *("check", "--config", "settings.yaml"), OTEL_ALLOY_MAIN_DESTINATION="none"
+    )
+    assert done.code == 0 and "OTLP traces" not in done.out, done.out + done.err
+    assert not customers.place.otlp.requests
 
 
 def test_names_are_completed(customers: Customers) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_alloy.alloy.models import read_notification
 from otel_alloy.alloy.timestamps import to_text
-from otel_alloy.check.explain_rules import explain
-from otel_alloy.mapping.convert import Role
-from otel_alloy.routing.match import Match
+from otel_alloy.check.explain_rules import decided
+from otel_alloy.mapping.convert import Execution, Role
 from otel_alloy.routing.rules import Rules
+from otel_alloy.settings.destinations import Destinations
 from otel_alloy.settings.loader import load_settings
+from otel_alloy.settings.models import Settings
 
 if TYPE_CHECKING:
     from conftest import Finished, Place
@@ -162,22 +164,27 @@ def test_the_example_is_that_of_the_documentation() -> None:
     ]
 
 
-def test_several_routes() -> None:
-    """Of each route whether the execution goes there at all, and what its rules make of it."""
-    from otel_alloy.alloy.models import read_notification
-    from otel_alloy.mapping.convert import Execution
-
+def test_destinations_are_told_each_by_itself() -> None:
+    """Of each whether the execution goes there at all, and what its rules make of it; what the
+    rules for all drop goes nowhere; what nothing matches goes to the main one."""
     execution = Execution(read_notification(json.dumps(record(1))), Role.ENDED)
-    dropped = Rules.parse([{"match": {"outcome": "success"}, "drop": True}, {"keep": True}])
-    main, acme, other = explain(
-        execution,
-        [
-            ("main", None, Rules()),
-            ("acme", Match.parse({"user.id": "u_17"}), dropped),
-            ("other", Match.parse({"user.id": "u_18"}), Rules()),
-        ],
-    ).verdicts
-    assert (main.kept, main.rule, main.steps) == (True, None, ())
+    otlp = {"endpoint": "https://otel.acme.example"}
+    dropped = [{"match": {"outcome": "success"}, "drop": True}, {"keep": True}]
+    given = {
+        "acme": {"match": {"user.id": "u_17"}, "otlp": otlp, "rules": dropped},
+        "other": {"match": {"user.id": "u_18"}, "otlp": otlp},
+    }
+    settings = Settings.model_validate(
+        {"api_key": "k", "destinations": given, "main_destination": "unmatched"}
+    )
+    found = Destinations(settings.destinations, {"third": "its file is wrong"})
+    everywhere, main, acme, other, third = decided(execution, settings, found).verdicts
+    assert (everywhere.kept, everywhere.rule, everywhere.steps) == (True, None, ())
+    assert (main.kept, main.why) == (False, "main_destination is unmatched, and acme matches it")
     assert (acme.kept, acme.rule, len(acme.steps)) == (False, "rule 1", 1)
     assert (other.kept, other.steps) == (False, ())
     assert other.why == "it does not go there: user.id is u_17, not u_18"
+    assert third.why == "it is disabled: its file is wrong"
+    settings = settings.model_copy(update={"rules": Rules.parse(dropped)})
+    (only,) = decided(execution, settings, found).verdicts
+    assert (only.kept, only.rule) == (False, "rule 1")

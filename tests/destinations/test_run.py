@@ -155,11 +155,17 @@ def test_a_poisoned_record_is_set_aside_for_its_destination_alone(place: Place) 
         place.assert_exactly_once(e for some in owned.values() for e in some)
         (aside,) = place.rejected()
         assert (aside["destination"], aside["signals"]) == ("d0", "traces,logs")
+        assert (
+            place.command("rejected", "list", "--destination", "d1").out == "nothing is set aside\n"
+        )
+        assert "default for d0" in place.command("rejected", "list", "--destination", "d0").out
         there.judges.clear()
         before = len(place.otlp.requests)
         (place.folder / "settings.json").write_text(json.dumps({"destinations": there.settings()}))
-        done = place.command("rejected", "retry", "--config", "settings.json")
-        assert done.code == 0, done.err + done.out
+        words = ("rejected", "retry", "--config", "settings.json", "--destination")
+        assert place.command(*words, "d1").out == "0 delivered, 0 still set aside\n"
+        done = place.command(*words, "d0")
+        assert (done.code, done.out) == (0, "1 delivered, 0 still set aside\n"), done.err
         assert got(there.endpoints[0]) == Counter(owned[user])
         assert len(place.otlp.requests) == before
 
@@ -195,6 +201,25 @@ def test_rules_for_all_keep_back_and_count(place: Place) -> None:
     with closing(open_store(f"sqlite:///{place.storage}", exclusive=False)) as store:
         found = store.filtered("default", 0, 2**50)
     assert found == {"well": len(place.ended(records)) - len(failed)}
+
+
+def test_the_audit_tells_what_rules_kept_back(place: Place) -> None:
+    """It is settled, not missing; and nobody asks Alloy for the blocks of what nobody gets."""
+    records = place.fill(200, days=0.9, error_rate=0.5)
+    failed = [r for r in records if r["message"] == "executionError"]
+    rules = [{"name": "failures", "match": {"outcome": "error"}, "drop": True}]
+    (place.folder / "settings.json").write_text(json.dumps({"rules": rules}))
+    place.once("--config", "settings.json", OTEL_ALLOY_ENRICH="failed")
+    asked = {request.path for request in place.alloy.requests}
+    assert asked == {"/logs"}
+    done = place.command("audit", "--json", "--config", "settings.json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["missing"] == 0
+    kept_back = sum(one["filtered"].get("failures", 0) for one in found["stretches"])
+    assert kept_back == len(failed)
+    shown = place.command("audit", "--config", "settings.json")
+    assert f"of which rules kept back {len(failed):,} executions" in shown.out
 
 
 @contextmanager
