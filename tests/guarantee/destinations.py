@@ -10,6 +10,7 @@ set aside, and never two of these.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -89,7 +90,7 @@ class Far:
     named: Counter[str] = field(default_factory=Counter)
     unsettled: set[Key] = field(default_factory=set)
     chunk: set[Key] = field(default_factory=set)
-    bytes: dict[Key, set[bytes]] = field(default_factory=dict)
+    contents: dict[Key, set[bytes]] = field(default_factory=dict)
     requests: int = 0
     held_back: bool = False
     may_close: bool = False
@@ -106,7 +107,7 @@ class Far:
         if self.held_back:
             self.town.wrong(f"{self.name} is paused, and was sent something")
         for key, content in items:
-            self.bytes.setdefault(key, set()).add(content)
+            self.contents.setdefault(key, set()).add(content)
             if key not in self.chunk:
                 self.town.wrong(f"{self.name} was sent {key}, which was not taken for it")
 
@@ -248,6 +249,18 @@ class _Shelf:
     outbox: Ledger
 
 
+class Defects(logging.Handler):
+    """What is logged with a traceback is a defect: the dispatcher goes on after one."""
+
+    def __init__(self, town: Town) -> None:
+        super().__init__()
+        self._town = town
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._town.wrong(f"a defect: {record.exc_info[1]!r}")
+
+
 class Town:
     """A `World` with three customers in it. `room`: bytes in the outbox of each, and of all."""
 
@@ -270,6 +283,7 @@ class Town:
         self.models: dict[str, tuple[Model, str]] = {}
         self._known: dict[tuple[str, int, int, str], Piece] = {}
         self.absent: set[str] = set()
+        self._defects = Defects(self)
         self._stirred = False
         self._distribution: Distribution | None = None
         self._dispatcher: Dispatcher | None = None
@@ -325,6 +339,8 @@ class Town:
         world.begin()
         assert self._dispatcher is not None
         world.dies_in, world.dead = dies_in, False
+        log = logging.getLogger("otel_alloy")
+        log.addHandler(self._defects)
         try:
             for _ in range(steps):
                 self._stirred = False
@@ -336,6 +352,7 @@ class Town:
             world.restart()
             return False
         finally:
+            log.removeHandler(self._defects)
             world.dies_in = None
         return True
 
@@ -441,9 +458,9 @@ class Town:
         for far in self.fars.values():
             for key, times in far.taken.items():
                 assert times <= 1 + far.allowed[key], f"{key} came {times} times to {far.name}"
-            for key, contents in far.bytes.items():
-                assert len(contents) == 1, f"{far.name}: {key} came again with other bytes"
-                assert contents <= self.world.bytes.get(key, contents), f"{far.name}: {key}"
+            for key, several in far.contents.items():
+                assert len(several) == 1, f"{far.name}: {key} came again with other bytes"
+                assert several <= self.world.bytes.get(key, several), f"{far.name}: {key}"
         if self.world.poller is not None:
             self._check_places()
 

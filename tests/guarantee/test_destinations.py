@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -216,7 +216,6 @@ Destinations.TestCase.settings = settings(
     stateful_step_count=scaled(30, 60),
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
 )
 TestDestinations = Destinations.TestCase
 
