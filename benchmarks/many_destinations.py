@@ -218,6 +218,11 @@ def percentiles(seconds: list[float]) -> str:
     return f"p50 {median(ordered):.2f} s, p99 {p99:.2f} s, max {ordered[-1]:.2f} s"
 
 
+def is_healthy(one: Arrival, names: Mapping[str, str]) -> bool:
+    """Whether it came to a healthy destination."""
+    return names.get(one.path[1:]) == "healthy"
+
+
 def load() -> str:
     """What else the machine does."""
     return f"load {os.getloadavg()[0]:.1f}"
@@ -232,7 +237,7 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
         stage.alloy.store.feed(traffic(customers or 1000, rate))
         stage.start()
         time.sleep(WARM_SECONDS)
-        stage.ends.look()
+        early = [one.at - one.created for one in stage.ends.look() if is_healthy(one, names)]
         watched = Watched(stage.process)
         begun, spent, asked = time.time(), cpu(stage.process.pid), len(stage.alloy.requests)
         watched.watch(seconds)
@@ -248,6 +253,8 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
             f"{watched.words()}, by quarters {watched.quarters()}; {load()}"
         )
         print(f"  main: {percentiles([one.at - one.created for one in main.values()])}")
+        if early:
+            print(f"  healthy, in the first {WARM_SECONDS:.0f} s: {percentiles(early)}")
         for kind in ("healthy", "poison", "slow"):
             these = [one for one in others if names[one.path[1:]] == kind]
             later = [one.at - main[one.trace].at for one in these if one.trace in main]
@@ -262,8 +269,7 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
                 f"  waiting: {waiting:.0f} executions, {size / max(1, waiting):.0f} bytes each; "
                 f"checkpoint {stage.on_disk() / 1e6:.1f} MB"
             )
-            healthy = {name for name, kind in names.items() if kind == "healthy"}
-            there = Counter(one.trace for one in others if one.path[1:] in healthy)
+            there = Counter(one.trace for one in others if is_healthy(one, names))
             twice = sum(times > 1 for times in there.values())
             print(f"  twice at healthy ones: {twice}; ended in {stage.end():.2f} s")
         cost = spent / len(main)
