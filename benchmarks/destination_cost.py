@@ -2,7 +2,8 @@
 
 Counted as in `instructions.py`, with N and 2 N executions: of 1,000 customers with rules, none of
 which matches, so that all are asked; with destinations, of as many customers as destinations, each
-of which gets its customer's executions in requests of its own, and the main one gets all. Arguments: `--executions N`, `--page`, `--cases`.
+of which gets its customer's executions in requests of its own, and the main one gets all.
+Arguments: `--executions N`, `--page`, `--cases`.
 """
 
 from __future__ import annotations
