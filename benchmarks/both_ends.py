@@ -1,17 +1,16 @@
 """Both both ends of a benchmark in one process of their own: simulated Alloy and an OTLP endpoint.
 
 Prints their two addresses, serves until standard input ends. The endpoint acknowledges and
-counts, and keeps nothing. Executions are those of the simulator's own customers, or, where a number
-of customers is given, each of one of these by chance: `u0`, `u1` and so on.
+counts, and keeps nothing. Where a number of customers is
+given, executions are theirs, who are called `u0`, `u1` and so on.
 """
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 
-from common import END_MS, of_customers
+from common import END_MS, with_short_names
 
 from otel_alloy.testing.otlp_endpoint import OtlpEndpoint
 from otel_alloy.testing.simulator import Config, Simulator, Traffic, timeline
@@ -31,11 +30,10 @@ def main() -> None:
 
     config = Config(max_limit=10_000, delay=delay, request_log=1)
     with Simulator(config, clock=lambda: END) as alloy, OtlpEndpoint(wait, store=False) as otlp:
-        traffic = Traffic(seed=1, lifecycle="terminal")
+        traffic = Traffic(seed=1, lifecycle="terminal", users=customers or Traffic().users)
         executed = timeline(executions, start=END - span, end=END, traffic=traffic)
         if customers:
-            chance = random.Random(4)
-            executed = of_customers(executed, lambda: f"u{chance.randrange(customers)}")
+            executed = with_short_names(executed)
         alloy.store.feed(executed)
         alloy.store.advance()
         print(alloy.endpoint, otlp.http_endpoint, END - span, flush=True)

@@ -1,12 +1,12 @@
 """What the benchmarks share: both ends in a process of their own, scripts that print JSON, and
-executions of given customers."""
+executions of users that can be named beforehand."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,11 @@ def both_ends(
         far.wait()
 
 
-def of_customers(executions: Iterator[Execution], chosen: Callable[[], str]) -> Iterator[Execution]:
-    """The same executions, each of a customer that `chosen` names."""
+def with_short_names(executions: Iterator[Execution]) -> Iterator[Execution]:
+    """The same executions, whose users are called `u0`, `u1` and so on, as they come."""
+    names: dict[str, str] = {}
     for execution in executions:
-        customer = chosen()
         for step in execution.steps:
-            if "userId" in step.body:
-                step.body["userId"] = customer
+            if (user := step.body.get("userId")) is not None:
+                step.body["userId"] = names.setdefault(user, f"u{len(names)}")
         yield execution

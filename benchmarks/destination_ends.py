@@ -1,5 +1,5 @@
-"""The far ends of `many_destinations.py` in a process of their own: a main endpoint and those of many
-customers, told apart by the port (how it behaves) and the path (whose it is).
+"""The far ends of `many_destinations.py` in a process of their own: a main endpoint and those of
+many customers, told apart by the port (how it behaves) and the path (whose it is).
 
 Prints the ports as JSON, by behaviour; then, for each line of standard input, what arrived since
 the line before: path, trace id, createdAt and arrival (Unix seconds) of each log record that was

@@ -2,10 +2,10 @@
 becomes of one that was down for a day, and how files are taken up (Linux only: it reads /proc).
 
 The command itself, with its default settings but for what is said, reads a simulated Alloy with
-live traffic: executions of customers chosen evenly by chance, which is the hardest case, as nearly
-each one makes requests of its own. Each customer has a destination, a file in `destinations_dir`;
-of 1,000, 25 refuse connections, 25 hang (they take a connection and never answer), 20 answer after
-5 s, 5 refuse one record in ten. All far ends are one process (`destination_ends.py`).
+live traffic of customers of whom a few do much: the first of 1,000 has one execution in 25, the
+last one in 3,000. Each has a destination, a file in `destinations_dir`; of 1,000, 25 refuse
+connections, 25 hang (they take a connection and never answer), 20 answer after 5 s, 5 refuse one
+record in ten. All far ends are one process (`destination_ends.py`).
 
 `lag`: seconds from createdAt to the arrival of a log record at a healthy destination, and at the
 main one in the same run; of the same execution, how much later than at the main one. `cpu`: of the
@@ -30,22 +30,22 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from common import of_customers
+from common import with_short_names
 from sources import Watched, command, cpu
 
 from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.simulator import (
     Config,
+    Execution,
     Simulator,
     Traffic,
     iso,
@@ -205,11 +205,22 @@ class Stage:
         raise SystemExit(f"the command did not say {words!r}")
 
 
+def traffic(customers: int, rate: float) -> Iterator[Execution]:
+    """Live, of so many customers."""
+    users = Traffic(lifecycle="terminal", users=customers)
+    return with_short_names(live(start=time.time(), rate=rate, traffic=users))
+
+
 def percentiles(seconds: list[float]) -> str:
     """p50, p99, max."""
     ordered = sorted(seconds)
     p99 = ordered[int(len(ordered) * 0.99)]
     return f"p50 {median(ordered):.2f} s, p99 {p99:.2f} s, max {ordered[-1]:.2f} s"
+
+
+def is_healthy(one: Arrival, names: Mapping[str, str]) -> bool:
+    """Whether it came to a healthy destination."""
+    return names.get(one.path[1:]) == "healthy"
 
 
 def load() -> str:
@@ -223,14 +234,10 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
     with ExitStack() as stack:
         names = kinds(customers)
         stage = Stage(stack, names)
-        chance = random.Random(4)
-        one_of = [*names] or ["u0"]
-        begin = time.time()
-        executions = live(start=begin, rate=rate, traffic=Traffic(lifecycle="terminal"))
-        stage.alloy.store.feed(of_customers(executions, lambda: chance.choice(one_of)))
+        stage.alloy.store.feed(traffic(customers or 1000, rate))
         stage.start()
         time.sleep(WARM_SECONDS)
-        stage.ends.look()
+        early = [one.at - one.created for one in stage.ends.look() if is_healthy(one, names)]
         watched = Watched(stage.process)
         begun, spent, asked = time.time(), cpu(stage.process.pid), len(stage.alloy.requests)
         watched.watch(seconds)
@@ -246,6 +253,8 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
             f"{watched.words()}, by quarters {watched.quarters()}; {load()}"
         )
         print(f"  main: {percentiles([one.at - one.created for one in main.values()])}")
+        if early:
+            print(f"  healthy, in the first {WARM_SECONDS:.0f} s: {percentiles(early)}")
         for kind in ("healthy", "poison", "slow"):
             these = [one for one in others if names[one.path[1:]] == kind]
             later = [one.at - main[one.trace].at for one in these if one.trace in main]
@@ -260,8 +269,7 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
                 f"  waiting: {waiting:.0f} executions, {size / max(1, waiting):.0f} bytes each; "
                 f"checkpoint {stage.on_disk() / 1e6:.1f} MB"
             )
-            healthy = {name for name, kind in names.items() if kind == "healthy"}
-            there = Counter(one.trace for one in others if one.path[1:] in healthy)
+            there = Counter(one.trace for one in others if is_healthy(one, names))
             twice = sum(times > 1 for times in there.values())
             print(f"  twice at healthy ones: {twice}; ended in {stage.end():.2f} s")
         cost = spent / len(main)
@@ -270,26 +278,17 @@ def lag(customers: int, rate: float, seconds: float) -> tuple[float, float]:
 
 
 def recovery(executions: int) -> None:
-    """Prints what becomes of a destination that is dead while a day of executions is read, of which
-    it gets three in ten."""
+    """Prints what becomes of a destination that is dead while a day of executions of four
+    customers is read, of which it gets one customer's."""
     with ExitStack() as stack:
-        customers = {"u0": "refusing"}
-        limits = {"outbox": {"max_bytes": 10_000_000}, "initial_lookback": DAY}
-        stage = Stage(stack, customers, {**limits, "requests_per_minute": 0})
-        chance = random.Random(5)
         now = time.time()
-        past = timeline(
-            executions, start=now - DAY + 60, end=now, traffic=Traffic(lifecycle="terminal")
-        )
-        wanted = 0
-
-        def chosen() -> str:
-            nonlocal wanted
-            ours = chance.random() < 0.3
-            wanted += ours
-            return "u0" if ours else f"u{chance.randrange(1, 1000)}"
-
-        stage.alloy.store.feed(of_customers(past, chosen))
+        users = Traffic(lifecycle="terminal", users=4)
+        past = timeline(executions, start=now - DAY + 300, end=now, traffic=users)
+        day = [*with_short_names(past)]
+        ((name, wanted),) = Counter(one.steps[0].body["userId"] for one in day).most_common(1)
+        limits = {"outbox": {"max_bytes": 10_000_000}, "initial_lookback": DAY}
+        stage = Stage(stack, {name: "refusing"}, {**limits, "requests_per_minute": 0})
+        stage.alloy.store.feed(iter(day))
         stage.alloy.store.advance()
         stage.start()
         until(lambda: len(stage.ends.look()) >= executions)
@@ -311,17 +310,17 @@ def recovery(executions: int) -> None:
         def is_complete() -> bool:
             nonlocal seen
             arrived = stage.ends.look()
-            came.update(one.trace for one in arrived[seen:] if one.path == "/u0")
+            came.update(one.trace for one in arrived[seen:] if one.path == f"/{name}")
             seen = len(arrived)
             return len(came) >= wanted
 
         until(is_complete)
-        arrivals = [one for one in stage.ends.arrived if one.path == "/u0"]
+        arrivals = [one for one in stage.ends.arrived if one.path == f"/{name}"]
         asked = [*stage.alloy.requests][before:]
         age = iso(round((begun - 600) * 1000))  # what is younger is what `run` asks anyway
         again = sum(age > oldest(one.params.get("filters", "")) for one in asked)
         time.sleep(5.0)
-        arrivals = [one for one in stage.ends.look() if one.path == "/u0"]
+        arrivals = [one for one in stage.ends.look() if one.path == f"/{name}"]
         ended = max(one.at for one in arrivals)
         print(
             f"back: the first record after {min(one.at for one in arrivals) - begun:.1f} s, all "
@@ -366,10 +365,7 @@ def reload(customers: int, rate: float) -> None:
             f"{customers} files: read in {first:.2f} s of CPU, a look without change "
             f"{look * 1000:.1f} ms; {load()}"
         )
-        chance = random.Random(4)
-        executions = live(start=time.time(), rate=rate, traffic=Traffic(lifecycle="terminal"))
-        chosen = partial(chance.choice, [*names])
-        stage.alloy.store.feed(of_customers(executions, chosen))
+        stage.alloy.store.feed(traffic(customers, rate))
         stage.start()
         time.sleep(WARM_SECONDS)
         in_force = []
@@ -445,7 +441,7 @@ def main() -> None:
         more = (cost - without) / deliveries
         print(f"CPU of a delivery to a destination: {more * 1e6:.0f} µs", flush=True)
     if "recovery" in parts:
-        recovery(8_640 if options.quick else 86_400)
+        recovery(40_000 if options.quick else 172_800)
     if "reload" in parts:
         reload(options.customers, options.rate)
 
