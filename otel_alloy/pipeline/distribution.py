@@ -6,6 +6,7 @@ destination. Where there are neither rules nor destinations, nothing of it is ma
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,6 +43,8 @@ from otel_alloy.version import USER_AGENT, __version__
 if TYPE_CHECKING:
     from otel_alloy.pipeline.events import Observe
     from otel_alloy.pipeline.factory import Factory
+
+log = logging.getLogger("otel_alloy")
 
 _JOIN_SECONDS = 0.5
 _PART_OF_BUDGET = 4
@@ -142,7 +145,22 @@ class Distribution:
             while not dispatcher.join(_JOIN_SECONDS) and not runtime.stopping():
                 pass
         dispatcher.stop()
-        return dispatcher.join(patience)
+        ended = dispatcher.join(patience)
+        if finish and ended:
+            self._tell_what_waits()
+        return ended
+
+    def _tell_what_waits(self) -> None:
+        waits = {n: b.executions for n, b in self.store.outbox.backlogs().items() if b.executions}
+        if waits:
+            most = max(waits, key=lambda name: waits[name])
+            log.warning(
+                "%d executions still wait for %d destinations, most of them for %s; the next `run` "
+                "delivers them: `otel-alloy destinations list`",
+                sum(waits.values()),
+                len(waits),
+                most,
+            )
 
     def _arrived(self, executions: Mapping[str, int]) -> None:
         if self._dispatcher is not None:
