@@ -26,8 +26,8 @@ class Moves:
 
 
 def kind_of(unit: str) -> str:
-    """The kind of a unit: what comes before its colon."""
-    return unit.partition(":")[0]
+    """The kind of a unit: its first word (`otel_alloy.checkpoint.database`)."""
+    return unit.partition(" ")[0]
 
 
 def shares(held: Mapping[str, int], units: int) -> dict[str, int]:
