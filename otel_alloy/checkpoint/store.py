@@ -469,10 +469,10 @@ class Slices(Protocol):
 def open_slices(url: str, *, held: bool = False) -> Slices:
     """The same store for a backfill, beside a `run`. `held`: for a process that ends before its
     parent, which holds it. Raises CheckpointError, also where another backfill uses it."""
-    from otel_alloy.checkpoint.slices import SqliteSlices
+    from otel_alloy.checkpoint.slices import StoredSlices
 
     store = open_store(url, exclusive=False)
-    return SqliteSlices(store, held=held)
+    return StoredSlices(store, held=held)
 
 
 def store_exists(url: str) -> bool:
