@@ -168,12 +168,13 @@ class Leases:
         replicas = self._database.read(
             "SELECT name, version, address,"
             " extract(epoch FROM clock_timestamp()-started_at)::double precision,"
-            " extract(epoch FROM clock_timestamp()-heard_at)::double precision, lease"
+            " extract(epoch FROM clock_timestamp()-heard_at)::double precision,"
+            " clock_timestamp()<heard_at+make_interval(secs => lease)"
             " FROM replica ORDER BY name"
         )
         return Board(
             [Lease(*row) for row in leases],
-            [Replica(*row[:5], alive=row[4] < row[5]) for row in replicas],
+            [Replica(*row) for row in replicas],
         )
 
     def forget(self) -> None:
@@ -181,7 +182,8 @@ class Leases:
 
         def act(db: Connection) -> None:
             db.execute(
-                "DELETE FROM replica WHERE heard_at<clock_timestamp()-make_interval(secs => lease*?)",
+                "DELETE FROM replica"
+                " WHERE heard_at<clock_timestamp()-make_interval(secs => lease*?)",
                 (_FORGOTTEN_LEASES,),
             )
 
