@@ -19,6 +19,8 @@ from typing import Any
 from otel_alloy.checkpoint.database import Connection, Database
 from otel_alloy.errors import LeaseLost
 
+# In one order, as whoever locks several does it: then nobody waits in a circle.
+_MINE = "SELECT unit FROM lease WHERE owner=? ORDER BY unit FOR UPDATE"
 _SECONDS = "make_interval(secs => ?::double precision)"
 _FORGOTTEN_LEASES = 100
 """A replica that has not been heard for so many lease times is forgotten."""
@@ -80,35 +82,47 @@ class Leases:
 
     def declare(self, units: Collection[str]) -> None:
         """Makes rows for those of these units that have none."""
-        rows = [(unit,) for unit in sorted(units)]
 
         def act(db: Connection) -> None:
-            db.executemany(
+            db.execute(
                 "INSERT INTO lease (unit, epoch, expires_at, taken_at)"
-                " VALUES (?, 0, clock_timestamp(), clock_timestamp())"
-                " ON CONFLICT (unit) DO NOTHING",
-                rows,
+                " SELECT unit, 0, clock_timestamp(), clock_timestamp()"
+                " FROM unnest(?::text[]) AS t (unit) ON CONFLICT (unit) DO NOTHING",
+                (sorted(units),),
             )
 
-        if rows:
+        if units:
             self._database.transact(act)
 
-    def renew(self, owner: str, version: str, address: str | None) -> dict[str, int]:
-        """Says that a replica is there, and renews all that it holds: the epochs, by unit."""
+    def present(self, owner: str, version: str, address: str | None) -> None:
+        """Says that a replica takes part."""
 
-        def act(db: Connection) -> dict[str, int]:
+        def act(db: Connection) -> None:
             db.execute(
                 "INSERT INTO replica (name, version, address, started_at, heard_at, lease)"
                 " VALUES (?, ?, ?, clock_timestamp(), clock_timestamp(), ?)"
                 " ON CONFLICT (name) DO UPDATE SET heard_at=excluded.heard_at",
                 (owner, version, address, self._seconds),
             )
+
+        self._database.transact(act)
+
+    def absent(self, owner: str) -> None:
+        """Says that a replica takes part no more, as it ends; it may still hold something."""
+
+        def act(db: Connection) -> None:
+            db.execute("DELETE FROM replica WHERE name=?", (owner,))
+
+        self._database.transact(act)
+
+    def renew(self, owner: str) -> dict[str, int]:
+        """Renews all that a replica holds: the epochs, by unit."""
+
+        def act(db: Connection) -> dict[str, int]:
             rows = db.execute(
-                # In one order, as every transaction that locks several: none waits for another.
-                "WITH mine AS (SELECT unit FROM lease WHERE owner=? ORDER BY unit FOR UPDATE)"
-                f" UPDATE lease SET expires_at=clock_timestamp()+{_SECONDS} FROM mine"
-                " WHERE lease.unit=mine.unit RETURNING lease.unit, lease.epoch",
-                (owner, self._seconds),
+                f"UPDATE lease SET expires_at=clock_timestamp()+{_SECONDS}"
+                f" WHERE unit=ANY(ARRAY({_MINE})) RETURNING unit, epoch",
+                (self._seconds, owner),
             )
             return dict(rows.fetchall())
 
@@ -119,29 +133,28 @@ class Leases:
 
         def act(db: Connection) -> list[Any]:
             return db.execute(
-                "WITH free AS (SELECT unit, owner FROM lease WHERE unit=ANY(?)"
+                "UPDATE lease SET owner=?, epoch=epoch+1, last_owner=owner,"
+                f" taken_at=clock_timestamp(), expires_at=clock_timestamp()+{_SECONDS}"
+                " WHERE unit=ANY(ARRAY(SELECT unit FROM lease WHERE unit=ANY(?)"
                 " AND expires_at<=clock_timestamp() ORDER BY random() LIMIT ?"
-                " FOR UPDATE SKIP LOCKED)"
-                " UPDATE lease SET owner=?, epoch=lease.epoch+1, taken_at=clock_timestamp(),"
-                f" expires_at=clock_timestamp()+{_SECONDS} FROM free"
-                " WHERE lease.unit=free.unit RETURNING lease.unit, lease.epoch, free.owner",
-                (list(units), most, owner, self._seconds),
+                " FOR UPDATE SKIP LOCKED)) RETURNING unit, epoch, last_owner",
+                (owner, self._seconds, list(units), most),
             ).fetchall()
 
         return [Taken(*row) for row in self._database.transact(act)]
 
     def release(self, owner: str, held: Mapping[str, int]) -> None:
         """Gives units back, with their epochs: anybody may take them at once."""
-        rows = [(unit, owner, epoch) for unit, epoch in sorted(held.items())]
 
         def act(db: Connection) -> None:
-            db.executemany(
-                "UPDATE lease SET owner=NULL, expires_at=clock_timestamp()"
-                " WHERE unit=? AND owner=? AND epoch=?",
-                rows,
+            db.execute(
+                "UPDATE lease SET owner=NULL, expires_at=clock_timestamp() WHERE owner=? AND"
+                f" unit=ANY(ARRAY({_MINE})) AND (unit, epoch) IN"
+                " (SELECT * FROM unnest(?::text[], ?::bigint[]))",
+                (owner, owner, list(held), list(held.values())),
             )
 
-        if rows:
+        if held:
             self._database.transact(act)
 
     def leave(self, owner: str) -> None:
@@ -149,9 +162,8 @@ class Leases:
 
         def act(db: Connection) -> None:
             db.execute(
-                "WITH mine AS (SELECT unit FROM lease WHERE owner=? ORDER BY unit FOR UPDATE)"
-                " UPDATE lease SET owner=NULL, expires_at=clock_timestamp() FROM mine"
-                " WHERE lease.unit=mine.unit",
+                "UPDATE lease SET owner=NULL, expires_at=clock_timestamp()"
+                f" WHERE unit=ANY(ARRAY({_MINE}))",
                 (owner,),
             )
             db.execute("DELETE FROM replica WHERE name=?", (owner,))
@@ -162,13 +174,12 @@ class Leases:
         """What there is."""
         leases = self._database.read(
             "SELECT unit, owner, epoch,"
-            " extract(epoch FROM expires_at-clock_timestamp())::double precision"
-            " FROM lease ORDER BY taken_at, unit"
+            " date_part('epoch', expires_at-clock_timestamp()) FROM lease ORDER BY taken_at, unit"
         )
         replicas = self._database.read(
             "SELECT name, version, address,"
-            " extract(epoch FROM clock_timestamp()-started_at)::double precision,"
-            " extract(epoch FROM clock_timestamp()-heard_at)::double precision,"
+            " date_part('epoch', clock_timestamp()-started_at),"
+            " date_part('epoch', clock_timestamp()-heard_at),"
             " clock_timestamp()<heard_at+make_interval(secs => lease)"
             " FROM replica ORDER BY name"
         )

@@ -115,10 +115,10 @@ class SharedBudget:
                 "INSERT INTO request_budget AS b (account, tokens, at, held_until)"
                 " VALUES (?, ?, clock_timestamp(), clock_timestamp())"
                 " ON CONFLICT (account) DO UPDATE SET"
-                " tokens=least(?, b.tokens+greatest(0, extract(epoch FROM excluded.at-b.at))*?)-?,"
+                " tokens=least(?, b.tokens+greatest(0, date_part('epoch', excluded.at-b.at))*?)-?,"
                 " at=greatest(b.at, excluded.at)"
                 " RETURNING tokens,"
-                " greatest(0, extract(epoch FROM held_until-at))::double precision",
+                " greatest(0, date_part('epoch', held_until-at))",
                 (
                     *(self._account, self._burst - number),
                     *(self._burst, self._rate, number),

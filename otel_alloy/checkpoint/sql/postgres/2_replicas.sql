@@ -1,8 +1,10 @@
--- Several replicas that share the work, and the request budget of a key (../../leases.py, ../../shared_budget.py).
+-- Several replicas that share the work (../../leases.py), and the request budget of an API key
+-- (../../shared_budget.py).
 -- oldest reader: 1
 CREATE TABLE lease (
     unit       text COLLATE "C" PRIMARY KEY,
     owner      text COLLATE "C",
+    last_owner text,
     epoch      bigint NOT NULL,
     expires_at timestamptz NOT NULL,
     taken_at   timestamptz NOT NULL
