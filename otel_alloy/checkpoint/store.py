@@ -8,13 +8,14 @@ stored, and of records only the JSON of those that were set aside or have not en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from otel_alloy.errors import CheckpointError
+from otel_alloy.checkpoint.postgres_url import is_postgres
+from otel_alloy.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
     from otel_alloy.checkpoint.known import Known
@@ -477,18 +478,43 @@ def open_slices(url: str, *, held: bool = False) -> Slices:
 
 def store_exists(url: str) -> bool:
     """Whether there is a store already at such a URL. Raises CheckpointError."""
+    if is_postgres(url):
+        with _postgres_extra():
+            from otel_alloy.checkpoint.postgres import postgres_exists
+        return postgres_exists(url)
     return _path(url).exists()
 
 
 def open_store(url: str, *, exclusive: bool = True) -> Store:
     """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL, made where there
-    is none.
+    is none, or of a `postgresql://…` URL as libpq reads it.
 
-    `exclusive`: for a process that reads Alloy; a second one is refused. Raises CheckpointError.
+    `exclusive`: for a process that reads Alloy; with a file, a second one is refused. Raises
+    CheckpointError, and ConfigurationError where the extra `postgres` is missing.
     """
+    if is_postgres(url):
+        with _postgres_extra():
+            from otel_alloy.checkpoint.postgres import PostgresDatabase
+        from otel_alloy.checkpoint.sql_store import SqlStore
+
+        return SqlStore(PostgresDatabase(url))
     from otel_alloy.checkpoint.sqlite import SqliteStore
 
     return SqliteStore(_path(url), exclusive=exclusive)
+
+
+@contextmanager
+def _postgres_extra() -> Iterator[None]:
+    """Around what imports psycopg: where the extra is missing, that is said."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            [
+                f"storage: PostgreSQL needs what is not installed ({error}); "
+                "`pip install 'otel-alloy[postgres]'`"
+            ]
+        ) from None
 
 
 def _path(url: str) -> Path:
@@ -496,6 +522,6 @@ def _path(url: str) -> Path:
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CheckpointError(
             f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store",
-            "use sqlite:///path",
+            "use sqlite:///path or postgresql://user@host/database",
         )
     return Path(url[len(prefix) :]).expanduser()
