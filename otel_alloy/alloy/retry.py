@@ -98,6 +98,12 @@ class Budget(Protocol):
     def take(self) -> float: ...
 
 
+class AdjustableBudget(Budget, Protocol):
+    """One whose rate can be lowered, and raised again up to what it was."""
+
+    def change(self, per_minute: int) -> None: ...
+
+
 class PartOfBudget:
     """What may be asked of a budget that belongs to others first: at most so many a minute, within
     what the whole allows; 0 is no limit of its own."""

@@ -38,9 +38,12 @@ def account_hash(endpoint: str, key: str) -> str:
 
 class SharedBudget:
     """`per_minute` requests of an `account`, together with everybody else who has it in the same
-    database; 0 is no limit but what Alloy asks for. Shared between threads. See `RequestBudget`."""
+    database; 0 is no limit but what Alloy asks for. `database`: gives it, opened; raises
+    CheckpointError. Shared between threads. See `RequestBudget`."""
 
-    def __init__(self, database: Database, account: str, per_minute: int, runtime: Runtime) -> None:
+    def __init__(
+        self, database: Callable[[], Database], account: str, per_minute: int, runtime: Runtime
+    ) -> None:
         self._database = database
         self._account = account
         self._rate = per_minute / 60
@@ -65,7 +68,7 @@ class SharedBudget:
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + seconds)
             self._ready.clear()
-        self._patiently(lambda: self._database.transact(lambda db: self._hold(db, seconds)))
+        self._patiently(lambda: self._database().transact(lambda db: self._hold(db, seconds)))
 
     def due(self) -> float:
         """How many seconds a request that was taken now would have to wait, as far as is known."""
@@ -126,7 +129,7 @@ class SharedBudget:
             ).fetchone()
             return float(row[0]), float(row[1])
 
-        return self._database.transact(act)
+        return self._database().transact(act)
 
     def _hold(self, db: Connection, seconds: float) -> None:
         db.execute(

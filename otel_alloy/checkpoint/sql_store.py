@@ -283,6 +283,11 @@ class SqlStore:
         """See `Store.run_is_active`."""
         return self.database.run_is_active()
 
+    @property
+    def shared(self) -> Database:
+        """See `Store.shared`."""
+        return self.database
+
     def close(self) -> None:
         """See `Store.close`."""
         self.database.close()

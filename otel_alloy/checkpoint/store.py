@@ -18,6 +18,7 @@ from otel_alloy.checkpoint.postgres_url import is_postgres
 from otel_alloy.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
+    from otel_alloy.checkpoint.database import Database, Fence
     from otel_alloy.checkpoint.known import Known
     from otel_alloy.checkpoint.outbox import Entry, Outbox
     from otel_alloy.checkpoint.remembered import Remembered
@@ -399,6 +400,11 @@ class Store(Protocol):
         """Deletes rejected records; how many there were."""
         ...
 
+    @property
+    def shared(self) -> Database:
+        """What replicas share besides."""
+        ...
+
     def close(self) -> None:
         """Releases the store."""
         ...
@@ -485,22 +491,31 @@ def store_exists(url: str) -> bool:
     return _path(url).exists()
 
 
-def open_store(url: str, *, exclusive: bool = True) -> Store:
+def open_store(url: str, *, exclusive: bool = True, fence: Fence | None = None) -> Store:
     """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL, made where there
     is none, or of a `postgresql://…` URL as libpq reads it.
 
-    `exclusive`: for a process that reads Alloy; with a file, a second one is refused. Raises
-    CheckpointError, and ConfigurationError where the extra `postgres` is missing.
+    `exclusive`: for a process that reads Alloy; with a file, a second one is refused. `fence`:
+    asked before each write of a unit of work, where replicas share them. Raises CheckpointError,
+    and ConfigurationError where the extra `postgres` is missing.
     """
     if is_postgres(url):
         with _postgres_extra():
             from otel_alloy.checkpoint.postgres import PostgresDatabase
         from otel_alloy.checkpoint.sql_store import SqlStore
 
-        return SqlStore(PostgresDatabase(url))
+        return SqlStore(PostgresDatabase(url, fence=fence))
     from otel_alloy.checkpoint.sqlite import SqliteStore
 
     return SqliteStore(_path(url), exclusive=exclusive)
+
+
+def open_shared(url: str) -> Database:
+    """The database of a `postgresql://…` URL, for what replicas share besides the checkpoint.
+    Raises as `open_store`."""
+    with _postgres_extra():
+        from otel_alloy.checkpoint.postgres import PostgresDatabase
+    return PostgresDatabase(url)
 
 
 @contextmanager

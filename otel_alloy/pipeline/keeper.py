@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Lock
+from threading import Event, Lock
 from typing import Protocol
 
 from otel_alloy.checkpoint.leases import Board, Leases, Taken
@@ -52,7 +52,8 @@ class Identity:
 
 
 class Keeper:
-    """`units`: all that there is to do, as far as this replica knows; asked at every look."""
+    """`units`: all that there is to do, as far as this replica knows; asked at every look.
+    `looked`: is called after each."""
 
     def __init__(
         self,
@@ -64,7 +65,9 @@ class Keeper:
         seconds: float,
         runtime: Runtime,
         observe: Observe,
+        looked: Callable[[], None],
     ) -> None:
+        self._looked = looked
         self._leases = leases
         self._tenures = tenures
         self._me = identity
@@ -80,7 +83,10 @@ class Keeper:
         self._give: frozenset[str] = frozenset()
         self._free: dict[str, int] = {}  # given back here, not yet in the database
         self._declared: frozenset[str] = frozenset()
-        self._draining = self._ending = False
+        self._elsewhere: frozenset[str] = frozenset()
+        self._all_ended = False
+        self._draining = False
+        self._ending = Event()
         self._told = False
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._task: Task | None = None
@@ -112,10 +118,24 @@ class Keeper:
         self._draining = True
         self._wake.put(None)
 
-    def stop(self, seconds: float) -> None:
-        """Gives back all that nobody works at any more, and takes part no longer; in so many
-        seconds, or others wait until it has expired."""
-        self._draining = self._ending = True
+    def working(self) -> frozenset[str]:
+        """What somebody works at here."""
+        with self._lock:
+            return frozenset(self._working)
+
+    def left(self, *, others: bool) -> frozenset[str]:
+        """Which units this process may still have to work at; `others`: also those that others
+        work at."""
+        with self._lock:
+            left = frozenset(self._units()) - self._refused
+            return left if others else left - self._elsewhere
+
+    def stop(self, seconds: float, *, all_ended: bool) -> None:
+        """Gives back all that nobody works at any more, which is everything where `all_ended`, and
+        takes part no longer; in so many seconds, or others wait until it has expired."""
+        self._draining = True
+        self._ending.set()
+        self._all_ended = all_ended
         self._wake.put(None)
         if self._task is not None:
             self._task.join(seconds)
@@ -125,17 +145,17 @@ class Keeper:
     def run(self) -> None:
         """Until the end is asked for."""
         rest = 0.0
-        while not self._ending:
+        while not self._ending.is_set():
             look_at = self._runtime.monotonic() + rest
-            while not self._ending and (left := look_at - self._runtime.monotonic()) > 0:
+            while not self._ending.is_set() and (left := look_at - self._runtime.monotonic()) > 0:
                 try:
                     self._wake.get(timeout=left)
                 except Empty:
                     break
-                if self._draining and not self._told:  # told by a look
-                    break
+                if self._draining and not self._told:
+                    break  # a look tells it
                 self._quietly(self._give_back)
-            if not self._ending:
+            if not self._ending.is_set():
                 rest = self.step()
         self._quietly(self._leave)
 
@@ -145,6 +165,7 @@ class Keeper:
         if not self._quietly(lambda: board.append(self._look())):
             return self._seconds / 15
         self._throttle.forget("leases")
+        self._looked()
         others = [
             lease.left for lease in board[0].leases if lease.valid and lease.owner != self._me.name
         ]
@@ -200,6 +221,7 @@ class Keeper:
             for lease in board.leases
             if lease.owner is not None and lease.valid
         }
+        self._elsewhere = frozenset(unit for unit, owner in owners.items() if owner != me)
         live = [one.name for one in board.replicas if one.alive]
         overdue = {lease.unit for lease in board.leases if lease.left < -_OVERDUE_LEASES * seconds}
         plan = moves(me, sorted(units), owners, live, overdue)
@@ -241,8 +263,11 @@ class Keeper:
 
     def _leave(self) -> None:
         """What somebody works at still expires by itself."""
-        self._leases.absent(self._me.name)
-        self._give_back()
+        if self._all_ended:
+            self._leases.leave(self._me.name)
+        else:
+            self._leases.absent(self._me.name)
+            self._give_back()
 
     def _tell(self, units: frozenset[str], board: Board) -> None:
         holds = [

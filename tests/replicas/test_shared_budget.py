@@ -51,7 +51,7 @@ def assert_within(moments: list[float], rate: float, burst: float) -> None:
 def test_replicas_together_keep_to_the_budget(database: PlainDatabase) -> None:
     """Four replicas that ask as fast as they can get what the budget gives in all, no stretch of
     time has more, and it takes far fewer statements than requests."""
-    budgets = [SharedBudget(database, KEY, RATE * 60, system_runtime()) for _ in range(4)]
+    budgets = [SharedBudget(lambda: database, KEY, RATE * 60, system_runtime()) for _ in range(4)]
     moments = sending_times(budgets, 150)
     assert len(moments) == 600
     assert_within(moments, RATE, BURST)
@@ -62,10 +62,9 @@ def test_replicas_together_keep_to_the_budget(database: PlainDatabase) -> None:
 
 def test_a_key_is_known_by_its_hash_alone(database: PlainDatabase) -> None:
     """Other keys have budgets of their own, and no key can be read in the database."""
-    one = SharedBudget(database, KEY, 60, system_runtime())
-    other = SharedBudget(
-        database, account_hash("https://alloy.example", "other"), 60, system_runtime()
-    )
+    one = SharedBudget(lambda: database, KEY, 60, system_runtime())
+    others = account_hash("https://alloy.example", "other")
+    other = SharedBudget(lambda: database, others, 60, system_runtime())
     for _ in range(BURST):
         assert one.take() == 0.0
     assert one.take() > 0.5 and one.due() > 0.5
@@ -80,8 +79,8 @@ def test_what_alloy_holds_back_is_held_back_by_all(
 ) -> None:
     """A Retry-After that one replica got makes the others wait, also where no limit is set, and
     what is part of the budget too."""
-    one = SharedBudget(database, KEY, per_minute, system_runtime())
-    other = SharedBudget(database, KEY, per_minute, system_runtime())
+    one = SharedBudget(lambda: database, KEY, per_minute, system_runtime())
+    other = SharedBudget(lambda: database, KEY, per_minute, system_runtime())
     part: Budget = PartOfBudget(other, 10, system_runtime())
     one.hold(30.0)
     one.hold(5.0)
@@ -91,7 +90,7 @@ def test_what_alloy_holds_back_is_held_back_by_all(
 
 def test_a_lower_rate_of_its_own(database: PlainDatabase) -> None:
     """A backfill beside a run keeps to half of what is shared."""
-    budget = SharedBudget(database, KEY, RATE * 60, system_runtime())
+    budget = SharedBudget(lambda: database, KEY, RATE * 60, system_runtime())
     budget.change(RATE * 60 // 2)
     moments = sending_times([budget], 200)
     assert moments[-1] - moments[0] >= (200 - BURST) / (RATE / 2) - 0.5
@@ -115,14 +114,14 @@ def test_without_the_database_nothing_is_sent(
         waited.set()
         return not up.wait(PATIENCE)
 
-    budget = SharedBudget(database, KEY, 60, replace(machine, wait=wait))
+    budget = SharedBudget(lambda: database, KEY, 60, replace(machine, wait=wait))
     got: list[float] = []
     thread = threading.Thread(target=lambda: got.append(budget.take()))
     with caplog.at_level(logging.WARNING, logger="otel_alloy"):
         thread.start()
         assert waited.wait(PATIENCE) and not got
     assert "no request may be sent without the budget" in caplog.text
-    ending = SharedBudget(database, KEY, 60, replace(machine, wait=lambda seconds: True))
+    ending = SharedBudget(lambda: database, KEY, 60, replace(machine, wait=lambda seconds: True))
     with pytest.raises(ShutdownRequested):
         ending.take()
     server.start()
