@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import psycopg
 
@@ -40,9 +41,6 @@ class Server:
             self._user = next(u for u in ("postgres", "nobody") if _known(u))
             for path in (folder, self._socket):
                 shutil.chown(path, self._user)
-            for parent in folder.parents:
-                if parent.stat().st_uid == 0 and parent != Path("/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run(
             "initdb", "-D", self._data, "-U", "alloy", "-A", "trust", "-N", "--locale=C.UTF-8"
         )
@@ -51,6 +49,11 @@ class Server:
     @property
     def dsn(self) -> str:
         return f"host={self._socket} user=alloy dbname=postgres"
+
+    @property
+    def url(self) -> str:
+        """The same as a URL."""
+        return f"postgresql://alloy@/postgres?host={quote(str(self._socket), safe='')}"
 
     def start(self) -> None:
         options = f"-c listen_addresses= -c unix_socket_directories={self._socket} -c fsync=off"

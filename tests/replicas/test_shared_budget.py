@@ -97,14 +97,14 @@ def test_a_lower_rate_of_its_own(database: PlainDatabase) -> None:
 
 
 def test_without_the_database_nothing_is_sent(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While the database does not answer, a request waits for it, and the log says so; the end of
     the process is not held up by that."""
     found = programs()
     if found is None:
         pytest.skip("no PostgreSQL here (Debian: apt-get install postgresql)")
-    server = Server(tmp_path, found)
+    server = Server(server_folder, found)
     database = PlainDatabase(server.dsn, "budget")
     server.stop()
     machine = system_runtime()
