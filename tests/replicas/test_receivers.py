@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.leases import Leases
 from otel_alloy.checkpoint.store import open_shared, open_store
 from otel_alloy.pipeline.events import CycleEnded, LeasesLooked, LeaseTaken
 from otel_alloy.pipeline.receiver import Receiver
+from otel_alloy.testing.otlp_endpoint import Answer, Received
 from otel_alloy.testing.simulator import Record, iso
 
 if TYPE_CHECKING:
@@ -132,6 +134,11 @@ class Processes:
         board = self._leases.board()
         return {one.unit[7:]: one.owner for one in board.leases if one.valid and one.owner}
 
+    def alive(self, process: subprocess.Popen[str]) -> bool:
+        """Whether a replica is heard."""
+        name = self.called[process.pid]
+        return any(one.alive for one in self._leases.board().replicas if one.name == name)
+
     def epochs(self) -> dict[str, int]:
         return {one.unit[7:]: one.epoch for one in self._leases.board().leases}
 
@@ -152,12 +159,13 @@ class Processes:
             return {name: progress.high or 0 for name, progress in store.sources().items()}
 
     def close(self) -> None:
+        """Kills all of them."""
         for process in self.running:
             process.kill()
         self._database.close()
 
 
-def later(place: Place, number: int) -> list[Record]:
+def later(place: Place, number: int, name: str = "later") -> list[Record]:
     """Executions that have ended just now, a minute later than the last."""
     place.now += 60
     found = []
@@ -165,9 +173,9 @@ def later(place: Place, number: int) -> list[Record]:
         created = iso(round((place.now - 1 - n / 100) * 1000))
         found.append(
             {
-                "_id": f"later-{n}",
+                "_id": f"{name}-{n}",
                 "message": "executionFinished",
-                "data": {"executionId": f"e-later-{n}", "executionUuid": f"uuid-later-{n}"},
+                "data": {"executionId": f"e-{name}-{n}", "executionUuid": f"uuid-{name}-{n}"},
                 "startedAt": created,
                 "completedAt": created,
                 "createdAt": created,
@@ -219,3 +227,51 @@ def test_a_replica_that_goes_is_replaced(place: Place, storage: str, fault: sign
         again = place.sent(kind) - wanted
         assert sum(again.values()) <= len(moved) * len(place.ended(more))
         assert len(place.bytes_sent(kind)) == len(wanted)
+
+
+def test_a_replica_that_slept_in_the_middle_of_a_batch(place: Place, storage: str) -> None:
+    """A replica is paused after the endpoint has its batch and before it hears so. Another one
+    delivers that batch and more. When the first one wakes, it cannot write: the cursor stays, that
+    one batch came twice with the same bytes, and nothing else did."""
+    records = place.fill(20)
+    sleeps, release, held = threading.Event(), threading.Event(), threading.Event()
+
+    def judge(received: Received) -> Answer | None:
+        if sleeps.is_set() and not held.is_set():
+            held.set()
+            assert release.wait(PATIENCE)
+        return None
+
+    place.judge = judge
+    with closing(Processes(place, storage, 1)) as some:
+        first = some.start()
+        until(lambda: place.otlp.span_count >= len(place.ended(records)))
+        until(lambda: some.high().get("s0"))
+        other = some.start()
+        sleeps.set()
+        batch = later(place, 10)
+        for record in batch:
+            place.alloy.store.add(record)
+        assert held.wait(PATIENCE)
+        first.send_signal(signal.SIGSTOP)
+        until(lambda: some.owners() == {"s0": some.called[other.pid]})
+        until(lambda: all(place.sent("traces")[id] for id in place.ended(batch)))
+        more = later(place, 10, "more")
+        for record in more:
+            place.alloy.store.add(record)
+        wanted = Counter(place.ended([*records, *batch, *more]))
+        until(lambda: not wanted - place.sent("traces") and not wanted - place.sent("logs"))
+        newest = max(str(record["createdAt"]) for record in more)
+        until(lambda: to_text(some.high()["s0"]) == newest)
+        first.send_signal(signal.SIGCONT)
+        release.set()
+        until(lambda: some.alive(first))
+        first.send_signal(signal.SIGTERM)  # what it was at has come to an end then
+        assert place.end(first).code == 0
+        assert to_text(some.high()["s0"]) == newest
+        assert some.epochs() == {"s0": 2}
+    for kind in ("traces", "logs"):
+        again = place.sent(kind) - wanted
+        assert set(again) <= set(place.ended(batch)) and set(again.values()) <= {1}
+        assert len(place.bytes_sent(kind)) == len(wanted)
+    assert place.sent("traces") != wanted or place.sent("logs") != wanted
