@@ -147,7 +147,7 @@ class _Changed:
 
 
 class _Lost(Exception):
-    """The answer to a COMMIT was lost. `result`: what the transaction gives where it was written."""
+    """The answer to a COMMIT was lost. `result`: what the transaction gives if it was written."""
 
     def __init__(self, result: object) -> None:
         super().__init__()
@@ -155,8 +155,9 @@ class _Lost(Exception):
 
 
 class PostgresDatabase:
-    """See `Database`. `url`: as libpq reads it, and `schema=` for the tables' schema. `fence`: asked
-    in every transaction that settles, for each of its units. `known`: the tables' versions."""
+    """See `Database`. `url`: as libpq reads it, and `schema=` for the tables' schema. `fence`: is
+    asked in every transaction that settles, for each of its units. `known`: the tables' versions.
+    """
 
     def __init__(
         self,
