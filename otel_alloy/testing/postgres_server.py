@@ -118,7 +118,7 @@ class PostgresServer:
             self._process = None
 
     def pause(self, paused: bool) -> None:
-        """Stops the server's first process, so that it takes no new connection; or lets it go on."""
+        """Stops the server's first process, which takes connections, or lets it go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
