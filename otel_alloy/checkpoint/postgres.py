@@ -34,9 +34,9 @@ from otel_alloy.checkpoint.postgres_sql import together, translated
 from otel_alloy.checkpoint.postgres_url import PostgresUrl, parse_postgres
 from otel_alloy.errors import CheckpointError
 
-_ANSWER_SECONDS = 30.0
-"""A server that says nothing for so long is taken for lost, however open the connection looks."""
-_CONNECTION_SECONDS = 10.0
+PATIENCE = 10.0
+"""Seconds that a connection is waited for; a server that says nothing three times as long is taken
+for lost, however open the connection looks."""
 _MOST_CONNECTIONS = 8
 _TIMES = 5
 _DEFAULTS = {
@@ -103,13 +103,15 @@ class _Cursor(psycopg.Cursor[Any]):
 class _Wire(psycopg.Connection[Any]):
     """A connection that does not wait for ever."""
 
+    patience = PATIENCE
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
-            return super().wait(gen, interval, timeout or _ANSWER_SECONDS)
+            return super().wait(gen, interval, timeout or 3 * self.patience)
         except errors._WaitTimeout:
             self.close()
             raise psycopg.OperationalError(
-                f"the server has not answered for {_ANSWER_SECONDS:g} s"
+                f"the server has not answered for {3 * self.patience:g} s"
             ) from None
 
 
@@ -157,7 +159,7 @@ class _Lost(Exception):
 class PostgresDatabase:
     """See `Database`. `url`: as libpq reads it, and `schema=` for the tables' schema. `fence`: is
     asked in every transaction that settles, for each of its units. `known`: the tables' versions.
-    """
+    `patience`: see PATIENCE."""
 
     def __init__(
         self,
@@ -165,6 +167,7 @@ class PostgresDatabase:
         *,
         fence: Fence | None = None,
         known: Sequence[Migration] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._where = parse_postgres(url)
         self._known = known or migrations()
@@ -184,9 +187,10 @@ class PostgresDatabase:
             min_size=0,
             max_size=_MOST_CONNECTIONS,
             max_idle=60.0,
-            timeout=_CONNECTION_SECONDS,
+            timeout=patience,
             reconnect_timeout=0.0,
             num_workers=1,
+            configure=lambda wire: setattr(wire, "patience", patience),
             open=True,
         )
 
@@ -317,7 +321,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """See `Database.close`."""
-        self._pool.close(timeout=_CONNECTION_SECONDS)
+        self._pool.close(timeout=PATIENCE)
 
 
 def postgres_exists(url: str) -> bool:
