@@ -51,11 +51,13 @@ _DEFAULTS = {
 # durable whatever the server's default is; it numbers itself (`outcome.py`); and it asks whether
 # newer programs have changed the tables.
 _BEGIN = """BEGIN;
-SET LOCAL lock_timeout='10s'; SET LOCAL idle_in_transaction_session_timeout='60s';
+SET LOCAL lock_timeout='10s'; SET LOCAL idle_in_transaction_session_timeout='60s';{alone}
 INSERT INTO "{schema}".writer (slot, batch, at) VALUES ('{slot}', {number}, now())
  ON CONFLICT (slot) DO UPDATE SET batch=excluded.batch, at=excluded.at;
 SELECT oldest_reader, CASE WHEN current_setting('synchronous_commit')='off'
  THEN set_config('synchronous_commit', 'on', true) END FROM "{schema}".schema_version"""
+# Those that were in each other's way come one by one.
+_ALONE = " SELECT pg_advisory_xact_lock(hashtext('otel-alloy {schema}'));"
 _ASK = """BEGIN;
 SET LOCAL lock_timeout='10s';
 INSERT INTO "{schema}".writer (slot, batch, at) VALUES ('{slot}', 0, now())
@@ -206,7 +208,7 @@ class PostgresDatabase:
         call: object = None,
     ) -> T:
         """See `Database.transact`."""
-        times = 0
+        times, alone = 0, False
         while True:
             times += 1
             try:
@@ -214,19 +216,20 @@ class PostgresDatabase:
                 if (earlier := self._outcomes.earlier(call)) is not None:
                     result: T = earlier.result
                     return result
-                return self._once(act, units, call)
+                return self._once(act, units, call, alone)
             except psycopg.Error as error:
                 # Before its COMMIT, a lost transaction was not written: it can be done again.
                 if times < _TIMES and (error.sqlstate in AGAIN or self._renewed(error)):
+                    alone = alone or error.sqlstate in AGAIN
                     continue
                 raise self._told(error) from None
 
-    def _once(self, act: Callable[[Any], T], units: Sequence[str], call: object) -> T:
+    def _once(self, act: Callable[[Any], T], units: Sequence[str], call: object, alone: bool) -> T:
         slot = self._outcomes.take()
         doubt = None
         try:
             with self._pool.connection() as wire:
-                return self._written(wire, slot, act, units)
+                return self._written(wire, slot, act, units, alone)
         except _Lost as lost:
             doubt = self._outcomes.doubt(slot, lost.result, call or lost)
         finally:
@@ -243,7 +246,7 @@ class PostgresDatabase:
             self._outcomes.earlier(doubt.call)
             result: T = doubt.result
             return result
-        return self._once(act, units, call)
+        return self._once(act, units, call, alone)
 
     def _written(
         self,
@@ -251,8 +254,10 @@ class PostgresDatabase:
         slot: Slot,
         act: Callable[[Any], T],
         units: Sequence[str],
+        alone: bool,
     ) -> T:
-        begin = _BEGIN.format(schema=self._schema, slot=slot.name, number=slot.number)
+        lock = _ALONE.format(schema=self._schema) if alone else ""
+        begin = _BEGIN.format(schema=self._schema, slot=slot.name, number=slot.number, alone=lock)
         oldest = _last(wire.execute(begin.encode()))[0]
         if oldest > self._known[-1].version:
             raise too_new(self._where, None, oldest, self._known[-1].version)
