@@ -20,7 +20,7 @@ from psycopg.types.numeric import IntLoader
 from psycopg.types.string import StrDumperUnknown, TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from otel_alloy.checkpoint.database import Fence, T
+from otel_alloy.checkpoint.database import Connection, Fence, T
 from otel_alloy.checkpoint.outcome import Outcomes, Slot
 from otel_alloy.checkpoint.postgres_errors import AGAIN, is_lost, told
 from otel_alloy.checkpoint.postgres_schema import (
@@ -323,6 +323,17 @@ class PostgresDatabase:
     def run_is_active(self) -> bool:
         """See `Database.run_is_active`."""
         return False
+
+    def last_number(self, db: Connection, table: str) -> int:
+        """See `otel_alloy.checkpoint.migrate.Numbering`."""
+        row = db.execute(f"SELECT last_value, is_called FROM {table}_number_seq").fetchone()
+        return int(row[0]) if row[1] else 0
+
+    def go_on_after(self, db: Connection, table: str, number: int) -> None:
+        """See `otel_alloy.checkpoint.migrate.Numbering`."""
+        last = max(number, self.last_number(db, table))
+        if last:
+            db.execute("SELECT setval(?, ?)", (f'"{self._schema}".{table}_number_seq', last))
 
     def close(self) -> None:
         """See `Database.close`."""
