@@ -84,6 +84,8 @@ class StoredOutbox:
             if chosen and (executions > most or total > most_bytes):
                 break
             chosen.append(number)
+        if not chosen:
+            return []
         marks = ",".join("?" * len(chosen))
         rows = self._database.read(
             "SELECT number, destination, source, at, executions, size, packed FROM outbox"

@@ -20,7 +20,7 @@ from psycopg.types.numeric import IntLoader
 from psycopg.types.string import StrDumperUnknown, TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from otel_alloy.checkpoint.database import Fence, T
+from otel_alloy.checkpoint.database import Connection, Fence, T
 from otel_alloy.checkpoint.outcome import Outcomes, Slot
 from otel_alloy.checkpoint.postgres_errors import AGAIN, is_lost, told
 from otel_alloy.checkpoint.postgres_schema import (
@@ -34,9 +34,9 @@ from otel_alloy.checkpoint.postgres_sql import together, translated
 from otel_alloy.checkpoint.postgres_url import PostgresUrl, parse_postgres
 from otel_alloy.errors import CheckpointError
 
-_ANSWER_SECONDS = 30.0
-"""A server that says nothing for so long is taken for lost, however open the connection looks."""
-_CONNECTION_SECONDS = 10.0
+PATIENCE = 10.0
+"""Seconds that a connection is waited for; a server that says nothing three times as long is taken
+for lost, however open the connection looks."""
 _MOST_CONNECTIONS = 8
 _TIMES = 5
 _DEFAULTS = {
@@ -51,11 +51,13 @@ _DEFAULTS = {
 # durable whatever the server's default is; it numbers itself (`outcome.py`); and it asks whether
 # newer programs have changed the tables.
 _BEGIN = """BEGIN;
-SET LOCAL lock_timeout='10s'; SET LOCAL idle_in_transaction_session_timeout='60s';
+SET LOCAL lock_timeout='10s'; SET LOCAL idle_in_transaction_session_timeout='60s';{alone}
 INSERT INTO "{schema}".writer (slot, batch, at) VALUES ('{slot}', {number}, now())
  ON CONFLICT (slot) DO UPDATE SET batch=excluded.batch, at=excluded.at;
 SELECT oldest_reader, CASE WHEN current_setting('synchronous_commit')='off'
  THEN set_config('synchronous_commit', 'on', true) END FROM "{schema}".schema_version"""
+# Those that were in each other's way come one by one.
+_ALONE = " SELECT pg_advisory_xact_lock(hashtext('otel-alloy {schema}'));"
 _ASK = """BEGIN;
 SET LOCAL lock_timeout='10s';
 INSERT INTO "{schema}".writer (slot, batch, at) VALUES ('{slot}', 0, now())
@@ -103,13 +105,15 @@ class _Cursor(psycopg.Cursor[Any]):
 class _Wire(psycopg.Connection[Any]):
     """A connection that does not wait for ever."""
 
+    patience = PATIENCE
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         try:
-            return super().wait(gen, interval, timeout or _ANSWER_SECONDS)
+            return super().wait(gen, interval, timeout or 3 * self.patience)
         except errors._WaitTimeout:
             self.close()
             raise psycopg.OperationalError(
-                f"the server has not answered for {_ANSWER_SECONDS:g} s"
+                f"the server has not answered for {3 * self.patience:g} s"
             ) from None
 
 
@@ -147,7 +151,7 @@ class _Changed:
 
 
 class _Lost(Exception):
-    """The answer to a COMMIT was lost. `result`: what the transaction gives where it was written."""
+    """The answer to a COMMIT was lost. `result`: what the transaction gives if it was written."""
 
     def __init__(self, result: object) -> None:
         super().__init__()
@@ -155,8 +159,9 @@ class _Lost(Exception):
 
 
 class PostgresDatabase:
-    """See `Database`. `url`: as libpq reads it, and `schema=` for the tables' schema. `fence`: asked
-    in every transaction that settles, for each of its units. `known`: the tables' versions."""
+    """See `Database`. `url`: as libpq reads it, and `schema=` for the tables' schema. `fence`: is
+    asked in every transaction that settles, for each of its units. `known`: the tables' versions.
+    `patience`: see PATIENCE."""
 
     def __init__(
         self,
@@ -164,6 +169,7 @@ class PostgresDatabase:
         *,
         fence: Fence | None = None,
         known: Sequence[Migration] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._where = parse_postgres(url)
         self._known = known or migrations()
@@ -183,9 +189,10 @@ class PostgresDatabase:
             min_size=0,
             max_size=_MOST_CONNECTIONS,
             max_idle=60.0,
-            timeout=_CONNECTION_SECONDS,
+            timeout=patience,
             reconnect_timeout=0.0,
             num_workers=1,
+            configure=lambda wire: setattr(wire, "patience", patience),
             open=True,
         )
 
@@ -201,7 +208,7 @@ class PostgresDatabase:
         call: object = None,
     ) -> T:
         """See `Database.transact`."""
-        times = 0
+        times, alone = 0, False
         while True:
             times += 1
             try:
@@ -209,19 +216,20 @@ class PostgresDatabase:
                 if (earlier := self._outcomes.earlier(call)) is not None:
                     result: T = earlier.result
                     return result
-                return self._once(act, units, call)
+                return self._once(act, units, call, alone)
             except psycopg.Error as error:
                 # Before its COMMIT, a lost transaction was not written: it can be done again.
                 if times < _TIMES and (error.sqlstate in AGAIN or self._renewed(error)):
+                    alone = alone or error.sqlstate in AGAIN
                     continue
                 raise self._told(error) from None
 
-    def _once(self, act: Callable[[Any], T], units: Sequence[str], call: object) -> T:
+    def _once(self, act: Callable[[Any], T], units: Sequence[str], call: object, alone: bool) -> T:
         slot = self._outcomes.take()
         doubt = None
         try:
             with self._pool.connection() as wire:
-                return self._written(wire, slot, act, units)
+                return self._written(wire, slot, act, units, alone)
         except _Lost as lost:
             doubt = self._outcomes.doubt(slot, lost.result, call or lost)
         finally:
@@ -238,7 +246,7 @@ class PostgresDatabase:
             self._outcomes.earlier(doubt.call)
             result: T = doubt.result
             return result
-        return self._once(act, units, call)
+        return self._once(act, units, call, alone)
 
     def _written(
         self,
@@ -246,8 +254,10 @@ class PostgresDatabase:
         slot: Slot,
         act: Callable[[Any], T],
         units: Sequence[str],
+        alone: bool,
     ) -> T:
-        begin = _BEGIN.format(schema=self._schema, slot=slot.name, number=slot.number)
+        lock = _ALONE.format(schema=self._schema) if alone else ""
+        begin = _BEGIN.format(schema=self._schema, slot=slot.name, number=slot.number, alone=lock)
         oldest = _last(wire.execute(begin.encode()))[0]
         if oldest > self._known[-1].version:
             raise too_new(self._where, None, oldest, self._known[-1].version)
@@ -314,9 +324,20 @@ class PostgresDatabase:
         """See `Database.run_is_active`."""
         return False
 
+    def last_number(self, db: Connection, table: str) -> int:
+        """See `otel_alloy.checkpoint.migrate.Numbering`."""
+        row = db.execute(f"SELECT last_value, is_called FROM {table}_number_seq").fetchone()
+        return int(row[0]) if row[1] else 0
+
+    def go_on_after(self, db: Connection, table: str, number: int) -> None:
+        """See `otel_alloy.checkpoint.migrate.Numbering`."""
+        last = max(number, self.last_number(db, table))
+        if last:
+            db.execute("SELECT setval(?, ?)", (f'"{self._schema}".{table}_number_seq', last))
+
     def close(self) -> None:
         """See `Database.close`."""
-        self._pool.close(timeout=_CONNECTION_SECONDS)
+        self._pool.close(timeout=PATIENCE)
 
 
 def postgres_exists(url: str) -> bool:

@@ -5,6 +5,8 @@ Of what the server says, only words without values of rows are passed on. Only e
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 
 from otel_alloy.checkpoint.postgres_url import PostgresUrl
@@ -36,6 +38,14 @@ _LASTING = {
     "3F000": "the schema was removed; restore it, or start again with an empty database",
     "54000": "a name in a record is longer than PostgreSQL can look up (2,700 bytes)",
 }
+_AT_THE_DOOR = {
+    # libpq tells no SQLSTATE of a connection that is refused; these are PostgreSQL's words, and
+    # PgBouncer's.
+    r"too many clients|connection slots|no more connections": "53300",
+    r"authentication failed|pg_hba|no password supplied|role \S+ does not exist": "28P01",
+    r"database \S+ does not exist|no such database": "3D000",
+    r"read-only|not currently accepting writes": "25006",
+}
 _SAID = ("08", "25", "28", "3D", "3F", "42", "53", "55", "57", "58")
 """Classes whose messages hold no value of a row."""
 
@@ -52,14 +62,20 @@ def told(
     error: psycopg.Error, where: PostgresUrl, *, opening: bool = False
 ) -> CheckpointError | CheckpointUnwritable:
     """Our error. `opening`: nothing was reached yet, so that nothing is to be waited for."""
-    state = error.sqlstate or ""
+    state = error.sqlstate or _at_the_door(error)
     problem = f"checkpoint in {where.place}: {_words(error, where)}"
-    if state in _PASSING or is_lost(error) or (state[:2] == "28" and not opening):
-        remedy = _PASSING.get(state) or (_NO_ENTRY if state[:2] == "28" else _AWAY)
+    lasting = _NO_ENTRY if state[:2] == "28" else _LASTING.get(state, "")
+    if state in _PASSING or is_lost(error):
+        remedy = _PASSING.get(state) or lasting or _AWAY
         kind = CheckpointError if opening else CheckpointUnwritable
         return kind(problem, remedy)
-    remedy = _NO_ENTRY if state[:2] == "28" else _LASTING.get(state, "look into the server's log")
+    remedy = lasting or "look into the server's log"
     return CheckpointError(problem, remedy.replace("{schema}", where.schema))
+
+
+def _at_the_door(error: psycopg.Error) -> str:
+    found = [state for words, state in _AT_THE_DOOR.items() if re.search(words, str(error))]
+    return found[0] if found else ""
 
 
 def _words(error: psycopg.Error, where: PostgresUrl) -> str:

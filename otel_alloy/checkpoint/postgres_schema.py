@@ -49,8 +49,12 @@ def migrations() -> tuple[Migration, ...]:
 
 def has_tables(db: psycopg.Connection[Any], where: PostgresUrl) -> bool:
     """Whether there is a checkpoint already."""
-    row = db.execute("SELECT to_regclass(%s)", (f"{where.schema}.schema_version",)).fetchone()
-    return row is not None and row[0] is not None
+    # Not `to_regclass`: after waiting for the lock, that may still answer from a cache.
+    found = db.execute(
+        "SELECT 1 FROM pg_tables WHERE schemaname=%s AND tablename='schema_version'",
+        (where.schema,),
+    )
+    return found.fetchone() is not None
 
 
 def prepare(db: psycopg.Connection[Any], where: PostgresUrl, known: Sequence[Migration]) -> None:
@@ -76,7 +80,8 @@ def prepare(db: psycopg.Connection[Any], where: PostgresUrl, known: Sequence[Mig
         version = _version(db, where, newest)
         if version >= newest:  # another process was faster
             return
-        if db.execute("SELECT to_regnamespace(%s)", (where.schema,)).fetchone() == (None,):
+        named = db.execute("SELECT 1 FROM pg_namespace WHERE nspname=%s", (where.schema,))
+        if named.fetchone() is None:
             db.execute(f'CREATE SCHEMA "{where.schema}"')
         db.execute(f'SET LOCAL search_path TO "{where.schema}"')
         if not version:

@@ -39,6 +39,11 @@ def is_postgres(url: str) -> bool:
     return url.startswith(SCHEMES)
 
 
+def place_of(url: str) -> str:
+    """A `storage` URL without its secrets."""
+    return parse_postgres(url).place if is_postgres(url) else url
+
+
 def parse_postgres(url: str) -> PostgresUrl:
     """Raises CheckpointError where libpq would read another place from it than a person does."""
     if url.count("@") > 1 or any(c.isspace() for c in url):

@@ -346,6 +346,17 @@ class SqliteFile:
             return CheckpointUnwritable(told.problem, told.remedy)
         return told
 
+    def last_number(self, db: Connection, table: str) -> int:
+        """See `otel_alloy.checkpoint.migrate.Numbering`."""
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name=?", (table,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def go_on_after(self, db: Connection, table: str, number: int) -> None:
+        """See `otel_alloy.checkpoint.migrate.Numbering`."""
+        last = max(number, self.last_number(db, table))
+        db.execute("DELETE FROM sqlite_sequence WHERE name=?", (table,))
+        db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?,?)", (table, last))
+
     def close(self) -> None:
         """See `Store.close`."""
         with self._mutex:

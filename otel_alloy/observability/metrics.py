@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
+from otel_alloy.checkpoint.postgres_url import place_of
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.destinations import DestinationGauges
 from otel_alloy.observability.status import Gauges, Status
@@ -505,7 +506,7 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
 def resource(settings: Settings) -> dict[str, str | bool | int | float]:
     """This process: a service of its own, and an instance that stays the same over restarts."""
     attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
-    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {settings.storage}")
+    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {place_of(settings.storage)}")
     return {
         "service.instance.id": str(instance),
         **attributes,

@@ -28,10 +28,10 @@ from pydantic_core import PydanticCustomError
 
 from otel_alloy.alloy.key import ApiKey, KeyFile, key_problem
 from otel_alloy.alloy.timestamps import to_ms
-from otel_alloy.checkpoint.postgres_url import is_postgres
+from otel_alloy.checkpoint.postgres_url import is_postgres, parse_postgres
 from otel_alloy.durations import parse_duration
 from otel_alloy.environment import kept_quotes, without_empty
-from otel_alloy.errors import ConfigurationError
+from otel_alloy.errors import CheckpointError, ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
@@ -266,7 +266,9 @@ class Settings(Model):
     """
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
-    storage: str = Field("sqlite:///otel-alloy.db", description="where the checkpoint is kept")
+    storage: str = Field(
+        "sqlite:///otel-alloy.db", repr=False, description="where the checkpoint is kept"
+    )
     lease: Seconds = Field(
         15.0,
         ge=3,
@@ -407,8 +409,16 @@ class Settings(Model):
     @field_validator("storage")
     @classmethod
     def _storage_is_known(cls, value: str) -> str:
-        if not is_postgres(value) and not re.fullmatch(r"sqlite:///.+", value):
-            raise ValueError("write sqlite:///relative/path.db or sqlite:////absolute/path.db")
+        if is_postgres(value):
+            try:
+                parse_postgres(value)
+            except CheckpointError as error:
+                raise ValueError(error.remedy) from None
+        elif not re.fullmatch(r"sqlite:///.+", value):
+            raise ValueError(
+                "write sqlite:///relative/path.db, sqlite:////absolute/path.db or "
+                "postgresql://user@host/database"
+            )
         return value
 
     @model_validator(mode="after")

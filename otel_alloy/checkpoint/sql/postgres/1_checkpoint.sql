@@ -1,5 +1,7 @@
 -- The checkpoint on PostgreSQL, version 1: what schema version 6 of SQLite is (../1_checkpoint.sql to
--- ../6_destinations.sql say what each table is for). Texts are ordered by their bytes, as there.
+-- ../6_destinations.sql say what each table is for). Texts are ordered by their bytes, as there. Rows
+-- that are written again and again have room beside them (fillfactor), and no index on what changes,
+-- so that a page takes the new one.
 -- oldest reader: 1
 CREATE TABLE source (
     name          text COLLATE "C" PRIMARY KEY,
@@ -13,7 +15,7 @@ CREATE TABLE source (
     visibility    text,
     known_from    bigint,
     facts         text
-);
+) WITH (fillfactor = 50);
 
 CREATE TABLE seen (
     source  text COLLATE "C" NOT NULL,
@@ -81,8 +83,8 @@ CREATE TABLE slice (
     high     bigint,
     state    text NOT NULL DEFAULT 'waiting',
     records  bigint
-);
-CREATE INDEX slice_source ON slice (source, state, start);
+) WITH (fillfactor = 50);
+CREATE INDEX slice_source ON slice (source);
 
 CREATE TABLE known (
     source text COLLATE "C" NOT NULL,
@@ -177,7 +179,7 @@ CREATE TABLE destination (
     missing      bigint NOT NULL DEFAULT 0,
     error        text,
     error_at     bigint
-);
+) WITH (fillfactor = 50);
 CREATE TABLE filtered (
     source     text COLLATE "C" NOT NULL,
     minute     bigint NOT NULL,
@@ -192,4 +194,4 @@ CREATE TABLE writer (
     slot  text COLLATE "C" PRIMARY KEY,
     batch bigint NOT NULL,
     at    timestamptz NOT NULL
-);
+) WITH (fillfactor = 50);
