@@ -11,20 +11,20 @@ import pytest
 from otel_alloy.checkpoint.leases import Leases, fence
 from otel_alloy.errors import LeaseLost
 
-from .plain import Plain, PlainDatabase
+from .counted import CountedDatabase
 
 UNITS = [f"source s{n:02}" for n in range(40)]
 LONG, NONE = 60.0, 0.0
 PATIENCE = 60.0
 
 
-def expire(database: PlainDatabase) -> None:
+def expire(database: CountedDatabase) -> None:
     """All leases end, as when nobody was there for long."""
-    with database.connection() as db:
+    with database.held() as db:
         db.execute("UPDATE lease SET expires_at=clock_timestamp()")
 
 
-def test_many_who_claim_at_once_share_without_waiting(database: PlainDatabase) -> None:
+def test_many_who_claim_at_once_share_without_waiting(database: CountedDatabase) -> None:
     """Eight replicas claim at the same moment: each unit has one owner, nobody gets more than it
     asked for, and all units are taken."""
     leases = Leases(database, LONG)
@@ -49,7 +49,7 @@ def test_many_who_claim_at_once_share_without_waiting(database: PlainDatabase) -
     assert held == {unit: owner for owner, units in taken.items() for unit in units}
 
 
-def test_taking_over_raises_the_epoch_and_ends_the_old_owner(database: PlainDatabase) -> None:
+def test_taking_over_raises_the_epoch_and_ends_the_old_owner(database: CountedDatabase) -> None:
     """What is held is not taken; what has expired is, with the next epoch; then the old owner can
     neither renew nor write nor give back. What was given back is no takeover."""
     leases = Leases(database, LONG)
@@ -76,21 +76,21 @@ def test_taking_over_raises_the_epoch_and_ends_the_old_owner(database: PlainData
     assert (third.epoch, third.after) == (3, None)
 
 
-def test_a_transaction_that_is_fenced_is_not_overtaken(database: PlainDatabase) -> None:
+def test_a_transaction_that_is_fenced_is_not_overtaken(database: CountedDatabase) -> None:
     """While the owner's write is not committed, nobody takes the unit over, though its lease has
     expired: claiming passes it by without waiting. Two writes of one owner go side by side."""
     leases = Leases(database, NONE)
     leases.declare(UNITS[:1])
     ((unit, epoch),) = [(one.unit, one.epoch) for one in leases.claim("a", UNITS, 1)]
-    with database.connection() as one, database.connection() as other:
-        fence(Plain(one), unit, "a", epoch)
-        fence(Plain(other), unit, "a", epoch)
+    with database.held() as one, database.held() as other:
+        fence(one, unit, "a", epoch)
+        fence(other, unit, "a", epoch)
         assert leases.claim("b", UNITS, 1) == []
     (taken,) = leases.claim("b", UNITS, 1)
     assert taken.epoch == epoch + 1
 
 
-def test_a_takeover_before_the_write_is_committed_refuses_it(database: PlainDatabase) -> None:
+def test_a_takeover_before_the_write_is_committed_refuses_it(database: CountedDatabase) -> None:
     """A takeover that is under way makes the old owner's write wait, then fail."""
     leases = Leases(database, NONE)
     leases.declare(UNITS[:1])
@@ -103,25 +103,25 @@ def test_a_takeover_before_the_write_is_committed_refuses_it(database: PlainData
         except LeaseLost as error:
             failures.append(error)
 
-    with database.connection() as db:
+    with database.held() as db:
         db.execute("UPDATE lease SET owner='b', epoch=2")
         thread = threading.Thread(target=write)
         thread.start()
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type='Lock'"
+        waiting = "SELECT count(*) FROM pg_stat_get_activity(NULL) WHERE wait_event_type='Lock'"
         while not database.read(waiting)[0][0]:
             assert thread.is_alive()
     thread.join(PATIENCE)
     assert len(failures) == 1
 
 
-def test_the_board_tells_who_is_there(database: PlainDatabase) -> None:
+def test_the_board_tells_who_is_there(database: CountedDatabase) -> None:
     """Replicas are there as long as they are heard; who leaves has given back all that it had."""
     leases = Leases(database, LONG)
     leases.declare(UNITS[:4])
     for name in ("a", "b", "c"):
         leases.present(name, "1.2", "10.0.0.1:13133")
         leases.claim(name, UNITS, 1)
-    with database.connection() as db:
+    with database.held() as db:
         db.execute(
             "UPDATE replica SET heard_at=heard_at-interval '2 minutes',"
             " started_at=started_at-interval '1 hour' WHERE name='b'"
@@ -135,7 +135,7 @@ def test_the_board_tells_who_is_there(database: PlainDatabase) -> None:
         owners.setdefault(lease.owner if lease.valid else None, []).append(lease)
     assert {owner: len(some) for owner, some in owners.items()} == {None: 2, "a": 1, "b": 1}
     assert all(one.left <= 0 for one in owners[None])
-    with database.connection() as db:
+    with database.held() as db:
         db.execute("UPDATE replica SET heard_at=heard_at-interval '1 day' WHERE name='b'")
     leases.forget()
     assert [one.name for one in leases.board().replicas] == ["a"]

@@ -25,6 +25,7 @@ from otel_alloy.testing.simulator import Record, iso
 if TYPE_CHECKING:
     from conftest import Place
 
+pytestmark = pytest.mark.parametrize("storage", ["pgbouncer"], indirect=True)
 LEASE = 3.0
 PATIENCE = 60.0
 
