@@ -7,7 +7,7 @@ Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `Re
 several threads, and watchers must neither block nor keep what an event lets them read. Of the
 error webhook, which belongs to no source: `WebhookListens`, then `WebhookAnswered` for each post.
 Of destinations: what `otel_alloy.destinations.events` has. Of replicas that share the work:
-`LeasesLooked` every few seconds, `LeaseTaken`.
+`LeasesLooked` or `LeasesFailed` every few seconds, `LeaseTaken`.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -51,6 +51,7 @@ __all__ = [
     "GapFound",
     "Holding",
     "LeaseTaken",
+    "LeasesFailed",
     "LeasesLooked",
     "Observe",
     "OverlapLooked",
@@ -347,6 +348,14 @@ class LeasesLooked:
     mine: frozenset[str]
     holdings: tuple[Holding, ...]
     unowned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesFailed:
+    """Leases cannot be kept at the moment, so they run out; tried again after `wait`."""
+
+    reason: str
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)

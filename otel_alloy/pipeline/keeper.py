@@ -20,7 +20,13 @@ from otel_alloy.checkpoint.leases import Board, Leases, Taken
 from otel_alloy.checkpoint.tenures import Tenures
 from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.log_throttle import LogThrottle
-from otel_alloy.pipeline.events import Holding, LeasesLooked, LeaseTaken, Observe
+from otel_alloy.pipeline.events import (
+    Holding,
+    LeasesFailed,
+    LeasesLooked,
+    LeaseTaken,
+    Observe,
+)
 from otel_alloy.pipeline.spread import moves, rest_seconds
 from otel_alloy.runtime import Runtime, Task
 
@@ -74,6 +80,7 @@ class Keeper:
         self._units = units
         self._work = work
         self._seconds = seconds
+        self._again = seconds / 15
         self._runtime = runtime
         self._observe = observe
         self._throttle = LogThrottle(runtime.monotonic)
@@ -163,7 +170,7 @@ class Keeper:
         """One look; for how many seconds to rest."""
         board: list[Board] = []
         if not self._quietly(lambda: board.append(self._look())):
-            return self._seconds / 15
+            return self._again
         self._throttle.forget("leases")
         self._looked()
         others = [
@@ -179,6 +186,7 @@ class Keeper:
             again = self._throttle.admit("leases")
             if again is not None:
                 log.warning("leases cannot be kept: %s%s", error, again)
+            self._observe(LeasesFailed(str(error), self._again))
             return False
         return True
 
