@@ -240,7 +240,8 @@ class Dispatcher:
     # The line -------------------------------------------------------------------------------------
 
     def _is_own(self, name: str) -> bool:
-        return self._tenant is None or self._tenant.delivers(name)
+        tenant = self._tenant
+        return tenant is None or (tenant.delivers(name) and not tenant.wanted(name))
 
     def _may_send(self, name: str) -> bool:
         usable = name in self._catalogue.usable and name not in self._paused

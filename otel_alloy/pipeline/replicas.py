@@ -81,7 +81,9 @@ class Replicas:
 
     def working(self) -> list[str]:
         """See `Tenant.working`."""
-        units = frozenset() if self._keeper is None else self._keeper.working()
+        if self._keeper is None:  # destinations are looked at from before `start` on
+            return []
+        units = self._keeper.working()
         return [name for name in self._destinations() if destination_unit(name) in units]
 
     def delivers(self, destination: str) -> bool:

@@ -49,19 +49,19 @@ def pgbouncer() -> str | None:
 
 class PostgresServer:
     """A server; made by `start`, gone with `stop`. `settings`: of postgresql.conf; what is written
-    survives a kill of the server, not of the machine, unless they say `fsync`. `folder`: a data
-    folder that is there already, of a standby."""
+    survives a kill of the server, not of the machine, unless they say `fsync`. `place`: an empty
+    folder for all that it has; None: it makes one."""
 
     def __init__(
         self,
         programs: Path,
         settings: Mapping[str, str] | None = None,
-        folder: Path | None = None,
+        place: Path | None = None,
     ) -> None:
         self.programs = programs
-        self.place = Path(tempfile.mkdtemp(prefix="otel-alloy-postgres-"))
+        self.place = place or Path(tempfile.mkdtemp(prefix="otel-alloy-postgres-"))
         self.place.chmod(0o755)
-        self.data = folder or self.place / "data"
+        self.data = self.place / "data"
         self.port = _free_port()
         self.log: deque[str] = deque(maxlen=1000)
         self._settings = {"fsync": "off", "max_connections": "100", **(settings or {})}
@@ -105,6 +105,38 @@ class PostgresServer:
     def kill(self) -> None:
         """As a power cut ends it (the machine's files stay)."""
         self._end(signal.SIGQUIT)
+
+    def shut_down(self) -> None:
+        """Ends it in order, with whatever transactions are open undone; all it had stays."""
+        self._end(signal.SIGINT)
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs; it may have ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
+    def standby(self) -> PostgresServer:
+        """A streaming standby, started. From then on this server acknowledges nothing that the
+        standby does not have."""
+        other = PostgresServer(self.programs, self._settings)
+        command = [str(self.programs / "pg_basebackup"), "-D", str(other.data), "--no-sync"]
+        command += ["--checkpoint=fast", "--write-recovery-conf", "-d", self.url]
+        _hand_over(other.place)
+        done = subprocess.run(
+            [*_as_nobody("QUIT"), *command], capture_output=True, text=True, cwd=other.place
+        )
+        assert done.returncode == 0, done.stderr
+        other.start()
+        self.ask("ALTER SYSTEM SET synchronous_standby_names='*'")
+        self.ask("SELECT pg_reload_conf()")
+        return other
+
+    def ask(self, statement: str) -> str:
+        """What `psql` says to a statement, as that user."""
+        psql = [str(self.programs / "psql"), "-XAtqc", statement, self.url]
+        done = subprocess.run(psql, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def stop(self) -> None:
         """Ends it, and removes all it had."""
