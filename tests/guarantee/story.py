@@ -28,7 +28,7 @@ from .scale import scaled
 
 LEASE = 4.0
 SOURCES = 40
-PATIENCE = 40.0
+PATIENCE = 60.0
 TERMINAL = ("executionFinished", "executionError")
 DESTINATIONS = ("acme", "globex")
 
@@ -248,7 +248,7 @@ class Story:
         except AssertionError as error:
             some = {place: (len(left), sorted(left)[:2]) for place, left in missing.items()}
             raise AssertionError(f"missing: {some}\n{error}") from None
-        self.rest()
+        self.until(lambda: self.replicas.spread(self.units), "an even spread")
         for destination, executions in wanted.items():
             for kind in ("traces", "logs"):
                 found = self.endpoint.executions(destination, kind)

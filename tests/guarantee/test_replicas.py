@@ -15,4 +15,7 @@ def test_replicas_that_die_sleep_and_end(servers: Servers, tmp_path: Path) -> No
     """x"""
     with told(tmp_path, servers.storage("postgres newest", tmp_path)) as story:
         story.begin(None, None, None)
+        story.kill()
+        story.pause()
+        story.stop()
         print(story.check())
