@@ -60,6 +60,7 @@ class PostgresServer:
     ) -> None:
         self.programs = programs
         self.place = place or Path(tempfile.mkdtemp(prefix="otel-alloy-postgres-"))
+        self.place.mkdir(exist_ok=True)
         self.place.chmod(0o755)
         self.data = self.place / "data"
         self.port = _free_port()

@@ -169,15 +169,6 @@ class Replicas:
                 return False
         return len(owners) == units and set(owners.values()) <= {o.name for o in self.running}
 
-    def settled_since(self, moment: float, but: str = "") -> dict[str, float]:
-        """When each source was first settled by anybody `but` a replica after a moment (Unix s)."""
-        return dict(
-            self.witness.rows(
-                "SELECT source, min(at) FROM witness.moved"
-                f" WHERE at>{moment!r} AND writer<>'{but}' GROUP BY 1"
-            )
-        )
-
     def close(self) -> None:
         """Kills all of them."""
         for one in self._all:

@@ -40,6 +40,11 @@ class TcpProxy:
         """Forwards nothing any more; or again."""
         (self._thawed.clear if frozen else self._thawed.set)()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is forwarded."""
+        return not self._thawed.is_set()
+
     def release(self) -> None:
         """What is held gets to the server."""
         with self._lock:

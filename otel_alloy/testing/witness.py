@@ -18,38 +18,38 @@ import psycopg
 from otel_alloy.checkpoint.postgres_url import parse_postgres
 
 _WATCH = """
-CREATE SCHEMA witness;
-CREATE TABLE witness.member (name text PRIMARY KEY, writer text NOT NULL);
-CREATE TABLE witness.moved (
+CREATE SCHEMA {schema}_witness;
+CREATE TABLE {schema}_witness.member (name text PRIMARY KEY, writer text NOT NULL);
+CREATE TABLE {schema}_witness.moved (
     n bigserial, at double precision NOT NULL, writer text NOT NULL, owner text, epoch bigint,
     source text NOT NULL, high bigint, start bigint, before bigint, position bigint);
-CREATE TABLE witness.changed (
+CREATE TABLE {schema}_witness.changed (
     n bigserial, at double precision NOT NULL, unit text NOT NULL, owner text, epoch bigint NOT NULL,
     was text);
-CREATE TABLE witness.emptied (
+CREATE TABLE {schema}_witness.emptied (
     n bigserial, at double precision NOT NULL, writer text NOT NULL, owner text, epoch bigint,
     destination text NOT NULL);
 
-CREATE FUNCTION witness.member() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO witness.member VALUES (NEW.name, current_setting('application_name'))
+CREATE FUNCTION {schema}_witness.member() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO {schema}_witness.member VALUES (NEW.name, current_setting('application_name'))
         ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
-CREATE FUNCTION witness.moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO witness.moved (at, writer, owner, epoch, source, high, start, before, position)
+CREATE FUNCTION {schema}_witness.moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO {schema}_witness.moved (at, writer, owner, epoch, source, high, start, before, position)
         SELECT date_part('epoch', clock_timestamp()), current_setting('application_name'),
                l.owner, l.epoch, NEW.name, NEW.high, NEW.window_start, NEW.window_before,
                NEW.position
         FROM (VALUES (1)) AS one LEFT JOIN {schema}.lease l ON l.unit = 'source ' || NEW.name;
     RETURN NULL;
 END $$;
-CREATE FUNCTION witness.changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO witness.changed (at, unit, owner, epoch, was)
+CREATE FUNCTION {schema}_witness.changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO {schema}_witness.changed (at, unit, owner, epoch, was)
         VALUES (date_part('epoch', clock_timestamp()), NEW.unit, NEW.owner, NEW.epoch, OLD.owner);
     RETURN NULL;
 END $$;
-CREATE FUNCTION witness.emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO witness.emptied (at, writer, owner, epoch, destination)
+CREATE FUNCTION {schema}_witness.emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO {schema}_witness.emptied (at, writer, owner, epoch, destination)
         SELECT date_part('epoch', clock_timestamp()), current_setting('application_name'),
                l.owner, l.epoch, OLD.destination
         FROM (VALUES (1)) AS one
@@ -58,14 +58,14 @@ CREATE FUNCTION witness.emptied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 
 CREATE TRIGGER witness AFTER INSERT ON {schema}.replica
-    FOR EACH ROW EXECUTE FUNCTION witness.member();
+    FOR EACH ROW EXECUTE FUNCTION {schema}_witness.member();
 CREATE TRIGGER witness AFTER UPDATE ON {schema}.source
-    FOR EACH ROW EXECUTE FUNCTION witness.moved();
+    FOR EACH ROW EXECUTE FUNCTION {schema}_witness.moved();
 CREATE TRIGGER witness AFTER UPDATE ON {schema}.lease
     FOR EACH ROW WHEN (NEW.owner IS DISTINCT FROM OLD.owner OR NEW.epoch <> OLD.epoch)
-    EXECUTE FUNCTION witness.changed();
+    EXECUTE FUNCTION {schema}_witness.changed();
 CREATE TRIGGER witness AFTER DELETE ON {schema}.outbox
-    FOR EACH ROW EXECUTE FUNCTION witness.emptied();
+    FOR EACH ROW EXECUTE FUNCTION {schema}_witness.emptied();
 """
 
 
@@ -116,6 +116,7 @@ class Witness:
 
     def __init__(self, url: str) -> None:
         self._where = parse_postgres(url)
+        self._seen = f"{self._where.schema}_witness"
 
     def watch(self) -> None:
         """Begins to write down."""
@@ -124,13 +125,13 @@ class Witness:
 
     def members(self) -> dict[str, str]:
         """The `application_name` of each replica there ever was, by its name."""
-        return dict(self.rows("SELECT name, writer FROM witness.member"))
+        return dict(self.rows(f"SELECT name, writer FROM {self._seen}.member"))
 
     def moved(self) -> list[Moved]:
         """All that cursors did, in order."""
         found = self.rows(
             "SELECT at, writer, owner, epoch, source, high, start, before, position"
-            " FROM witness.moved ORDER BY n"
+            f" FROM {self._seen}.moved ORDER BY n"
         )
         return [Moved(*row[:6], (row[6], row[7]), row[8]) for row in found]
 
@@ -139,7 +140,7 @@ class Witness:
         return [
             Changed(*row)
             for row in self.rows(
-                "SELECT at, unit, owner, epoch, was FROM witness.changed ORDER BY n"
+                f"SELECT at, unit, owner, epoch, was FROM {self._seen}.changed ORDER BY n"
             )
         ]
 
@@ -148,9 +149,18 @@ class Witness:
         return [
             Emptied(*row)
             for row in self.rows(
-                "SELECT at, writer, owner, epoch, destination FROM witness.emptied ORDER BY n"
+                f"SELECT at, writer, owner, epoch, destination FROM {self._seen}.emptied ORDER BY n"
             )
         ]
+
+    def settled_since(self, moment: float, but: str = "") -> dict[str, float]:
+        """When each source was first settled by anybody `but` a replica after a moment (Unix s)."""
+        return dict(
+            self.rows(
+                f"SELECT source, min(at) FROM {self._seen}.moved"
+                f" WHERE at>{moment!r} AND writer<>'{but}' GROUP BY 1"
+            )
+        )
 
     def rows(self, select: str) -> list[Any]:
         """What a SELECT gives."""

@@ -11,8 +11,8 @@ import signal
 import subprocess
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -21,8 +21,10 @@ import pytest
 
 from otel_alloy.mapping import semconv
 from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, attributes
+from otel_alloy.testing.postgres_server import PostgresServer
 from otel_alloy.testing.replicas import LiveTraffic, Replica, Replicas, until
 from otel_alloy.testing.simulator import Simulator
+from otel_alloy.testing.tcp_proxy import TcpProxy
 
 from .scale import scaled
 
@@ -157,8 +159,8 @@ class Story:
         self.until(lambda: self.replicas.spread(self.units), "an even spread")
         self.all_settle(time())
 
-    def until(self, done: object, what: str) -> float:
-        assert callable(done)
+    def until(self, done: Callable[[], object], what: str) -> float:
+        """See `replicas.until`; what did not come is told with what replicas said."""
         try:
             return until(done, PATIENCE, what)
         except AssertionError as error:
@@ -171,18 +173,19 @@ class Story:
     def all_settle(self, since: float) -> None:
         """Until each source has been settled after a moment."""
         self.until(
-            lambda: len(self.replicas.settled_since(since)) == SOURCES, "a settlement of each"
+            lambda: len(self.replicas.witness.settled_since(since)) == SOURCES, "a settlement of each"
         )
 
-    def taken_from(self, victim: Replica, since: float, units: set[str]) -> None:
-        """Until others have these units of a replica, and have settled each source among them."""
+    def taken_from(self, victim: Replica, since: float, units: set[str]) -> float:
+        """Until others have these units of a replica, and have settled each source among them; how
+        long that took, s."""
         sources = {unit.partition(" ")[2] for unit in units if unit.startswith("source ")}
 
         def taken() -> bool:
-            settled = self.replicas.settled_since(since, victim.name)
+            settled = self.replicas.witness.settled_since(since, victim.name)
             return sources <= settled.keys() and not units & self.replicas.units_of(victim)
 
-        self.until(taken, "a takeover")
+        return self.until(taken, "a takeover")
 
     # What they are put through --------------------------------------------------------------------
 
@@ -201,11 +204,7 @@ class Story:
         longer than its leases, and goes on."""
         victim = self.replicas.running[0]
         self.endpoint.hold(victim.name)
-        self.until(
-            lambda: self.endpoint.held & self.endpoint.executions("main", "traces") and
-            len(self.endpoint.held) >= 3,
-            "a batch to hold",
-        )
+        self.until(lambda: len(self.endpoint.held) >= 5, "batches to hold")
         units, begun = self.replicas.units_of(victim), time()
         victim.process.send_signal(signal.SIGSTOP)
         self.taken_from(victim, begun, units)
@@ -221,6 +220,55 @@ class Story:
         self.replicas.gone(victim)
         self.taken_from(victim, begun, units)
         self.replicas.start()
+        self.rest()
+
+    def taken_over(self, victim: Replica) -> float:
+        """Until others have all that a replica has now; see `taken_from`."""
+        return self.taken_from(victim, time(), self.replicas.units_of(victim))
+
+    def black_hole(self, victim: Replica, proxy: TcpProxy) -> None:
+        """Nothing gets through to the database or back, for longer than the leases."""
+        proxy.freeze(True)
+        self.taken_over(victim)
+        proxy.freeze(False)
+        self.rest()
+
+    def reset(self, victim: Replica, proxy: TcpProxy) -> None:
+        """Connections to the database are cut, and refused for longer than the leases."""
+        proxy.refuse = True
+        proxy.cut_all()
+        self.taken_over(victim)
+        proxy.refuse = False
+        self.rest()
+
+    def restart(self, server: PostgresServer, end: Callable[[], None]) -> None:
+        """The server ends, and comes again."""
+        end()
+        server.start()
+        self.rest()
+
+    def fail_over(self, primary: PostgresServer, standby: PostgresServer) -> None:
+        """The server ends for good, and its standby takes over."""
+        primary.kill()
+        assert standby.ask("SELECT pg_promote()") == "t"
+        self.rest()
+
+    def fill(self, disk: Path, server: PostgresServer) -> None:
+        """The disk is full until every replica has said so, or the server is gone."""
+        ballast = disk / "ballast"
+        with suppress(OSError), ballast.open("wb", 0) as file:
+            while True:
+                file.write(bytes(65536))
+        said = ("make room on the server's disk", "start the server, or wait")
+        self.until(
+            lambda: all(any(words in one.said() for words in said) for one in self.replicas.running)
+            or not server.running,
+            "a full disk",
+        )
+        ballast.unlink()
+        if not server.running:
+            server.kill()
+            server.start()
         self.rest()
 
     # What has to hold -----------------------------------------------------------------------------
