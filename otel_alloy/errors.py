@@ -11,6 +11,7 @@
     │   ├── Unavailable          broken connection, timeout, 5xx, an answer that is no answer
     │   │   └── Challenged       something before Alloy refuses, not Alloy
     │   └── CheckpointUnwritable disk full or read-only: nothing is lost, it goes on afterwards
+    ├── LeaseLost                another replica may work at it now: this one begins anew, if at all
     ├── RequestRefused           Alloy answers 400/422: the request itself has to change
     │   └── TooLarge             its answer is above a limit: ask for less, and never give up
     └── Unreachable              Alloy counts records that it does not give
@@ -95,6 +96,16 @@ class Challenged(Unavailable):
 
 class CheckpointUnwritable(Retry):
     """The checkpoint cannot be written at the moment."""
+
+
+class LeaseLost(AlloyReceiverError):
+    """This process no longer holds a unit of work, so nothing of it was written: what goes on with
+    it is somebody else's, or begins anew. `unit`: which one."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(f"the lease on {unit} is lost: another replica works at it, or may soon")
+        self.args = (unit,)  # what unpickling calls it with
+        self.unit = unit
 
 
 class RequestRefused(AlloyReceiverError):

@@ -86,6 +86,20 @@ def runtime_within(outer: Runtime) -> Runtime:
     )
 
 
+def runtime_while(outer: Runtime, may: Callable[[], bool]) -> Runtime:
+    """A runtime for a part of the work: it ends with `outer`, or as soon as it may not go on."""
+
+    def wait(seconds: float) -> bool:
+        left = seconds
+        while left > _LOOK_SECONDS and may():
+            if outer.wait(_LOOK_SECONDS):
+                return True
+            left -= _LOOK_SECONDS
+        return not may() or outer.wait(left) or not may()
+
+    return replace(outer, wait=wait, stopping=lambda: not may() or outer.stopping())
+
+
 def spawn_thread(function: Callable[[], None], name: str) -> threading.Thread:
     """A daemon thread, started."""
     thread = threading.Thread(target=function, name=name, daemon=True)

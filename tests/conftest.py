@@ -17,7 +17,7 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ from otel_alloy.mapping import semconv
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.settings.models import Settings
 from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, Signal, attributes
+from otel_alloy.testing.postgres_server import (
+    PgBouncer,
+    PostgresServer,
+    installed_servers,
+    pgbouncer,
+)
 from otel_alloy.testing.simulator import Record, Simulator, Traffic, generate
 
 
@@ -270,3 +276,67 @@ def order_service() -> Callable[[str], AbstractContextManager[str]]:
     """Runs the example's order service under `opentelemetry-instrument`; its spans go to the OTLP
     address (gRPC) that it is called with, and it gives the service's URL."""
     return run_order_service
+
+
+ENGINES = ("sqlite", "postgres oldest", "postgres newest", "pgbouncer")
+"""What a checkpoint can lie in; see `storage`. Oldest and newest are those of this machine."""
+
+
+def _missing(what: str) -> None:
+    """Skips a test; fails it where the gate has seen to it that nothing is missing."""
+    if os.environ.get("OTEL_ALLOY_TEST_POSTGRES") == "required":
+        pytest.fail(f"{what} is not there")
+    pytest.skip(f"{what} is not installed")
+
+
+class Servers:
+    """PostgreSQL servers by major version, started when first asked for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._servers: dict[int, PostgresServer] = {}
+        self._pooler: PgBouncer | None = None
+        self._schemas = 0
+
+    def server(self, which: int = 0) -> PostgresServer:
+        """The oldest (0) or newest (-1) that this machine has."""
+        found = installed_servers()
+        if not found:
+            _missing("PostgreSQL")
+        major = list(found)[which]
+        if major not in self._servers:
+            server = PostgresServer(found[major])
+            self._servers[major] = self._stack.enter_context(server)
+        return self._servers[major]
+
+    def pooler(self) -> PgBouncer:
+        """PgBouncer before the oldest server."""
+        if pgbouncer() is None:
+            _missing("PgBouncer")
+        if self._pooler is None:
+            self._pooler = self._stack.enter_context(PgBouncer(self.server()))
+        return self._pooler
+
+    def storage(self, engine: str, folder: Path) -> str:
+        """The URL of an empty checkpoint in one of ENGINES."""
+        if engine == "sqlite":
+            return f"sqlite:///{folder}/store.db"
+        self._schemas += 1
+        if engine == "pgbouncer":
+            url = self.pooler().url
+        else:
+            url = self.server(-1 if engine == "postgres newest" else 0).url
+        return f"{url}?schema=test_{self._schemas}"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Real servers, for all tests of this process."""
+    with ExitStack() as stack:
+        yield Servers(stack)
+
+
+@pytest.fixture(params=ENGINES)
+def storage(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> str:
+    """The URL of an empty checkpoint, in each engine."""
+    return servers.storage(request.param, tmp_path)

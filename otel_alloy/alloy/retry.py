@@ -35,7 +35,7 @@ _BACKOFF_FIRST, _BACKOFF_CAP = 0.5, 60.0
 _HELD_FIRST, _HELD_CAP = 2.0, 300.0
 _LARGER = (10, 30)
 """Page sizes to try where fewer records are refused: the API may know a least size."""
-_BURST = 40
+BURST = 40
 
 
 class RequestBudget:
@@ -47,7 +47,7 @@ class RequestBudget:
 
     def __init__(self, per_minute: int, runtime: Runtime) -> None:
         self._rate = per_minute / 60
-        self._burst = float(min(per_minute, _BURST))
+        self._burst = float(min(per_minute, BURST))
         self._tokens = self._burst
         self._clock = runtime.monotonic
         self._at = self._clock()
@@ -58,7 +58,7 @@ class RequestBudget:
         """Keeps to another rate from here on."""
         with self._lock:
             self._rate = per_minute / 60
-            self._burst = float(min(per_minute, _BURST))
+            self._burst = float(min(per_minute, BURST))
 
     def hold(self, seconds: float) -> None:
         """Lets nobody send anything for so long."""
@@ -96,6 +96,12 @@ class Budget(Protocol):
     def due(self) -> float: ...
 
     def take(self) -> float: ...
+
+
+class AdjustableBudget(Budget, Protocol):
+    """One whose rate can be lowered, and raised again up to what it was."""
+
+    def change(self, per_minute: int) -> None: ...
 
 
 class PartOfBudget:

@@ -19,6 +19,7 @@ from otel_alloy.check.finding import Finding
 from otel_alloy.check.observed import Observed
 from otel_alloy.check.report import Report
 from otel_alloy.check.webhook import webhook_findings
+from otel_alloy.checkpoint.postgres_url import place_of
 from otel_alloy.pipeline.factory import Budgets, open_client
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
@@ -38,7 +39,7 @@ def check(
         "configuration",
         "read flags, environment and file",
         True,
-        f"sources: {names}; checkpoint: {settings.storage}; "
+        f"sources: {names}; checkpoint: {place_of(settings.storage)}; "
         f"user.email: {privacy.user_email}, user.full_name: {privacy.user_full_name}",
     )
     yield from connection_findings(settings)

@@ -12,7 +12,7 @@ from otel_alloy.alloy.cursor import Filter
 from otel_alloy.alloy.models import BadRecord, Entry, Page, Record
 from otel_alloy.alloy.on_demand import Client
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.retry import RequestBudget
+from otel_alloy.alloy.retry import Budget
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import NOTHING_TO_DO, Finding
@@ -33,7 +33,7 @@ _FEW = 10
 def alloy_findings(
     settings: SourceSettings,
     runtime: Runtime,
-    budget: RequestBudget,
+    budget: Budget,
     client: Client,
     seen: Observed | None = None,
 ) -> Iterator[Finding]:

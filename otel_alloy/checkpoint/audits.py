@@ -6,10 +6,7 @@ forgotten, which says up to where was looked.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any
-
+from otel_alloy.checkpoint.database import Connection, Read
 from otel_alloy.checkpoint.known import (
     Block,
     Known,
@@ -23,9 +20,7 @@ _KEPT_MS = 8 * 86_400_000
 _TABLES = ("known", "audited", "audit_result", "learned")
 
 
-def read_known(
-    read: Callable[[str, Sequence[object]], list[Any]], source: str, start: int, before: int
-) -> Known:
+def read_known(read: Read, source: str, start: int, before: int) -> Known:
     """The settled records of a stretch, through `read`, a SELECT with its values."""
     rows = read(
         "SELECT first, last, packed FROM known WHERE source=? AND last>=? AND first<?",
@@ -34,13 +29,13 @@ def read_known(
     return Known((Block(*row) for row in rows), start, before)
 
 
-def read_spans(read: Callable[[str, Sequence[object]], list[Any]], source: str) -> set[int]:
+def read_spans(read: Read, source: str) -> set[int]:
     """The executions that have their span, as `execution_number` tells them apart."""
     rows = read("SELECT spans FROM known WHERE source=?", (source,))
     return unpack_executions(packed for (packed,) in rows)
 
 
-def write_known(db: sqlite3.Connection, source: str, settlement: Settlement) -> None:
+def write_known(db: Connection, source: str, settlement: Settlement) -> None:
     """Adds what a settlement made known, in the transaction that is open."""
     spans = pack_executions(settlement.spans)
     for block in blocks(settlement.known.items()):
@@ -55,11 +50,18 @@ def write_known(db: sqlite3.Connection, source: str, settlement: Settlement) -> 
         )
 
 
-def write_audit(db: sqlite3.Connection, source: str, result: AuditResult) -> None:
+def write_audit(db: Connection, source: str, result: AuditResult) -> None:
     """Keeps a result for eight days, and moves its age on."""
-    db.execute("INSERT OR REPLACE INTO audited VALUES (?,?,?)", (source, result.age, result.before))
     db.execute(
-        "INSERT OR REPLACE INTO audit_result VALUES (?,?,?,?,?,?,?,?)",
+        "INSERT INTO audited (source, age, before) VALUES (?,?,?)"
+        " ON CONFLICT (source, age) DO UPDATE SET before=excluded.before",
+        (source, result.age, result.before),
+    )
+    db.execute(
+        "INSERT INTO audit_result (source, start, age, before, at, api, settled, recovered)"
+        " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (source, start, age) DO UPDATE SET"
+        " before=excluded.before, at=excluded.at, api=excluded.api, settled=excluded.settled,"
+        " recovered=excluded.recovered",
         (
             source,
             result.start,
@@ -76,9 +78,9 @@ def write_audit(db: sqlite3.Connection, source: str, result: AuditResult) -> Non
     )
 
 
-def read_audits(db: sqlite3.Connection, source: str, start: int, before: int) -> list[AuditResult]:
+def read_audits(read: Read, source: str, start: int, before: int) -> list[AuditResult]:
     """What was found about createdAt from `start` to `before`, in order."""
-    rows = db.execute(
+    rows = read(
         "SELECT age, start, before, at, api, settled, recovered FROM audit_result"
         " WHERE source=? AND before>? AND start<? ORDER BY start, age",
         (source, start, before),
@@ -86,7 +88,7 @@ def read_audits(db: sqlite3.Connection, source: str, start: int, before: int) ->
     return [AuditResult(*row) for row in rows]
 
 
-def forget_audits(db: sqlite3.Connection, source: str) -> None:
+def forget_audits(db: Connection, source: str) -> None:
     """Forgets all of it."""
     for table in _TABLES:
         db.execute(f"DELETE FROM {table} WHERE source=?", (source,))

@@ -1,4 +1,4 @@
-"""The outbox in the checkpoint's SQLite file.
+"""The outbox in the checkpoint's database.
 
 Only the tables `outbox`, `recall`, `destination` and `filtered` may be touched here; what a
 destination refused goes to `rejected` in the same transaction.
@@ -6,11 +6,10 @@ destination refused goes to `rejected` in the same transaction.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
+from otel_alloy.checkpoint.database import Connection, Database, Read, destination_unit
 from otel_alloy.checkpoint.outbox import (
     Backlog,
     Entry,
@@ -32,15 +31,7 @@ _TOGETHER = 500
 _MINUTE = 60_000
 
 
-class Database(Protocol):
-    """What is asked of the store."""
-
-    def transaction(self) -> AbstractContextManager[sqlite3.Connection]: ...
-
-    def read(self, select: str, values: Sequence[object]) -> list[Any]: ...
-
-
-class SqliteOutbox:
+class StoredOutbox:
     """See `Outbox`."""
 
     def __init__(self, database: Database) -> None:
@@ -93,6 +84,8 @@ class SqliteOutbox:
             if chosen and (executions > most or total > most_bytes):
                 break
             chosen.append(number)
+        if not chosen:
+            return []
         marks = ",".join("?" * len(chosen))
         rows = self._database.read(
             "SELECT number, destination, source, at, executions, size, packed FROM outbox"
@@ -103,24 +96,34 @@ class SqliteOutbox:
 
     def sent(self, done: Iterable[Sent], now: int) -> int:
         """See `Outbox.sent`."""
-        new = 0
-        with self._database.transaction() as db:
-            for one in done:
-                db.executemany(
-                    "DELETE FROM outbox WHERE number=?", ((number,) for number in one.numbers)
+        every = list(done)
+
+        def write(db: Connection) -> int:
+            new = 0
+            for one in every:
+                gone = db.executemany(
+                    "DELETE FROM outbox WHERE number=?", [(number,) for number in one.numbers]
                 )
+                if one.numbers and not gone.rowcount:
+                    continue  # this was done, and could not be told
                 new += sum(set_aside(db, rejected) for rejected in one.rejected)
                 delivered = one.executions - len(one.rejected)
                 db.execute(
                     "INSERT INTO destination (name, delivered, delivered_at) VALUES (?,?,?)"
-                    " ON CONFLICT (name) DO UPDATE SET delivered=delivered+?, delivered_at=?",
-                    (one.destination, delivered, now, delivered, now),
+                    " ON CONFLICT (name) DO UPDATE SET"
+                    " delivered=destination.delivered+excluded.delivered,"
+                    " delivered_at=excluded.delivered_at",
+                    (one.destination, delivered, now),
                 )
-        return new
+            return new
+
+        units = dict.fromkeys(destination_unit(one.destination) for one in every)
+        return self._database.transact(write, list(units))
 
     def spill(self, destination: str, room: int, before: int, keep: Collection[int]) -> int:
         """See `Outbox.spill`."""
-        with self._database.transaction() as db:
+
+        def write(db: Connection) -> int:
             rows = db.execute(
                 "SELECT number, size, at, first FROM outbox WHERE destination=? ORDER BY number",
                 (destination,),
@@ -137,6 +140,8 @@ class SqliteOutbox:
                 _exchange(db, destination, chosen[i : i + _TOGETHER])
                 for i in range(0, len(chosen), _TOGETHER)
             )
+
+        return self._database.transact(write, [destination_unit(destination)])
 
     def recalls(self, destination: str, source: str, most: int) -> list[Recall]:
         """See `Outbox.recalls`."""
@@ -158,14 +163,15 @@ class SqliteOutbox:
     def recall_range(self, destination: str) -> tuple[int, int] | None:
         """See `Outbox.recall_range`."""
         rows = self._database.read(
-            "SELECT min(first), max(last) FROM recall WHERE destination=? HAVING count(*)",
+            "SELECT min(first), max(last) FROM recall WHERE destination=? HAVING count(*)>0",
             (destination,),
         )
         return tuple(rows[0]) if rows else None
 
     def recalled(self, found: Recalled, now: int) -> None:
         """See `Outbox.recalled`."""
-        with self._database.transaction() as db:
+
+        def write(db: Connection) -> None:
             for number, wants in found.left.items():
                 if wants:
                     db.execute(
@@ -179,34 +185,41 @@ class SqliteOutbox:
             for destination, executions in found.missing.items():
                 db.execute(
                     "INSERT INTO destination (name, missing) VALUES (?,?)"
-                    " ON CONFLICT (name) DO UPDATE SET missing=missing+?",
-                    (destination, executions, executions),
+                    " ON CONFLICT (name) DO UPDATE SET"
+                    " missing=destination.missing+excluded.missing",
+                    (destination, executions),
                 )
+
+        names = dict.fromkeys([*(name for name, _ in found.entries), *found.missing])
+        self._database.transact(write, list(map(destination_unit, names)), found)
 
     def pause(self, destination: str, at: int | None) -> None:
         """See `Outbox.pause`."""
-        with self._database.transaction() as db:
-            db.execute(
+        self._database.transact(
+            lambda db: db.execute(
                 "INSERT INTO destination (name, paused_at) VALUES (?,?)"
-                " ON CONFLICT (name) DO UPDATE SET paused_at=?",
-                (destination, at, at),
+                " ON CONFLICT (name) DO UPDATE SET paused_at=excluded.paused_at",
+                (destination, at),
             )
+        )
 
     def failed(self, errors: Mapping[str, str | None], now: int) -> None:
         """See `Outbox.failed`."""
-        with self._database.transaction() as db:
-            for destination, error in errors.items():
-                at = None if error is None else now
-                db.execute(
-                    "INSERT INTO destination (name, error, error_at) VALUES (?,?,?)"
-                    " ON CONFLICT (name) DO UPDATE SET error=?, error_at=?",
-                    (destination, error, at, error, at),
-                )
+        rows = [(name, error, None if error is None else now) for name, error in errors.items()]
+        self._database.transact(
+            lambda db: db.executemany(
+                "INSERT INTO destination (name, error, error_at) VALUES (?,?,?)"
+                " ON CONFLICT (name) DO UPDATE SET error=excluded.error,"
+                " error_at=excluded.error_at",
+                rows,
+            )
+        )
 
     def drop(self, destination: str) -> int:
         """See `Outbox.drop`."""
-        dropped = 0
-        with self._database.transaction() as db:
+
+        def write(db: Connection) -> int:
+            dropped = 0
             for table in ("outbox", "recall"):
                 row = db.execute(
                     f"SELECT sum(executions) FROM {table} WHERE destination=?", (destination,)
@@ -214,20 +227,23 @@ class SqliteOutbox:
                 dropped += row[0] or 0
                 db.execute(f"DELETE FROM {table} WHERE destination=?", (destination,))
             db.execute("DELETE FROM destination WHERE name=?", (destination,))
-        return dropped
+            return dropped
+
+        return self._database.transact(write)
 
 
-def write_outbox(db: sqlite3.Connection, source: str, settlement: Settlement) -> None:
+def write_outbox(db: Connection, source: str, settlement: Settlement) -> None:
     """What a settlement has for destinations, and what rules kept back of it, in the transaction
     that is open."""
     for destination, entries in settlement.outbox.items():
         _put(db, destination, source, entries, settlement.at)
     db.executemany(
-        "INSERT INTO filtered VALUES (?,?,?,?)"
-        " ON CONFLICT (source, minute, rule) DO UPDATE SET executions=executions+?",
+        "INSERT INTO filtered (source, minute, rule, executions) VALUES (?,?,?,?)"
+        " ON CONFLICT (source, minute, rule)"
+        " DO UPDATE SET executions=filtered.executions+excluded.executions",
         (
-            (source, created // _MINUTE, rule, number, number)
-            for (created, rule), number in settlement.filtered.items()
+            (source, minute, rule, number)
+            for (minute, rule), number in _by_minute(settlement.filtered).items()
         ),
     )
     if settlement.forget_known_before:
@@ -237,7 +253,15 @@ def write_outbox(db: sqlite3.Connection, source: str, settlement: Settlement) ->
         )
 
 
-def read_filtered(read: Any, source: str, start: int, before: int) -> dict[str, int]:
+def _by_minute(filtered: Mapping[tuple[int, str], int]) -> dict[tuple[int, str], int]:
+    found: dict[tuple[int, str], int] = {}
+    for (created, rule), number in filtered.items():
+        key = created // _MINUTE, rule
+        found[key] = found.get(key, 0) + number
+    return found
+
+
+def read_filtered(read: Read, source: str, start: int, before: int) -> dict[str, int]:
     """How many executions each rule kept back of createdAt from `start` to `before` (Unix ms), by
     whole minutes."""
     rows = read(
@@ -248,14 +272,12 @@ def read_filtered(read: Any, source: str, start: int, before: int) -> dict[str, 
     return dict(rows)
 
 
-def forget_filtered(db: sqlite3.Connection, source: str) -> None:
+def forget_filtered(db: Connection, source: str) -> None:
     """Forgets what rules kept back of a source."""
     db.execute("DELETE FROM filtered WHERE source=?", (source,))
 
 
-def _put(
-    db: sqlite3.Connection, destination: str, source: str, entries: Sequence[Entry], at: int
-) -> None:
+def _put(db: Connection, destination: str, source: str, entries: Sequence[Entry], at: int) -> None:
     for group in packets(entries):
         packed = pack(group)
         created = [entry.created for entry in group if entry.created is not None]
@@ -267,7 +289,7 @@ def _put(
         )
 
 
-def _exchange(db: sqlite3.Connection, destination: str, numbers: Sequence[int]) -> int:
+def _exchange(db: Connection, destination: str, numbers: Sequence[int]) -> int:
     """Exchanges packets for recalls; how many executions they hold."""
     marks = ",".join("?" * len(numbers))
     wants: dict[str, list[Any]] = {}

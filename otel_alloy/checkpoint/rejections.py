@@ -1,4 +1,4 @@
-"""Records that were set aside, in the checkpoint's SQLite file.
+"""Records that were set aside, in the checkpoint's database.
 
 Only the tables `rejected` and `rejected_detail` may be touched here.
 """
@@ -6,16 +6,16 @@ Only the tables `rejected` and `rejected_detail` may be touched here.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
+from otel_alloy.checkpoint.database import Connection, Read
 from otel_alloy.checkpoint.store import RejectedRecord
 from otel_alloy.errors import CheckpointError
 
+_TOGETHER = 500
 _SELECT = (
     "SELECT source, signals, reason, role, original, started_at, at, number, enrichment,"
     " destination, resource"
@@ -23,7 +23,7 @@ _SELECT = (
 )
 
 
-def set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
+def set_aside(db: Connection, record: RejectedRecord) -> bool:
     """Keeps a record; False where it is kept already. What both were refused by is put together."""
     parts = (record.source, record.role, record.original)
     text = "\0".join(parts if record.destination is None else (*parts, record.destination))
@@ -59,29 +59,32 @@ def set_aside(db: sqlite3.Connection, record: RejectedRecord) -> bool:
 
 
 def read_rejected(
-    read: Callable[[str, Sequence[object]], list[Any]],
-    path: Path,
+    read: Read,
+    place: str,
     numbers: Iterable[int],
     after: int,
     most: int,
 ) -> list[RejectedRecord]:
     """Those with these numbers (none: all), oldest first; of them at most `most` (-1: all) whose
-    number is above `after`. `path`: for errors."""
-    wanted = json.dumps(list(numbers))
-    rows = read(
-        f"{_SELECT} WHERE number>? AND (?='[]' OR number IN (SELECT value FROM"
-        " json_each(?))) ORDER BY number LIMIT ?",
-        (after, wanted, wanted, most),
-    )
+    number is above `after`. `place`: for errors."""
+    wanted = sorted(set(numbers))
+    limit = "" if most < 0 else f" LIMIT {int(most)}"
+    rows: list[Any] = []
+    for begin in range(0, max(1, len(wanted)), _TOGETHER):
+        some = wanted[begin : begin + _TOGETHER]
+        among = f" AND number IN ({','.join('?' * len(some))})" if some else ""
+        rows += read(f"{_SELECT} WHERE number>?{among} ORDER BY number{limit}", (after, *some))
+    if most >= 0:
+        rows = rows[:most]
     found = []
     for *fields, enrichment, destination, resource in rows:
-        kept = _resource(path, fields[7], resource)
+        kept = _resource(place, fields[7], resource)
         one = RejectedRecord(*fields)
         found.append(replace(one, resource=kept, enrichment=enrichment, destination=destination))
     return found
 
 
-def drop_rejected(db: sqlite3.Connection, numbers: Iterable[int]) -> int:
+def drop_rejected(db: Connection, numbers: Iterable[int]) -> int:
     """Deletes records; how many there were."""
     dropped = 0
     for number in numbers:
@@ -91,7 +94,7 @@ def drop_rejected(db: sqlite3.Connection, numbers: Iterable[int]) -> int:
 
 
 def _resource(
-    path: Path, number: object, text: object
+    place: str, number: object, text: object
 ) -> dict[str, str | bool | int | float] | None:
     """The resource attributes that are kept with a rejected record."""
     if text is None or text == "":
@@ -107,6 +110,6 @@ def _resource(
     ):
         return kept
     raise CheckpointError(
-        f"the resource of the rejected record {number} in {path} cannot be read",
+        f"the resource of the rejected record {number} in {place} cannot be read",
         f"restore the file, or give the record up with `otel-alloy rejected drop {number}`",
     )

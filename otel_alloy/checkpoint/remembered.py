@@ -1,10 +1,10 @@
 """What is remembered of one source: records, open executions, executions that have their span.
 
-As long as it is little, all of it is in memory. From `IN_MEMORY` entries on it is in SQLite alone,
-and of that what a page needs is recalled with the page, so that memory, the start and the cost of
-a cycle do not grow with the number of executions that never end. Either way, what the batch under
-way has changed is in memory at once and in the file with its settlement; a process that dies in
-between begins again from the file. The JSON of open executions is never kept in memory.
+As long as it is little, all of it is in memory. From `IN_MEMORY` entries on it is in the database
+alone, and of that what a page needs is recalled with the page, so that memory, the start and the
+cost of a cycle do not grow with the number of executions that never end. Either way, what the batch
+under way has changed is in memory at once and in the database with its settlement; a process that
+dies in between begins again from that. The JSON of open executions is never kept in memory.
 
 Only the three tables `seen`, `open_execution` and `ended_execution` may be touched here; what
 `audits.py` keeps is only asked.
@@ -12,29 +12,17 @@ Only the three tables `seen`, `open_execution` and `ended_execution` may be touc
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from otel_alloy.checkpoint.audits import read_known, read_spans
+from otel_alloy.checkpoint.database import Connection, Read
 from otel_alloy.checkpoint.known import Known, execution_number
 from otel_alloy.checkpoint.store import Identity, Open, Progress, Seen, Settlement, State
 
 IN_MEMORY = 10_000
 """So many entries at most are held in memory from one batch to the next."""
-
-INDEXES = (
-    "CREATE INDEX IF NOT EXISTS open_due ON open_execution (source, created + next_check)",
-    "CREATE INDEX IF NOT EXISTS open_created ON open_execution (source, created)",
-    "CREATE INDEX IF NOT EXISTS seen_ended ON seen (source, ended) WHERE ended IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS ended_until ON ended_execution (source, until)",
-)
-"""Beside schema version 3, which does without them: a program that does not know them keeps them
-up to date nevertheless, as SQLite does it."""
-
-Read = Callable[[str, Sequence[object]], list[Any]]
-"""A SELECT and its values; the rows. Raises CheckpointError."""
 
 _TABLES = ("seen", "open_execution", "ended_execution")
 _HOUR_MS = 3_600_000
@@ -69,7 +57,8 @@ class Remembered:
         """How many executions have started and not ended."""
         few = [f"SELECT 1 FROM {table} WHERE source=? LIMIT ?" for table in _TABLES]
         counts = [
-            self._read(f"SELECT count(*) FROM ({one})", owner, in_memory + 1)[0][0] for one in few
+            self._read(f"SELECT count(*) FROM ({one}) AS few", owner, in_memory + 1)[0][0]
+            for one in few
         ]
         self._whole = sum(counts) <= in_memory
         if self._whole:
@@ -315,15 +304,20 @@ class _Stored:
         return self.memory.original(self.execution)
 
 
-def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> None:
+def write_memory(db: Connection, owner: str, settlement: Settlement) -> None:
     """Writes what a settlement changes in what `owner` remembers, in the transaction that is open,
     but for its progress and what is set aside."""
     db.executemany(
-        "INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)",
+        "INSERT INTO seen (source, id, message, created, ended) VALUES (?,?,?,?,?)"
+        " ON CONFLICT (source, id, message)"
+        " DO UPDATE SET created=excluded.created, ended=excluded.ended",
         [(owner, i, m, s.created, s.ended) for (i, m), s in settlement.seen.items()],
     )
     db.executemany(
-        "INSERT OR REPLACE INTO open_execution VALUES (?,?,?,?,?,?)",
+        "INSERT INTO open_execution (source, execution, original, created, next_check, started_at)"
+        " VALUES (?,?,?,?,?,?) ON CONFLICT (source, execution) DO UPDATE SET"
+        " original=excluded.original, created=excluded.created, next_check=excluded.next_check,"
+        " started_at=excluded.started_at",
         [
             (owner, e, o.text(), o.created, o.next_check, o.started_at)
             for e, o in settlement.opened.items()
@@ -338,7 +332,8 @@ def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> 
         [(owner, e) for e in settlement.closed],
     )
     db.executemany(
-        "INSERT OR REPLACE INTO ended_execution VALUES (?,?,?)",
+        "INSERT INTO ended_execution (source, execution, until) VALUES (?,?,?)"
+        " ON CONFLICT (source, execution) DO UPDATE SET until=excluded.until",
         [(owner, e, until) for e, until in settlement.ended.items()],
     )
     db.execute("DELETE FROM seen WHERE source=? AND created<?", (owner, settlement.forget_before))
@@ -352,7 +347,7 @@ def write_memory(db: sqlite3.Connection, owner: str, settlement: Settlement) -> 
     )
 
 
-def forget_memory(db: sqlite3.Connection, owner: str) -> None:
+def forget_memory(db: Connection, owner: str) -> None:
     """Forgets all that `owner` remembers."""
     for table in _TABLES:
         db.execute(f"DELETE FROM {table} WHERE source=?", (owner,))

@@ -1,46 +1,44 @@
-"""A backfill's slices in the checkpoint's SQLite file.
+"""A backfill's slices in the checkpoint's database.
 
-A backfill holds a lock of its own (`.backfill.lock`), so a second one is refused and a running
-`run` is not disturbed: both only meet in short transactions. As nobody else can hold a claim, the
-claims of a process that died are given back when the next one begins. What a slice remembers of
-its records lies in the tables that sources use, under a name that no source has. Only SQL and its
-errors may live here.
+A backfill holds a lock of its own, so a second one is refused and a running `run` is not disturbed:
+both only meet in short transactions. As nobody else can hold a claim, the claims of a process that
+died are given back when the next one begins. What a slice remembers of its records lies in the
+tables that sources use, under a name that no source has. Only SQL may live here.
 """
 
 from __future__ import annotations
 
-import sqlite3
+from contextlib import ExitStack
 
+from otel_alloy.checkpoint.database import Connection, slice_unit
 from otel_alloy.checkpoint.remembered import Remembered, forget_memory
-from otel_alloy.checkpoint.sqlite import SqliteStore, write_settlement
+from otel_alloy.checkpoint.sql_store import SqlStore, write_settlement
 from otel_alloy.checkpoint.store import FROM_BEGIN, SINCE, Plan, Progress, Settlement, Slice, Store
-from otel_alloy.errors import CheckpointError
 
 _COLUMNS = "number, source, warm, start, before, position, high"
 
 
-class SqliteSlices:
-    """`store`: opened without being exclusive; closed with this. `held`: see `open_slices`."""
+class StoredSlices:
+    """See `Slices`. `store`: opened without being exclusive; closed with this. `held`: see
+    `open_slices`."""
 
     def __init__(self, store: Store, *, held: bool = False) -> None:
-        assert isinstance(store, SqliteStore)
+        assert isinstance(store, SqlStore)
         self._store = store
-        self._owner: sqlite3.Connection | None = None
+        self._database = store.database
+        self._lock = ExitStack()
         if held:
             return
         try:
-            self._owner = store.hold(
-                ".backfill.lock",
-                "another backfill is using this checkpoint",
-                "wait for its end, or stop it",
+            self._lock.enter_context(
+                self._database.hold(
+                    "backfill",
+                    "another backfill is using this checkpoint",
+                    "wait for its end, or stop it",
+                )
             )
-        except BaseException as error:
+        except BaseException:
             store.close()
-            if isinstance(error, sqlite3.Error):
-                raise CheckpointError(
-                    f"the lock file beside the checkpoint: {error}",
-                    "make the folder writable",
-                ) from None
             raise
 
     def run_is_active(self) -> bool:
@@ -61,7 +59,8 @@ class SqliteSlices:
 
     def plan(self, source: str) -> Plan | None:
         """See `Slices.plan`."""
-        with self._store.transaction() as db:
+
+        def act(db: Connection) -> Plan | None:
             row = db.execute(
                 "SELECT fingerprint, asked, start, before FROM backfill WHERE source=?", (source,)
             ).fetchone()
@@ -74,15 +73,21 @@ class SqliteSlices:
             fingerprint, asked, start, before = row
             return Plan(fingerprint, asked, start, before, [Slice(*found) for found in slices])
 
+        return self._database.transact(act)
+
     def begin(self, source: str, plan: Plan) -> None:
         """See `Slices.begin`."""
-        with self._store.transaction() as db:
+
+        def act(db: Connection) -> None:
             old = db.execute("SELECT number FROM slice WHERE source=?", (source,)).fetchall()
             for (number,) in old:
                 forget_memory(db, _name(source, number))
             db.execute("DELETE FROM slice WHERE source=?", (source,))
             db.execute(
-                "INSERT OR REPLACE INTO backfill VALUES (?,?,?,?,?)",
+                "INSERT INTO backfill (source, fingerprint, asked, start, before)"
+                " VALUES (?,?,?,?,?) ON CONFLICT (source) DO UPDATE SET"
+                " fingerprint=excluded.fingerprint, asked=excluded.asked, start=excluded.start,"
+                " before=excluded.before",
                 (source, plan.fingerprint, plan.asked, plan.start, plan.before),
             )
             db.executemany(
@@ -90,30 +95,39 @@ class SqliteSlices:
                 [(source, s.warm, s.start, s.before) for s in plan.slices],
             )
 
+        self._database.transact(act)
+
     def claim(self, source: str) -> Slice | None:
         """See `Slices.claim`."""
-        with self._store.transaction() as db:
-            row = db.execute(
-                f"SELECT {_COLUMNS} FROM slice WHERE source=? AND state='waiting'"
-                " ORDER BY start LIMIT 1",
-                (source,),
-            ).fetchone()
-            if row is None:
-                return None
-            db.execute("UPDATE slice SET state='claimed' WHERE number=?", (row[0],))
-            return Slice(*row)
+
+        def act(db: Connection) -> Slice | None:
+            while True:
+                row = db.execute(
+                    f"SELECT {_COLUMNS} FROM slice WHERE source=? AND state='waiting'"
+                    " ORDER BY start LIMIT 1",
+                    (source,),
+                ).fetchone()
+                if row is None:
+                    return None
+                taken = db.execute(
+                    "UPDATE slice SET state='claimed' WHERE number=? AND state='waiting'", row[:1]
+                )
+                if taken.rowcount:  # else another one was faster
+                    return Slice(*row)
+
+        return self._database.transact(act, call=("claim", source))
 
     def release(self, source: str) -> None:
         """See `Slices.release`."""
-        with self._store.transaction() as db:
-            db.execute(
+        self._database.transact(
+            lambda db: db.execute(
                 "UPDATE slice SET state='waiting' WHERE source=? AND state='claimed'", (source,)
             )
+        )
 
     def claimed(self, source: str) -> int:
         """See `Slices.claimed`."""
-        with self._store.transaction() as db:
-            return _count(db, source, "claimed")
+        return self._database.transact(lambda db: _count(db, source, "claimed"))
 
     def load(self, piece: Slice) -> Remembered:
         """See `Slices.load`."""
@@ -124,7 +138,8 @@ class SqliteSlices:
     def settle(self, piece: Slice, settlement: Settlement) -> int:
         """See `Slices.settle`."""
         progress, name = settlement.progress, _name(piece.source, piece.number)
-        with self._store.transaction() as db:
+
+        def act(db: Connection) -> int:
             _count_records(db, piece, name, settlement)
             new = write_settlement(db, name, settlement)
             if progress.window is None:
@@ -136,17 +151,20 @@ class SqliteSlices:
                     "UPDATE slice SET warm=?, start=?, position=?, high=? WHERE number=?",
                     (start, start, progress.position, progress.high, piece.number),
                 )
-        return new
+            return new
+
+        return self._database.transact(act, [slice_unit(piece.source, piece.number)], settlement)
 
     def settled(self, source: str) -> int | None:
         """See `Slices.settled`."""
-        rows = self._store.read("SELECT records FROM slice WHERE source=?", (source,))
+        rows = self._database.read("SELECT records FROM slice WHERE source=?", (source,))
         counts = [records for (records,) in rows]
         return None if None in counts else sum(counts)
 
     def cut(self, piece: Slice, at: int, warm: int) -> bool:
         """See `Slices.cut`."""
-        with self._store.transaction() as db:
+
+        def act(db: Connection) -> bool:
             if _count(db, piece.source, "waiting"):
                 return False
             db.execute("UPDATE slice SET before=? WHERE number=?", (at, piece.number))
@@ -156,21 +174,23 @@ class SqliteSlices:
             )
             return True
 
+        unit = slice_unit(piece.source, piece.number)
+        return self._database.transact(act, [unit], ("cut", piece.number, at))
+
     def close(self) -> None:
         """See `Slices.close`."""
-        if self._owner is not None:
-            self._owner.close()
+        self._lock.close()
         self._store.close()
 
 
-def _count(db: sqlite3.Connection, source: str, state: str) -> int:
+def _count(db: Connection, source: str, state: str) -> int:
     row = db.execute(
         "SELECT count(*) FROM slice WHERE source=? AND state=?", (source, state)
     ).fetchone()
     return int(row[0])
 
 
-def _count_records(db: sqlite3.Connection, piece: Slice, name: str, settlement: Settlement) -> None:
+def _count_records(db: Connection, piece: Slice, name: str, settlement: Settlement) -> None:
     """Adds the records that a settlement brings to those of the slice; not what lies before it and
     was only read, nor one that was settled already and changed in place since."""
     start, before, high = db.execute(

@@ -8,15 +8,17 @@ stored, and of records only the JSON of those that were set aside or have not en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from otel_alloy.errors import CheckpointError
+from otel_alloy.checkpoint.postgres_url import is_postgres
+from otel_alloy.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
+    from otel_alloy.checkpoint.database import Database, Fence
     from otel_alloy.checkpoint.known import Known
     from otel_alloy.checkpoint.outbox import Entry, Outbox
     from otel_alloy.checkpoint.remembered import Remembered
@@ -398,6 +400,11 @@ class Store(Protocol):
         """Deletes rejected records; how many there were."""
         ...
 
+    @property
+    def shared(self) -> Database:
+        """What replicas share besides."""
+        ...
+
     def close(self) -> None:
         """Releases the store."""
         ...
@@ -469,26 +476,60 @@ class Slices(Protocol):
 def open_slices(url: str, *, held: bool = False) -> Slices:
     """The same store for a backfill, beside a `run`. `held`: for a process that ends before its
     parent, which holds it. Raises CheckpointError, also where another backfill uses it."""
-    from otel_alloy.checkpoint.slices import SqliteSlices
+    from otel_alloy.checkpoint.slices import StoredSlices
 
     store = open_store(url, exclusive=False)
-    return SqliteSlices(store, held=held)
+    return StoredSlices(store, held=held)
 
 
 def store_exists(url: str) -> bool:
     """Whether there is a store already at such a URL. Raises CheckpointError."""
+    if is_postgres(url):
+        with _postgres_extra():
+            from otel_alloy.checkpoint.postgres import postgres_exists
+        return postgres_exists(url)
     return _path(url).exists()
 
 
-def open_store(url: str, *, exclusive: bool = True) -> Store:
+def open_store(url: str, *, exclusive: bool = True, fence: Fence | None = None) -> Store:
     """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL, made where there
-    is none.
+    is none, or of a `postgresql://…` URL as libpq reads it.
 
-    `exclusive`: for a process that reads Alloy; a second one is refused. Raises CheckpointError.
+    `exclusive`: for a process that reads Alloy; with a file, a second one is refused. `fence`:
+    asked before each write of a unit of work, where replicas share them. Raises CheckpointError,
+    and ConfigurationError where the extra `postgres` is missing.
     """
+    if is_postgres(url):
+        with _postgres_extra():
+            from otel_alloy.checkpoint.postgres import PostgresDatabase
+        from otel_alloy.checkpoint.sql_store import SqlStore
+
+        return SqlStore(PostgresDatabase(url, fence=fence))
     from otel_alloy.checkpoint.sqlite import SqliteStore
 
     return SqliteStore(_path(url), exclusive=exclusive)
+
+
+def open_shared(url: str) -> Database:
+    """The database of a `postgresql://…` URL, for what replicas share besides the checkpoint.
+    Raises as `open_store`."""
+    with _postgres_extra():
+        from otel_alloy.checkpoint.postgres import PostgresDatabase
+    return PostgresDatabase(url)
+
+
+@contextmanager
+def _postgres_extra() -> Iterator[None]:
+    """Around what imports psycopg: where the extra is missing, that is said."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            [
+                f"storage: PostgreSQL needs what is not installed ({error}); "
+                "`pip install 'otel-alloy[postgres]'`"
+            ]
+        ) from None
 
 
 def _path(url: str) -> Path:
@@ -496,6 +537,6 @@ def _path(url: str) -> Path:
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CheckpointError(
             f"OTEL_ALLOY_STORAGE: {url.split(':')[0]}:… is no known store",
-            "use sqlite:///path",
+            "use sqlite:///path or postgresql://user@host/database",
         )
     return Path(url[len(prefix) :]).expanduser()

@@ -7,23 +7,21 @@ written before it is delivered, so that a repeat has the same bytes. Only the ta
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
+from otel_alloy.checkpoint.database import Connection, Read
 from otel_alloy.checkpoint.store import Settlement, Text, Waiting
 
 _MOST_WORKFLOWS = 20_000
 
-Read = Callable[[str, Sequence[object]], list[Any]]
-"""A SELECT and its values; the rows."""
 
-
-def write_waiting(db: sqlite3.Connection, source: str, settlement: Settlement) -> None:
+def write_waiting(db: Connection, source: str, settlement: Settlement) -> None:
     """What a settlement changes, in the transaction that is open."""
     db.executemany(
-        "INSERT OR REPLACE INTO waiting (source, execution, uuid, original, started_at, since)"
-        " VALUES (?,?,?,?,?,?)",
+        "INSERT INTO waiting (source, execution, uuid, original, started_at, since)"
+        " VALUES (?,?,?,?,?,?) ON CONFLICT (source, execution) DO UPDATE SET uuid=excluded.uuid,"
+        " original=excluded.original, started_at=excluded.started_at, since=excluded.since,"
+        " enrichment=NULL",
         (
             (source, execution, w.uuid, w.original.text(), w.started_at, w.since)
             for execution, w in settlement.waits.items()
@@ -45,7 +43,7 @@ def read_waiting(read: Read, source: str) -> dict[str, Waiting]:
     return {row[0]: Waiting(row[1], Text(row[2]), row[3], row[4], row[5]) for row in rows}
 
 
-def write_enrichments(db: sqlite3.Connection, source: str, found: Mapping[str, str]) -> None:
+def write_enrichments(db: Connection, source: str, found: Mapping[str, str]) -> None:
     """What is known of them, by execution; from here on it does not change."""
     db.executemany(
         "UPDATE waiting SET enrichment=? WHERE source=? AND execution=?",
@@ -53,16 +51,19 @@ def write_enrichments(db: sqlite3.Connection, source: str, found: Mapping[str, s
     )
 
 
-def forget_waiting(db: sqlite3.Connection, source: str) -> None:
+def forget_waiting(db: Connection, source: str) -> None:
     """Forgets those of a source."""
     db.execute("DELETE FROM waiting WHERE source=?", (source,))
 
 
-def write_reason(db: sqlite3.Connection, uuid: str, at: int, report: str, forget: int) -> bool:
+def write_reason(db: Connection, uuid: str, at: int, report: str, forget: int) -> bool:
     """Keeps what the webhook told of an execution; False where it is known already. `forget`: what
     came before is not needed any more; both Unix ms."""
     db.execute("DELETE FROM reason WHERE at<?", (forget,))
-    done = db.execute("INSERT OR IGNORE INTO reason VALUES (?,?,?)", (uuid, at, report))
+    done = db.execute(
+        "INSERT INTO reason (uuid, at, report) VALUES (?,?,?) ON CONFLICT (uuid) DO NOTHING",
+        (uuid, at, report),
+    )
     return done.rowcount > 0
 
 
@@ -77,9 +78,13 @@ def read_reasons(read: Read, uuids: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def write_blocks(db: sqlite3.Connection, workflow: str, version: int, blocks: str) -> None:
+def write_blocks(db: Connection, workflow: str, version: int, blocks: str) -> None:
     """Keeps how the blocks of one version of a workflow are called."""
-    db.execute("INSERT OR REPLACE INTO workflow_blocks VALUES (?,?,?)", (workflow, version, blocks))
+    db.execute(
+        "INSERT INTO workflow_blocks (workflow, version, blocks) VALUES (?,?,?)"
+        " ON CONFLICT (workflow, version) DO UPDATE SET blocks=excluded.blocks",
+        (workflow, version, blocks),
+    )
     db.execute(
         "DELETE FROM workflow_blocks WHERE rowid <= (SELECT max(rowid) FROM workflow_blocks) - ?",
         (_MOST_WORKFLOWS,),

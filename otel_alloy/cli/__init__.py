@@ -17,6 +17,7 @@ from otel_alloy.cli.completion import completion
 from otel_alloy.cli.destinations import destinations
 from otel_alloy.cli.look import check, summary, tail
 from otel_alloy.cli.receive import backfill, run
+from otel_alloy.cli.storage import storage
 from otel_alloy.cli.store import audit, checkpoint, rejected
 from otel_alloy.cli.terminal import exit_code, say
 from otel_alloy.cli.tryout import demo, id_, simulate
@@ -64,7 +65,7 @@ def commands() -> None:
 
 for _command in (
     *(run, backfill, check, tail, summary),
-    *(checkpoint, rejected, audit),
+    *(checkpoint, rejected, audit, storage),
     destinations,
     *(demo, simulate, id_),
     completion,

@@ -9,6 +9,9 @@ endpoints that hang at once hold up the others for a second, not for their timeo
 What is acknowledged is taken from the outbox together for all turns that have ended meanwhile; a
 destination has no next turn before that. So a crash repeats at most what each was being sent.
 
+Where replicas share the destinations, each delivers only to those that are its own (`Tenant`), and
+lets go of one when nothing of it is under way.
+
 Now and then the dispatcher looks after the rest: what there is no room for is exchanged for a note
 (`checkpoint/outbox.py`), and read again when its destination is well (`recall.py`); connections are
 given back; the settings are looked at for changes.
@@ -18,14 +21,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
+from otel_alloy.checkpoint.database import destination_unit
 from otel_alloy.checkpoint.outbox import Backlog, Outbox, Sent
 from otel_alloy.destinations.catalogue import Catalogue
 from otel_alloy.destinations.courier import Courier, Turned
@@ -37,7 +42,12 @@ from otel_alloy.destinations.events import (
 )
 from otel_alloy.destinations.recall import Recalls
 from otel_alloy.destinations.room import Room, rooms
-from otel_alloy.errors import CheckpointError, CheckpointUnwritable
+from otel_alloy.errors import (
+    CheckpointError,
+    CheckpointUnwritable,
+    LeaseLost,
+    ShutdownRequested,
+)
 from otel_alloy.runtime import Runtime, Task
 
 log = logging.getLogger("otel_alloy")
@@ -55,6 +65,26 @@ _CONNECTED_SECONDS = 60.0
 _KEPT_SECONDS = 600.0
 _TOLD = 10
 _UNSETTLED = (CheckpointError, CheckpointUnwritable)
+
+
+class Tenant(Protocol):
+    """Which destinations are this process's own, where replicas share them. Answers at once."""
+
+    def working(self) -> Collection[str]:
+        """Those that it has taken and not let go of."""
+        ...
+
+    def delivers(self, destination: str) -> bool:
+        """Whether a request to it may be begun now."""
+        ...
+
+    def wanted(self, destination: str) -> bool:
+        """Whether to let go of it, or it is lost already."""
+        ...
+
+    def left_alone(self, destination: str) -> None:
+        """Nothing of it is under way any more."""
+        ...
 
 
 @dataclass(slots=True)
@@ -81,7 +111,8 @@ class _Place:
 
 class Dispatcher:
     """`open_courier`: makes one for a destination, by name. `crew`: takes the turns. `recalls`:
-    None where nothing is read again, as Alloy is not read at all."""
+    None where nothing is read again, as Alloy is not read at all. `tenant`: None where all
+    destinations are its own."""
 
     def __init__(
         self,
@@ -93,7 +124,9 @@ class Dispatcher:
         crew: Crew,
         runtime: Runtime,
         observe: Callable[[object], None],
+        tenant: Tenant | None = None,
     ) -> None:
+        self._tenant = tenant
         self._catalogue = catalogue
         self._outbox = outbox
         self._open = open_courier
@@ -155,6 +188,9 @@ class Dispatcher:
             with suppress(Empty):
                 self._take(self._mail.get(timeout=seconds))
         self.close()
+        if self._tenant is not None:
+            for name in self._tenant.working():
+                self._tenant.left_alone(name)
 
     def close(self) -> None:
         """Closes all connections; no turn may go on."""
@@ -216,12 +252,17 @@ class Dispatcher:
 
     # The line -------------------------------------------------------------------------------------
 
+    def _is_own(self, name: str) -> bool:
+        tenant = self._tenant
+        return tenant is None or (tenant.delivers(name) and not tenant.wanted(name))
+
     def _may_send(self, name: str) -> bool:
-        return name in self._catalogue.usable and name not in self._paused
+        usable = name in self._catalogue.usable and name not in self._paused
+        return usable and self._is_own(name)
 
     def _place(self, name: str) -> _Place | None:
         place = self._places.get(name)
-        if place is None and name in self._catalogue.usable:
+        if place is None and name in self._catalogue.usable and self._is_own(name):
             courier = self._open(name)
             per_minute = self._catalogue.usable[name].requests_per_minute
             place = _Place(courier, per_minute, self._runtime.monotonic())
@@ -297,6 +338,9 @@ class Dispatcher:
         place.begun = None
         self._held += place.courier.bytes - place.held
         place.held = place.courier.bytes
+        if isinstance(came, (ShutdownRequested, LeaseLost)):
+            self._remove(name, place)  # it is somebody else's, who begins with it anew
+            return
         if isinstance(came, Exception):
             self._failed(name, place, came)
             return
@@ -335,6 +379,10 @@ class Dispatcher:
         except _UNSETTLED:
             self._try_again = self._runtime.monotonic() + _AGAIN_SECONDS
             raise
+        except LeaseLost as lost:
+            self._forget(lost.unit)
+            self._settle()
+            return
         self._done = []
         for sent, age in done:
             name, executions = sent.destination, sent.executions
@@ -346,10 +394,31 @@ class Dispatcher:
             if place.waiting:
                 self._line_up(name, place, 60 / place.per_minute if place.per_minute else 0.0)
 
+    def _forget(self, unit: str) -> None:
+        """What was sent to a destination that is lost is for its new owner to settle."""
+        lost = {s.destination for s, _ in self._done if destination_unit(s.destination) == unit}
+        self._done = [one for one in self._done if one[0].destination not in lost]
+        for name in lost:
+            self._remove(name, self._places[name])
+
     # The rest -------------------------------------------------------------------------------------
+
+    def _let_go(self, tenant: Tenant) -> None:
+        settling = {sent.destination for sent, _ in self._done}
+        for name in tenant.working():
+            place = self._places.get(name)
+            if not tenant.wanted(name) or name in settling:
+                continue
+            if place is not None and place.begun is not None:
+                continue
+            if place is not None:
+                self._remove(name, place)
+            tenant.left_alone(name)
 
     def _look(self) -> None:
         self._take_changes()
+        if self._tenant is not None:
+            self._let_go(self._tenant)
         self._backlogs = self._outbox.backlogs()
         self._paused = frozenset(
             name for name, one in self._backlogs.items() if one.paused_at is not None
@@ -402,6 +471,8 @@ class Dispatcher:
         before = self._runtime.now_ms() - int(self._room.max_age * 1000)
         for name, room in rooms(self._backlogs, self._room, before).items():
             place = self._places.get(name)
+            if not self._is_own(name):
+                continue
             if place is not None and (place.begun is not None or place.settling):
                 continue
             sending: Iterable[int] = () if place is None else place.courier.held

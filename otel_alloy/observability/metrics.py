@@ -18,8 +18,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
+from otel_alloy.checkpoint.postgres_url import place_of
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.destinations import DestinationGauges
+from otel_alloy.observability.leases import LeaseGauges
 from otel_alloy.observability.status import Gauges, Status
 from otel_alloy.otlp.outcome import clean
 from otel_alloy.otlp.senders import sdk_exporters
@@ -51,6 +53,8 @@ RULE = "runalloy.receiver.rule"
 DESTINATION = "runalloy.receiver.destination"
 DESTINATION_OUTCOME = "runalloy.receiver.destination.outcome"
 
+LEASE_BEFORE = "runalloy.receiver.lease.before"
+
 STAGES = ("alloy", "traces", "logs", "checkpoint")
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -65,7 +69,7 @@ _EXECUTION_SECONDS = (
 class Metric:
     """One metric. `attributes`: all that its points may have; `read`: the values of a gauge by its
     second attribute, "" where it has only the source; `measure`: the value of one of
-    destinations."""
+    destinations; `total`: of the process as a whole."""
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
@@ -75,6 +79,7 @@ class Metric:
     buckets: tuple[float, ...] = ()
     read: Callable[[Gauges], Mapping[str, float | None]] | None = None
     measure: Callable[[DestinationGauges], float] | None = None
+    total: Callable[[LeaseGauges], float] | None = None
 
 
 _counter = partial(Metric, "counter")
@@ -294,6 +299,28 @@ DESTINATION_FAILING = _gauge(
     measure=lambda one: one.failing,
 )
 
+LEASES = _gauge(
+    "runalloy.receiver.leases",
+    "{unit}",
+    "Sources and destinations that this replica works at, where replicas share them",
+    (),
+    total=lambda leases: leases.held,
+)
+LEASE_UNOWNED = _gauge(
+    "runalloy.receiver.lease.unowned",
+    "{unit}",
+    "Sources and destinations that no replica works at, as this one sees it",
+    (),
+    total=lambda leases: leases.unowned,
+)
+LEASE_TAKEOVERS = _counter(
+    "runalloy.receiver.lease.takeovers",
+    "{takeover}",
+    "How often this replica began to work at a source or destination, by what became of the lease "
+    "before: given_back or expired",
+    (SOURCE, DESTINATION, LEASE_BEFORE),
+)
+
 METRICS = (
     *(LAG, CURSOR_AGE, OPEN, UNREACHABLE, CLOCK_SKEW, HELD, FAILING, RECEIVED, SETTLED, REPEATED),
     *(REJECTED, REFUSED, OVERLAP, VISIBILITY_LAG, AUDIT_MISSING, AUDIT_RECOVERED, AUDITED_TO),
@@ -301,6 +328,7 @@ METRICS = (
     *(DELIVERY_DURATION, DELIVERY_SIZE, EXECUTION_DURATION, BLOCK_ERRORS),
     *(FILTERED, DESTINATION_EXECUTIONS, DESTINATION_WAITING, DESTINATION_RECALL),
     *(DESTINATION_AGE, DESTINATION_FAILING),
+    *(LEASES, LEASE_UNOWNED, LEASE_TAKEOVERS),
 )
 
 
@@ -374,6 +402,9 @@ class Telemetry:
                     lag(seconds, of)
             case events.Audited():
                 count[AUDIT_RECOVERED](event.recovered, {SOURCE: event.source})
+            case events.LeaseTaken():
+                before = "expired" if event.takeover else "given_back"
+                count[LEASE_TAKEOVERS](1, {**self._unit(event.unit), LEASE_BEFORE: before})
             case events.WebhookListens():
                 for outcome in events.WEBHOOK_OUTCOMES:  # see above: it begins at zero
                     count[WEBHOOK_REPORTS](0, {WEBHOOK_OUTCOME: outcome})
@@ -416,6 +447,10 @@ class Telemetry:
                 self._destination(event.destination, "missing", event.missing)
             case _:
                 pass
+
+    def _unit(self, unit: str) -> dict[str, str]:
+        kind, _, name = unit.partition(" ")
+        return {SOURCE: name} if kind == "source" else {DESTINATION: self._label(name)}
 
     def _destination(self, name: str, outcome: str, executions: int) -> None:
         if executions:
@@ -505,7 +540,7 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
 def resource(settings: Settings) -> dict[str, str | bool | int | float]:
     """This process: a service of its own, and an instance that stays the same over restarts."""
     attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
-    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {settings.storage}")
+    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {place_of(settings.storage)}")
     return {
         "service.instance.id": str(instance),
         **attributes,

@@ -6,7 +6,8 @@ something cannot be delivered, and is about one interval where there is nothing 
 age** is the age of the newest record that was settled; it also grows while Alloy is silent.
 
 **Ready** means that executions get through: a cycle was completed, the lag is below the limit (or
-two intervals, where those are longer), and nothing waits for a person. **Live** means that the
+two intervals, where those are longer), and nothing waits for a person. Where replicas share the
+sources, that is asked of those that this one works at; one without work is ready. **Live** means that the
 loop turns, also while it can only wait.
 
 Nothing is sent, printed or stored here.
@@ -22,6 +23,7 @@ from typing import Any
 
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.observability.destinations import DestinationGauges, DestinationsView
+from otel_alloy.observability.leases import LeaseGauges, LeasesView
 from otel_alloy.pipeline import events
 from otel_alloy.runtime import Runtime
 
@@ -128,12 +130,14 @@ class Status:
         self._sources = {name: _Source(begun, quiet_until=begun) for name in sources}
         self._webhook: _Webhook | None = None
         self._destinations = DestinationsView()
+        self._leases = LeasesView()
 
     def __call__(self, event: Any) -> None:
         """Takes an event."""
         with self._lock:
             self._take_webhook(event)
             self._destinations(event)
+            self._take_leases(event)
             source = self._sources.get(getattr(event, "source", ""))
             if source is None:
                 return
@@ -150,6 +154,18 @@ class Status:
                 self._webhook.answers[event.outcome] += 1
                 if event.outcome in ("kept", "known"):
                     self._webhook.last_report = self._now()
+
+    def _take_leases(self, event: object) -> None:
+        here = {name for name in self._sources if not self._leases.elsewhere(name)}
+        self._leases(event)
+        now = self._monotonic()
+        for name, source in self._sources.items():
+            if self._leases.elsewhere(name):
+                if name in here:  # what was known of it is not true for long
+                    self._sources[name] = _Source(now, quiet_until=now)
+            elif name not in here or self._leases.failing is not None:
+                source.heard = now
+                source.quiet_until = max(source.quiet_until, now)
 
     def _take(self, source: _Source, event: object) -> None:
         match event:
@@ -277,13 +293,18 @@ class Status:
                     None if s.lateness is None else s.lateness[1],
                     {stage: trouble.attempt for stage, trouble in s.trouble.items()},
                 )
-                for name, s in self._sources.items()
+                for name, s in self._here()
             ]
 
     def destinations(self) -> list[DestinationGauges]:
         """What is measured, destination by destination."""
         with self._lock:
             return self._destinations.gauges(int(self._now() * 1000))
+
+    def leases(self) -> LeaseGauges | None:
+        """What is measured of leases; None where nothing is shared."""
+        with self._lock:
+            return self._leases.gauges()
 
     def destination_label(self, name: str) -> str:
         """What a destination is called in metrics."""
@@ -301,11 +322,23 @@ class Status:
     def not_ready(self) -> list[str]:
         """Why executions do not get through, one sentence each; empty where they do."""
         with self._lock:
+            failing = self._leases.failing
             return [
-                f"source {name}: {reason}"
-                for name, source in self._sources.items()
-                for reason in self._reasons(source)
+                *([] if failing is None else [f"leases: {self._mask(failing)}"]),
+                *(
+                    f"source {name}: {reason}"
+                    for name, source in self._here()
+                    for reason in self._reasons(source)
+                ),
             ]
+
+    def _here(self) -> list[tuple[str, _Source]]:
+        """The sources that this process works at, or should."""
+        return [
+            (name, source)
+            for name, source in self._sources.items()
+            if source.stopped is not None or not self._leases.elsewhere(name)
+        ]
 
     def _reasons(self, source: _Source) -> list[str]:
         if source.stopped is not None:
@@ -329,7 +362,7 @@ class Status:
             now = self._monotonic()
             return [
                 f"source {name}: nothing happened for {now - source.heard:.0f} s"
-                for name, source in self._sources.items()
+                for name, source in self._here()
                 if source.stopped is None and now > source.quiet_until + PATIENCE
             ]
 
@@ -338,7 +371,7 @@ class Status:
         with self._lock:
             return [
                 f"source {name}: {words}"
-                for name, source in self._sources.items()
+                for name, source in self._here()
                 for words in self._waits(source)
             ]
 
@@ -359,6 +392,7 @@ class Status:
                 "live": not stuck,
                 "stuck": stuck,
                 "webhook": None if self._webhook is None else self._webhook.report(),
+                "leases": self._leases.report(),
                 "filtered": self._destinations.filtered(),
                 "destinations": self._destinations.report(int(self._now() * 1000)),
                 "sources": [self._one(name, s) for name, s in self._sources.items()],
@@ -388,9 +422,13 @@ class Status:
         elif not waits and source.resting:
             left = max(0.0, source.quiet_until - self._monotonic())
             waits = [f"the next cycle, in {left:.0f} s"]
+        elsewhere = source.stopped is None and self._leases.elsewhere(name)
+        if elsewhere:
+            owner = self._leases.owner(name)
+            waits = ["a replica that takes it" if owner is None else f"nothing: {owner} works at it"]
         return {
             "source": name,
-            "ready": not self._reasons(source),
+            "ready": elsewhere or not self._reasons(source),
             "cursor": None if source.high is None else to_text(source.high),
             "settled_up_to": None if source.settled_to is None else to_text(source.settled_to),
             "lag_seconds": None if lag is None else round(lag, 1),

@@ -7,7 +7,7 @@ destination. Where there are neither rules nor destinations, nothing of it is ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.store import Store
 from otel_alloy.destinations.catalogue import Catalogue
 from otel_alloy.destinations.courier import Courier, Destined, Resource
-from otel_alloy.destinations.dispatcher import Dispatcher
+from otel_alloy.destinations.dispatcher import Dispatcher, Tenant
 from otel_alloy.destinations.packing import Packer
 from otel_alloy.destinations.recall import Recalls
 from otel_alloy.destinations.room import Room
@@ -31,6 +31,7 @@ from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
+from otel_alloy.otlp.while_held import while_held
 from otel_alloy.outbound import OutboundPolicy
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.destinations import Destinations, DestinationSettings
@@ -99,12 +100,13 @@ def chosen_destination(settings: Settings, runtime: Runtime, name: str) -> Desti
 @dataclass
 class Distribution:
     """All about the destinations of a process that reads Alloy. `open_converter`: for the privacy
-    of a destination."""
+    of a destination. `shared`: where replicas share the destinations."""
 
     factory: Factory
     store: Store
     observe: Observe
     open_converter: Callable[[Privacy], Converter]
+    shared: Tenant | None = None
     _again: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -191,8 +193,13 @@ class Distribution:
             self.factory.crew(runtime),
             runtime,
             self.observe,
+            self.shared,
         )
         return self._dispatcher
+
+    def names(self) -> Collection[str]:
+        """The destinations that can be delivered to."""
+        return self.catalogue.usable.keys()
 
     def _changed(self) -> Destinations | None:
         again, self._again = self._again, False
@@ -207,13 +214,20 @@ class Distribution:
         destined = Destined(
             name,
             lambda report: destination_delivery(
-                settings, one, runtime, report, self.factory.destination_endpoint
+                settings, one, runtime, report, partial(self._senders, name)
             ),
             partial(destination_resource, settings, one),
             lambda resource: Envelope(resource, semconv.SCOPE_NAME, __version__),
             lambda words: named(words, name),
         )
         return Courier(destined, self.store.outbox, runtime)
+
+    def _senders(
+        self, name: str, settings: Settings, one: DestinationSettings, runtime: Runtime
+    ) -> Senders:
+        senders = self.factory.destination_endpoint(settings, one, runtime)
+        shared = self.shared
+        return senders if shared is None else while_held(senders, lambda: shared.delivers(name))
 
     def _source(self, name: str) -> AlloySource:
         (source,) = (one for one in self.factory.settings.sources if one.name == name)

@@ -6,7 +6,8 @@ Of one source, in this order: `CycleBegan`; perhaps `GapFound`; `Requested`, `Re
 `ClocksCompared` at least once a cycle, and while they differ. Events of one source come from
 several threads, and watchers must neither block nor keep what an event lets them read. Of the
 error webhook, which belongs to no source: `WebhookListens`, then `WebhookAnswered` for each post.
-Of destinations: what `otel_alloy.destinations.events` has.
+Of destinations: what `otel_alloy.destinations.events` has. Of replicas that share the work:
+`LeasesLooked` or `LeasesFailed` every few seconds, `LeaseTaken`.
 
 Times are Unix ms by Alloy's clock, durations seconds. `cycle` is a short id that the log lines of
 the same cycle carry too. No event holds a secret; reasons are words that may be shown.
@@ -46,6 +47,10 @@ __all__ = [
     "ExportAttempted",
     "Filtered",
     "GapFound",
+    "Holding",
+    "LeaseTaken",
+    "LeasesFailed",
+    "LeasesLooked",
     "Observe",
     "OverlapLooked",
     "Paced",
@@ -311,6 +316,44 @@ class BackfillCounted:
     source: str
     settled: int | None
     api: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken:
+    """This replica works at a unit from now on. `takeover`: another one had not given it back."""
+
+    unit: str
+    epoch: int
+    takeover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Who holds a unit, and for how many seconds more unless that is renewed."""
+
+    unit: str
+    owner: str
+    epoch: int
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesLooked:
+    """What the replicas hold, as this `replica` sees it. `mine`: the units that it works at;
+    `unowned`: those that nobody holds."""
+
+    replica: str
+    mine: frozenset[str]
+    holdings: tuple[Holding, ...]
+    unowned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesFailed:
+    """Leases cannot be kept at the moment, so they run out; tried again after `wait`."""
+
+    reason: str
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)

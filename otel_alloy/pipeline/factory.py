@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from threading import Lock
 
 from otel_alloy.alloy.client import AlloyClient
 from otel_alloy.alloy.cursor import Reading
 from otel_alloy.alloy.on_demand import Client, OnDemand
 from otel_alloy.alloy.page_size import LargerPages
 from otel_alloy.alloy.query import Query
-from otel_alloy.alloy.retry import Budget, RequestBudget
+from otel_alloy.alloy.retry import AdjustableBudget, Budget, RequestBudget
 from otel_alloy.alloy.source import AlloySource
+from otel_alloy.checkpoint.database import Database
 from otel_alloy.checkpoint.remembered import Remembered
-from otel_alloy.checkpoint.store import Settlement, Store
+from otel_alloy.checkpoint.shared_budget import SharedBudget, account_hash
+from otel_alloy.checkpoint.store import Settlement, Store, open_shared
 from otel_alloy.destinations.catalogue import Catalogue
 from otel_alloy.destinations.crew import Crew, open_crew
+from otel_alloy.destinations.dispatcher import Tenant
 from otel_alloy.destinations.packing import Packer
 from otel_alloy.destinations.router import MainAlone, OneAlone, Route, Router
 from otel_alloy.destinations.routing import Routing, Selection
@@ -143,23 +147,41 @@ def open_endpoint(settings: Settings, runtime: Runtime) -> tuple[Sender | None, 
 
 class Budgets:
     """A request budget for each API key: that is what Alloy counts by, so sources that share a key
-    share its budget. Where they are told different limits, the lowest one holds."""
+    share its budget. Where they are told different limits, the lowest one holds. Where the storage
+    is shared, so are the budgets, with all that work with it; `database`: that, where it is open
+    already."""
 
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+    def __init__(
+        self, settings: Settings, runtime: Runtime, database: Database | None = None
+    ) -> None:
         limits: dict[tuple[str, str], list[int]] = {}
         for source in settings.sources:
             limits.setdefault(_account(source), []).append(source.requests_per_minute)
         lowest = {
             account: min((n for n in some if n), default=0) for account, some in limits.items()
         }
+        self._storage, self._runtime, self._database = settings.storage, runtime, database
+        self._lock = Lock()
         self._budgets = {
-            account: RequestBudget(per_minute, runtime) for account, per_minute in lowest.items()
+            account: self._open(account, per_minute, settings.shared)
+            for account, per_minute in lowest.items()
         }
         self._parts = {
             account: per_minute / len(limits[account]) for account, per_minute in lowest.items()
         }
 
-    def of(self, source: SourceSettings) -> RequestBudget:
+    def _open(self, account: tuple[str, str], per_minute: int, shared: bool) -> AdjustableBudget:
+        if not shared:
+            return RequestBudget(per_minute, self._runtime)
+        return SharedBudget(self._opened, account_hash(*account), per_minute, self._runtime)
+
+    def _opened(self) -> Database:
+        with self._lock:
+            if self._database is None:
+                self._database = open_shared(self._storage)
+            return self._database
+
+    def of(self, source: SourceSettings) -> AdjustableBudget:
         """The budget of the source's key."""
         return self._budgets[_account(source)]
 
@@ -192,11 +214,13 @@ class Factory:
     """How batches find their destinations; None where there are neither rules nor destinations."""
     alone: str | None = None
     """The one destination that is delivered to, directly; None: the main one."""
+    given_budgets: Budgets | None = None
+    """Those of another factory, whose budgets are spent here too."""
 
     @cached_property
     def budgets(self) -> Budgets:
         """The request budgets of the sources."""
-        return Budgets(self.settings, self.runtime)
+        return self.given_budgets or Budgets(self.settings, self.runtime)
 
     def source(
         self,
@@ -249,11 +273,14 @@ class Factory:
         """See `open_converter`."""
         return open_converter(self.settings, self.runtime, privacy)
 
-    def distribution(self, store: Store, observe: Observe) -> Distribution | None:
-        """All about destinations; None where there are neither those nor rules."""
+    def distribution(
+        self, store: Store, observe: Observe, shared: Tenant | None = None
+    ) -> Distribution | None:
+        """All about destinations; None where there are neither those nor rules. `shared`: where
+        replicas share them."""
         if not self.settings.routes:
             return None
-        return Distribution(self, store, observe, self.converter)
+        return Distribution(self, store, observe, self.converter, shared)
 
     def delivery(self, report: Callable[[Report], None]) -> Delivery:
         """The delivery to the endpoint; `report` is told of each attempt."""

@@ -1,23 +1,27 @@
-"""The receiver: a poller for each source, over one store.
+"""The receiver: a session for each source, over one store.
 
-What a poller does is in `poller.py`, when it has its turn in `schedule.py`.
+What a session does is in `session.py` and `poller.py`, when it has its turn in `schedule.py`. Where
+the storage is shared by replicas, sessions come and go with the leases that this one holds
+(`replicas.py`); else each source has one from the beginning to the end.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 
 from otel_alloy.checkpoint.store import Store, open_store
-from otel_alloy.errors import AlloyReceiverError, ShutdownRequested
+from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.http_client import IDLE
+from otel_alloy.pipeline.distribution import Distribution
 from otel_alloy.pipeline.events import Observe, SourceStopped
-from otel_alloy.pipeline.factory import Factory
-from otel_alloy.pipeline.poller import Poller
+from otel_alloy.pipeline.factory import Budgets, Factory
+from otel_alloy.pipeline.replicas import Replicas
 from otel_alloy.pipeline.schedule import Schedule, Turns, parts
+from otel_alloy.pipeline.session import Session, Tenancy
 from otel_alloy.runtime import Runtime, Task, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
@@ -43,10 +47,12 @@ class Receiver:
         self._schedule = Schedule(self._runtime)
         self._failures: list[BaseException] = []
         self._reload: Callable[[], None] = lambda: None
+        self._drain: Callable[[], None] = lambda: None
 
     def stop(self) -> None:
         """Asks for the end: what is in flight is settled, nothing new is begun."""
         self._runtime.stop()
+        self._drain()
         self._schedule.wake()
 
     def reload(self) -> None:
@@ -63,26 +69,47 @@ class Receiver:
         """
         for warning in self._settings.otlp.warnings:
             log.warning("%s", warning)
-        store = open_store(self._settings.storage)
-        factory = Factory(self._settings, self._runtime)
-        distribution = factory.distribution(store, self._observe)
+        settings, runtime = self._settings, self._runtime
+        shared = Replicas(settings, runtime, self._observe) if settings.shared else None
+        store = open_store(settings.storage, fence=None if shared is None else shared.fence)
+        factory = Factory(settings, runtime)
+        if shared is not None:
+            factory = replace(factory, given_budgets=Budgets(settings, runtime, store.shared))
+        distribution = factory.distribution(store, self._observe, shared)
         if distribution is not None:
             factory = distribution.joined()
             self._reload = distribution.reload
             distribution.start()
-        sources = self._settings.sources
+        sources = settings.sources
         kept = IDLE if len(sources) <= _FEW_SOURCES else _KEPT_SECONDS
         with suppress(AlloyReceiverError):  # each source finds, and tells, what is wrong
             store.add({source.name: source.fingerprint for source in sources})
-        sessions = [
-            _Session(factory, source, store, self._observe, self._fail, once, part, kept)
-            for source, part in zip(sources, parts(len(sources)), strict=True)
-        ]
-        turns = [Turns(f"otel-alloy-{one.name}", one.turn) for one in sessions]
-        patience = self._settings.shutdown_timeout
-        ended = self._schedule.run(turns, patience)
+        part = dict(zip((one.name for one in sources), parts(len(sources)), strict=True))
+
+        def open_session(source: SourceSettings, tenancy: Tenancy) -> Session:
+            return Session(
+                factory,
+                source,
+                store,
+                self._observe,
+                self._fail,
+                once,
+                part[source.name],
+                kept,
+                tenancy,
+            )
+
+        patience = settings.shutdown_timeout
+        if shared is None:
+            sessions = [open_session(source, Tenancy()) for source in sources]
+            ended = self._schedule.run([_turns(one) for one in sessions], patience)
+        else:
+            sessions = []
+            ended = self._run_shared(shared, store, open_session, distribution, sessions, once)
         if distribution is not None:
             ended = distribution.end(once, patience) and ended
+        if shared is not None:
+            shared.stop(patience, all_ended=ended)
         if ended:
             for session in sessions:
                 session.close()
@@ -93,7 +120,37 @@ class Receiver:
             )
         if self._failures:
             raise self._failures[0]
+        if shared is not None:
+            return not once or not runtime.stopping()
         return not once or all(session.finished for session in sessions)
+
+    def _run_shared(
+        self,
+        shared: Replicas,
+        store: Store,
+        open_session: Callable[[SourceSettings, Tenancy], Session],
+        distribution: Distribution | None,
+        sessions: list[Session],
+        once: bool,
+    ) -> bool:
+        """As `Schedule.run`, for the sources whose leases this process holds, as they come."""
+
+        def begin(source: SourceSettings, tenancy: Tenancy) -> Session:
+            session = open_session(source, tenancy)
+            sessions[:] = [one for one in sessions if one.name != source.name] + [session]
+            self._schedule.add(_turns(session))
+            return session
+
+        self._drain = shared.drain
+        if self._runtime.stopping():
+            shared.drain()
+        destinations: Callable[[], Collection[str]] = tuple
+        if distribution is not None:
+            destinations = distribution.names
+        shared.start(store.shared, begin, destinations, self._schedule.wake)
+        return self._schedule.run(
+            [], self._settings.shutdown_timeout, lambda: shared.left(once=once)
+        )
 
     def _fail(self, source: str, error: BaseException) -> None:
         reason = str(error)
@@ -105,54 +162,8 @@ class Receiver:
         self._observe(SourceStopped(source, reason))
 
 
-class _Session:
-    """One source from its first turn to its last. `fail` is told what ends it. `part`: of the
-    interval, the first rest. `kept`: who rests for longer (s) holds no connections."""
-
-    def __init__(
-        self,
-        factory: Factory,
-        source: SourceSettings,
-        store: Store,
-        observe: Observe,
-        fail: Callable[[str, BaseException], None],
-        once: bool,
-        part: float,
-        kept: float,
-    ) -> None:
-        self._kept = kept
-        self.name = source.name
-        self.finished = False
-        self._open = partial(Poller, factory, source, store, observe)
-        self._fail = fail
-        self._once = once
-        self._part = part
-        self._poller: Poller | None = None
-
-    def turn(self) -> float | None:
-        """One cycle; see `Turns.take`."""
-        try:
-            if self._poller is None:
-                self._poller = self._open()
-            rest = self._poller.turn(self._once, self._part)
-            self._part = 1.0
-            if not self._once:
-                if rest > self._kept:
-                    self._poller.rest()
-                return rest
-            self.finished = True
-        except ShutdownRequested:
-            pass
-        except BaseException as error:
-            self._fail(self.name, error)
-        self.close()
-        return None
-
-    def close(self) -> None:
-        """Closes the connections, if there are any."""
-        poller, self._poller = self._poller, None
-        if poller is not None:
-            poller.close()
+def _turns(session: Session) -> Turns:
+    return Turns(f"otel-alloy-{session.name}", session.turn)
 
 
 def wait_for_end(tasks: Sequence[Task], runtime: Runtime, patience: float) -> bool:

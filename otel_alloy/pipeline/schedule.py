@@ -2,7 +2,8 @@
 
 One heap of who is due when, looked after by the thread that calls `run`. A turn that is due gets a
 thread for as long as it takes, so a slow or hanging source holds up no other; how long it rests
-then is its own word. What a turn does is nobody's business here.
+then is its own word. Sources may come while others are at work, as where replicas share them. What
+a turn does is nobody's business here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
+from itertools import count
 from queue import Empty, SimpleQueue
 
 from otel_alloy.runtime import Runtime
@@ -31,25 +33,40 @@ class Turns:
     take: Callable[[], float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """Whose turn has ended, or who is `new`, and for how many seconds to rest; None: for good."""
+
+    turns: Turns
+    rest: float | None
+    new: bool = False
+
+
 class Schedule:
     """Gives turns until the end is asked for of `runtime`; `wake` has to be called then."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         # Its `put` may interrupt itself, so a signal handler may call it.
-        self._ended: SimpleQueue[tuple[int, float | None] | None] = SimpleQueue()
+        self._came: SimpleQueue[_Came | None] = SimpleQueue()
 
     def wake(self) -> None:
         """Has `run` look at once whether the end was asked for; from any thread or signal handler,
         also before `run`."""
-        self._ended.put(None)
+        self._came.put(None)
 
-    def run(self, all_turns: Sequence[Turns], patience: float) -> bool:
+    def add(self, turns: Turns) -> None:
+        """Gives these turns too, from now on; from any thread, also before `run`."""
+        self._came.put(_Came(turns, 0.0, new=True))
+
+    def run(
+        self, all_turns: Sequence[Turns], patience: float, lasts: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Gives each a turn at once, then whenever its rest is over, until each has had its last
-        one, or the end is asked for and no turn goes on. False where one still did `patience`
-        seconds after that."""
-        runtime = self._runtime
-        due = [(runtime.monotonic(), number) for number in range(len(all_turns))]
+        one and nothing more is to come (`lasts`), or the end is asked for and no turn goes on.
+        False where one still did `patience` seconds after that."""
+        runtime, order = self._runtime, count()
+        due = [(runtime.monotonic(), next(order), turns) for turns in all_turns]
         busy = 0
         give_up: float | None = None
         while True:
@@ -59,46 +76,46 @@ class Schedule:
                 if busy and now >= give_up:
                     return False
                 due.clear()
-            if not busy and not due:
+            if not busy and not due and (runtime.stopping() or not lasts()):
                 return True
             begin = threading.Event()
             while due and due[0][0] <= now:
-                _, number = heappop(due)
-                if self._begin(all_turns[number], number, begin):
+                _, _, turns = heappop(due)
+                if self._begin(turns, begin):
                     busy += 1
                 else:
-                    heappush(due, (now + _NO_THREAD_SECONDS, number))
+                    heappush(due, (now + _NO_THREAD_SECONDS, next(order), turns))
             begin.set()
             wake_at = due[0][0] if due else give_up
-            ended = self._wait(None if wake_at is None else max(0.0, wake_at - now))
-            if ended is not None:
-                number, rest = ended
-                busy -= 1
-                if rest is not None:
-                    heappush(due, (runtime.monotonic() + rest, number))
+            came = self._wait(None if wake_at is None else max(0.0, wake_at - now))
+            if came is not None:
+                busy -= not came.new
+                if came.rest is not None:
+                    heappush(due, (runtime.monotonic() + came.rest, next(order), came.turns))
 
-    def _begin(self, turns: Turns, number: int, begin: threading.Event) -> bool:
+    def _begin(self, turns: Turns, begin: threading.Event) -> bool:
         """Has a turn taken from `begin` on: who starts a thread waits until it runs, which takes
         long where others work already. False where the machine gives no thread at the moment."""
         try:
-            self._runtime.spawn(partial(self._turn, turns, number, begin), turns.name)
+            self._runtime.spawn(partial(self._turn, turns, begin), turns.name)
         except RuntimeError as error:
             log.warning("%s: %s; trying again", turns.name, error)
             return False
         return True
 
-    def _turn(self, turns: Turns, number: int, begin: threading.Event) -> None:
+    def _turn(self, turns: Turns, begin: threading.Event) -> None:
         rest: float | None = None
         try:
             begin.wait()
             rest = turns.take()
         finally:
-            self._ended.put((number, rest))
+            self._came.put(_Came(turns, rest))
 
-    def _wait(self, seconds: float | None) -> tuple[int, float | None] | None:
-        """The next turn that has ended; None where none does in time, or somebody wakes."""
+    def _wait(self, seconds: float | None) -> _Came | None:
+        """The next turn that has ended, or who has come; None where neither is so in time, or
+        somebody wakes."""
         try:
-            return self._ended.get(timeout=seconds)
+            return self._came.get(timeout=seconds)
         except Empty:
             return None
 

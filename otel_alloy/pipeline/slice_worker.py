@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.models import Page
-from otel_alloy.alloy.retry import HOLD_SECONDS, RequestBudget
+from otel_alloy.alloy.retry import HOLD_SECONDS, AdjustableBudget
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled, Unreachable
 from otel_alloy.log_throttle import LogThrottle
@@ -46,7 +46,7 @@ class Shared:
         source: SourceSettings,
         slices: Slices,
         workers: int,
-        budget: RequestBudget,
+        budget: AdjustableBudget,
         runtime: Runtime,
         destination: str | None = None,
     ) -> None:

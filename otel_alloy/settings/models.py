@@ -28,9 +28,10 @@ from pydantic_core import PydanticCustomError
 
 from otel_alloy.alloy.key import ApiKey, KeyFile, key_problem
 from otel_alloy.alloy.timestamps import to_ms
+from otel_alloy.checkpoint.postgres_url import is_postgres, parse_postgres
 from otel_alloy.durations import parse_duration
 from otel_alloy.environment import kept_quotes, without_empty
-from otel_alloy.errors import ConfigurationError
+from otel_alloy.errors import CheckpointError, ConfigurationError
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
@@ -265,7 +266,15 @@ class Settings(Model):
     """
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
-    storage: str = Field("sqlite:///otel-alloy.db", description="where the checkpoint is kept")
+    storage: str = Field(
+        "sqlite:///otel-alloy.db", repr=False, description="where the checkpoint is kept"
+    )
+    lease: Seconds = Field(
+        15.0,
+        ge=3,
+        le=600,
+        description="with postgresql: how long a replica that is not heard keeps its work",
+    )
     batch_size: int = Field(1000, ge=1, le=100_000, description="executions per delivery")
     max_request_bytes: int = Field(
         3_670_016, ge=10_000, le=64 * 2**20, description="size limit of one OTLP request"
@@ -400,8 +409,16 @@ class Settings(Model):
     @field_validator("storage")
     @classmethod
     def _storage_is_known(cls, value: str) -> str:
-        if not re.fullmatch(r"sqlite:///.+", value):
-            raise ValueError("write sqlite:///relative/path.db or sqlite:////absolute/path.db")
+        if is_postgres(value):
+            try:
+                parse_postgres(value)
+            except CheckpointError as error:
+                raise ValueError(error.remedy) from None
+        elif not re.fullmatch(r"sqlite:///.+", value):
+            raise ValueError(
+                "write sqlite:///relative/path.db, sqlite:////absolute/path.db or "
+                "postgresql://user@host/database"
+            )
         return value
 
     @model_validator(mode="after")
@@ -464,6 +481,11 @@ class Settings(Model):
                 f"The header {name} stands in `headers` and in OTEL_EXPORTER_OTLP_HEADERS: leave "
                 "one of them out."
             )
+
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas may work with the same storage at the same time."""
+        return is_postgres(self.storage)
 
     @property
     def routes(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,15 +19,15 @@ from otel_alloy.checkpoint.outbox import (
     record_check,
     unpack,
 )
-from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import Progress, RejectedRecord, Settlement
+from otel_alloy.checkpoint.store import Progress, RejectedRecord, Settlement, Store, open_store
 
 HOUR = 3_600_000
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with closing(SqliteStore(tmp_path / "state.db")) as found:
+def store(storage: str) -> Iterator[Store]:
+    """An empty one, on each engine."""
+    with closing(open_store(storage)) as found:
         found.load("default", "")
         yield found
 
@@ -40,7 +39,7 @@ def entry(number: int, created: int | None = 0, size: int = 10, more: str | None
     return Entry(b"span%d" % number, b"log", made, record, "ended", original, None, more)
 
 
-def put(store: SqliteStore, at: int = 0, /, **outbox: list[Entry]) -> None:
+def put(store: Store, at: int = 0, /, **outbox: list[Entry]) -> None:
     store.settle("default", Settlement(Progress(high=1), outbox=outbox, at=at))
 
 
@@ -73,7 +72,7 @@ def test_a_packet_gives_back_what_it_was_made_of(given_entries: list[Entry]) -> 
         assert len({e.created is None for e in group}) == 1
 
 
-def test_what_a_settlement_has_for_destinations_is_there_with_it(store: SqliteStore) -> None:
+def test_what_a_settlement_has_for_destinations_is_there_with_it(store: Store) -> None:
     """It is written in the transaction of the checkpoint, oldest first, by destination."""
     put(store, 5, acme=[entry(1), entry(2)], beta=[entry(3)])
     put(store, 6, acme=[entry(4)])
@@ -83,7 +82,7 @@ def test_what_a_settlement_has_for_destinations_is_there_with_it(store: SqliteSt
     assert (found["acme"].executions, found["acme"].oldest, found["beta"].executions) == (3, 5, 1)
 
 
-def test_taking_keeps_to_its_bounds_and_takes_one_at_least(store: SqliteStore) -> None:
+def test_taking_keeps_to_its_bounds_and_takes_one_at_least(store: Store) -> None:
     """What one destination has in memory is bounded; no packet is too large for ever."""
     for number in range(5):
         put(store, acme=[entry(number), entry(number + 10)])
@@ -96,7 +95,7 @@ def test_taking_keeps_to_its_bounds_and_takes_one_at_least(store: SqliteStore) -
     assert outbox.take("other", 10, 10) == []
 
 
-def test_sent_packets_leave_with_what_they_had_set_aside(store: SqliteStore) -> None:
+def test_sent_packets_leave_with_what_they_had_set_aside(store: Store) -> None:
     """In one transaction; the same record of two destinations is kept for each of them."""
     put(store, acme=[entry(1), entry(2)], beta=[entry(1)])
     outbox = store.outbox
@@ -110,7 +109,7 @@ def test_sent_packets_leave_with_what_they_had_set_aside(store: SqliteStore) -> 
     assert outbox.backlogs()["acme"].delivered_at == 9
 
 
-def test_what_there_is_no_room_for_is_noted_to_be_read_again(store: SqliteStore) -> None:
+def test_what_there_is_no_room_for_is_noted_to_be_read_again(store: Store) -> None:
     """The oldest goes first, nothing of other destinations, not what is being sent, not what could
     not be read again; each execution is in the outbox or noted, never both, never neither."""
     put(store, 1, acme=[entry(0, size=5000)])
@@ -130,7 +129,7 @@ def test_what_there_is_no_room_for_is_noted_to_be_read_again(store: SqliteStore)
     assert backlogs["beta"].recall == 0
 
 
-def test_what_is_too_old_is_noted_however_little_it_is(store: SqliteStore) -> None:
+def test_what_is_too_old_is_noted_however_little_it_is(store: Store) -> None:
     """`before`: what came into the outbox before that moment goes, what came after it stays."""
     put(store, 1, acme=[entry(1)])
     put(store, 9, acme=[entry(2)])
@@ -138,7 +137,7 @@ def test_what_is_too_old_is_noted_however_little_it_is(store: SqliteStore) -> No
     assert originals(store.outbox, "acme") == [entry(2).original]
 
 
-def test_what_was_read_again_is_in_the_outbox_and_noted_no_more(store: SqliteStore) -> None:
+def test_what_was_read_again_is_in_the_outbox_and_noted_no_more(store: Store) -> None:
     """In one transaction: what is found, what is still wanted, and what Alloy does not give."""
     put(store, 1, acme=[entry(n) for n in range(4)])
     outbox = store.outbox
@@ -154,7 +153,7 @@ def test_what_was_read_again_is_in_the_outbox_and_noted_no_more(store: SqliteSto
     assert (outbox.backlogs()["acme"].missing, outbox.backlogs()["acme"].recall) == (2, 0)
 
 
-def test_a_pause_and_a_failure_are_remembered_until_they_end(store: SqliteStore) -> None:
+def test_a_pause_and_a_failure_are_remembered_until_they_end(store: Store) -> None:
     """Whatever else is written of the destination meanwhile; `drop` forgets all of it."""
     outbox = store.outbox
     outbox.pause("acme", 5)
@@ -170,7 +169,7 @@ def test_a_pause_and_a_failure_are_remembered_until_they_end(store: SqliteStore)
     assert outbox.backlogs() == {}
 
 
-def test_what_rules_kept_back_is_counted_by_the_minute(store: SqliteStore) -> None:
+def test_what_rules_kept_back_is_counted_by_the_minute(store: Store) -> None:
     """As long as audits look back, and gone with the source."""
     counted = {(60_000, "beats"): 2, (120_000, "beats"): 1, (60_000, "rule 2"): 4}
     store.settle("default", Settlement(Progress(high=1), filtered=counted))

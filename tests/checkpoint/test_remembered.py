@@ -15,8 +15,9 @@ import pytest
 
 from otel_alloy.checkpoint.private import PrivateStore
 from otel_alloy.checkpoint.remembered import IN_MEMORY, Remembered
+from otel_alloy.checkpoint.sql_store import SqlStore
 from otel_alloy.checkpoint.sqlite import SqliteStore
-from otel_alloy.checkpoint.store import Open, Progress, Seen, Settlement, State
+from otel_alloy.checkpoint.store import Open, Progress, Seen, Settlement, State, open_store
 from otel_alloy.errors import CheckpointError
 
 TEXT = '{"_id":"x","filler":"' + "x" * 1000 + '"}'
@@ -33,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         yield found
 
 
-def settle(store: SqliteStore | PrivateStore, memory: Remembered, settlement: Settlement) -> None:
+def settle(store: SqlStore | PrivateStore, memory: Remembered, settlement: Settlement) -> None:
     store.settle("s", settlement)
     memory.settled(settlement)
 
@@ -54,10 +55,18 @@ def test_memory_does_not_grow_with_what_is_open(store: SqliteStore) -> None:
     assert max(peaks) < 100_000
 
 
-def test_what_is_held_is_dropped_when_it_becomes_too_much(tmp_path: Path) -> None:
+def store_at(url: str, in_memory: int) -> SqlStore:
+    """The store of a URL, with less in memory than usual."""
+    store = open_store(url)
+    assert isinstance(store, SqlStore)
+    store._in_memory = in_memory
+    return store
+
+
+def test_what_is_held_is_dropped_when_it_becomes_too_much(storage: str) -> None:
     """Up to a size all is in memory; the settlement that brings more than that empties it, and from
     then on a page brings back what it needs, and what was settled with it is gone again."""
-    with closing(SqliteStore(tmp_path / "c.db", in_memory=10)) as store:
+    with closing(store_at(storage, 10)) as store:
         memory = store.load("s", "f")
         for n in range(12):
             settlement = Settlement(Progress(n))
@@ -81,11 +90,11 @@ def test_what_is_held_is_dropped_when_it_becomes_too_much(tmp_path: Path) -> Non
         assert "e3" not in memory.whole().open and memory.open_count == 11
 
 
-def test_a_page_of_any_size_and_any_names(tmp_path: Path) -> None:
+def test_a_page_of_any_size_and_any_names(storage: str) -> None:
     """More names than a statement takes at once, and names that hold what SQL or JSON would read
     otherwise."""
-    names = ["a\0b", "a", "'", '"', "", "ü\u2028", *map(str, range(250))]
-    with closing(SqliteStore(tmp_path / "c.db", in_memory=0)) as store:
+    names = ["a\0b", "a", "a\x1ab", "a\x1a0b", "'", '"', "", "ü\u2028", *map(str, range(250))]
+    with closing(store_at(storage, 0)) as store:
         memory = store.load("s", "f")
         settlement = Settlement(Progress(1))
         for name in names:

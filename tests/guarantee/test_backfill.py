@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from otel_alloy.checkpoint.slices import SqliteSlices
+from otel_alloy.checkpoint.slices import StoredSlices
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
 from otel_alloy.errors import AccessRefused, CheckpointUnwritable, RequestRefused
 from otel_alloy.pipeline.backfill import Backfill, Range
@@ -77,7 +77,7 @@ class _Slices:
     """The real slices; a settlement can fail for a while, the process can die around it, and a dead
     one writes nothing."""
 
-    def __init__(self, history: History, inner: SqliteSlices) -> None:
+    def __init__(self, history: History, inner: StoredSlices) -> None:
         self._history, self._inner = history, inner
 
     def settle(self, piece: Slice, settlement: Settlement) -> int:
@@ -221,7 +221,7 @@ class History(World):
         self.disk_full, self.ahead = attempt.disk_full, attempt.ahead
         self._random = random.Random(attempt.seed)
         inner = open_slices(f"sqlite:///{self.path}")
-        assert isinstance(inner, SqliteSlices)
+        assert isinstance(inner, StoredSlices)
         self._stopping = False
         self._work = Backfill(
             self.settings,

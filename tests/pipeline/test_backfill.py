@@ -22,7 +22,7 @@ from rich.console import Console
 
 from otel_alloy.alloy.retry import RequestBudget
 from otel_alloy.alloy.timestamps import to_ms
-from otel_alloy.checkpoint.slices import SqliteSlices
+from otel_alloy.checkpoint.slices import StoredSlices
 from otel_alloy.checkpoint.store import Settlement, Slice, open_slices, open_store
 from otel_alloy.errors import (
     AccessRefused,
@@ -169,7 +169,7 @@ def test_an_exception_in_the_middle(place: Place, fails_at: int) -> None:
     place.alloy.configure(max_limit=PAGE)
     calls = 0
 
-    class Failing(SqliteSlices):
+    class Failing(StoredSlices):
         def settle(self, piece: Slice, settlement: Settlement) -> int:
             nonlocal calls
             calls += 1
@@ -364,13 +364,13 @@ def test_dense_slices_are_split(place: Place) -> None:
     assert backfill(place, workers=3, dense_pages=10, settings={"batch_size": 100})
     place.assert_exactly_once(place.ended(records))
     slices = open_slices(f"sqlite:///{place.storage}")
-    assert isinstance(slices, SqliteSlices)
-    with slices._store.transaction() as db:
-        rows = db.execute("SELECT start, before, state FROM slice ORDER BY before").fetchall()
-        left = [
-            db.execute(f"SELECT count(*) FROM {t}").fetchone()[0]
-            for t in ("seen", "open_execution", "ended_execution")
-        ]
+    assert isinstance(slices, StoredSlices)
+    read = slices._database.read
+    rows = read("SELECT start, before, state FROM slice ORDER BY before")
+    left = [
+        read(f"SELECT count(*) FROM {t}")[0][0]
+        for t in ("seen", "open_execution", "ended_execution")
+    ]
     slices.close()
     assert len(rows) > 12
     assert {state for _, _, state in rows} == {"done"}
@@ -519,7 +519,7 @@ def test_each_record_counts_once(place: Place, fails_at: int, written: bool) -> 
     changed: list[str] = []
     calls = 0
 
-    class Failing(SqliteSlices):
+    class Failing(StoredSlices):
         def settle(self, piece: Slice, settlement: Settlement) -> int:
             nonlocal calls
             position = settlement.progress.position
@@ -655,12 +655,11 @@ def test_starts_do_not_pile_up(place: Place) -> None:
         place.alloy.store.add(record(place, f"done-{hour}", "executionFinished", hour * HOUR))
     most = 0
 
-    class Looking(SqliteSlices):
+    class Looking(StoredSlices):
         def settle(self, piece: Slice, settlement: Settlement) -> int:
             nonlocal most
             new = super().settle(piece, settlement)
-            with self._store.transaction() as db:
-                most = max(most, *db.execute("SELECT count(*) FROM open_execution").fetchone())
+            most = max(most, *self._database.read("SELECT count(*) FROM open_execution")[0])
             return new
 
     assert backfill(

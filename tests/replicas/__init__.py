@@ -1,0 +1,1 @@
+"""Several replicas that share their work in a real PostgreSQL."""
