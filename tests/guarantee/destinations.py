@@ -467,7 +467,7 @@ class Town:
     def _check_places(self) -> None:
         store = self.world.store
         lie = {name: Counter[Piece]() for name in MATCH}
-        for name, packed in store.read("SELECT destination, packed FROM outbox"):
+        for name, packed in store.database.read("SELECT destination, packed FROM outbox"):
             lie[name].update(map(piece, unpack(packed)))
         for name, some in wants(store).items():
             lie[name].update(self.known(name, want) for want in some)
@@ -544,6 +544,6 @@ def keys_of(record: str, message: str, role: str, uuid: str) -> set[Key]:
 def wants(store: SqliteStore) -> dict[str, list[Want]]:
     """What is to be read again, by destination."""
     found: dict[str, list[Want]] = {}
-    for name, packed in store.read("SELECT destination, packed FROM recall"):
+    for name, packed in store.database.read("SELECT destination, packed FROM recall"):
         found.setdefault(name, []).extend(unpack_wants(packed))
     return found

@@ -173,7 +173,8 @@ class Story:
     def all_settle(self, since: float) -> None:
         """Until each source has been settled after a moment."""
         self.until(
-            lambda: len(self.replicas.witness.settled_since(since)) == SOURCES, "a settlement of each"
+            lambda: len(self.replicas.witness.settled_since(since)) == SOURCES,
+            "a settlement of each",
         )
 
     def taken_from(self, victim: Replica, since: float, units: set[str]) -> float:
@@ -261,8 +262,10 @@ class Story:
                 file.write(bytes(65536))
         said = ("make room on the server's disk", "start the server, or wait")
         self.until(
-            lambda: all(any(words in one.said() for words in said) for one in self.replicas.running)
-            or not server.running,
+            lambda: (
+                all(any(words in one.said() for words in said) for one in self.replicas.running)
+                or not server.running
+            ),
             "a full disk",
         )
         ballast.unlink()
