@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from otel_alloy.checkpoint.holding import Terms
 
 T = TypeVar("T")
+
+REJECTED = "rejected"
+"""The unit of work that sending rejected records again is."""
+SLICE = "slice"
+"""What the units begin with that are slices of a backfill."""
 
 Read = Callable[[str, Sequence[object]], list[Any]]
 """A SELECT and its values; the rows. Raises CheckpointError."""
@@ -49,6 +57,19 @@ Fence = Callable[[Connection, str], None]
 others from taking it over until the transaction ends. Raises where it may not."""
 
 
+class Hold(Protocol):
+    """What is held alone."""
+
+    def holds(self) -> bool:
+        """Whether it still is, as far as is known: whether a request may be begun."""
+        ...
+
+    def check(self, db: Connection) -> None:
+        """In an open transaction: keeps it held until that ends. Raises LeaseLost where it is no
+        more."""
+        ...
+
+
 class Database(Protocol):
     """An engine. Methods may be called from several threads and raise CheckpointError, or
     CheckpointUnwritable where the same call may succeed later."""
@@ -71,9 +92,11 @@ class Database(Protocol):
         """The rows of a SELECT."""
         ...
 
-    def hold(self, name: str, taken: str, remedy: str) -> AbstractContextManager[object]:
+    def hold(
+        self, name: str, taken: str, remedy: str, terms: Terms | None = None
+    ) -> AbstractContextManager[Hold]:
         """Keeps other processes from holding the same until it is left. Raises
-        CheckpointError(taken, remedy) where one has it."""
+        CheckpointError(taken, remedy) where one has it. `terms`: of the lease, where it is one."""
         ...
 
     def run_is_active(self) -> bool:
@@ -92,7 +115,7 @@ def source_unit(source: str) -> str:
 
 def slice_unit(source: str, number: int) -> str:
     """The unit of work that a slice of a backfill is."""
-    return f"slice {number} {source}"
+    return f"{SLICE} {number} {source}"
 
 
 def destination_unit(destination: str) -> str:

@@ -201,6 +201,16 @@ class Leases:
         self._database.transact(act)
 
 
+def take(db: Connection, unit: str, owner: str, seconds: float) -> int:
+    """Takes a unit whose row the open transaction has locked, and found free; its epoch."""
+    row = db.execute(
+        "UPDATE lease SET owner=?, epoch=epoch+1, last_owner=owner, taken_at=clock_timestamp(),"
+        f" expires_at=clock_timestamp()+{_SECONDS} WHERE unit=? RETURNING epoch",
+        (owner, seconds, unit),
+    ).fetchone()
+    return int(row[0])
+
+
 def fence(db: Connection, unit: str, owner: str, epoch: int) -> None:
     """Holds, in a transaction, the lease that its writes need: nobody takes it over before the
     transaction ends. Raises LeaseLost where somebody has."""

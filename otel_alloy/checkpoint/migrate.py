@@ -12,7 +12,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from otel_alloy.checkpoint.database import Connection, Database
+from otel_alloy.checkpoint.database import REJECTED, SLICE, Connection, Database
+from otel_alloy.checkpoint.leases import Leases
+from otel_alloy.checkpoint.postgres_url import is_postgres
 from otel_alloy.checkpoint.sql_store import SqlStore
 from otel_alloy.checkpoint.store import open_store, store_exists
 from otel_alloy.errors import CheckpointError
@@ -104,14 +106,31 @@ def _held(stack: ExitStack, url: str) -> Database:
     store = stack.enter_context(closing(open_store(url)))
     assert isinstance(store, SqlStore)
     database = store.database
-    if database.run_is_active() and not url.startswith("sqlite:"):
-        raise CheckpointError(
-            f"a `run` is using the checkpoint in {database.place}", "stop it, on every machine"
-        )
+    if is_postgres(url):
+        _refuse_used(database)
+        return database
     for name, command in (("backfill", "backfill"), ("rejected", "rejected retry")):
         taken = f"`{command}` is using the checkpoint in {database.place}"
         stack.enter_context(database.hold(name, taken, "wait for its end, or stop it"))
     return database
+
+
+def _refuse_used(database: Database) -> None:
+    """Where processes share a database: no replica may be alive, and no lease valid."""
+    board = Leases(database, 0).board()
+    leases = [lease for lease in board.leases if lease.valid]
+    kinds = {lease.unit.partition(" ")[0] for lease in leases}
+    for found, command in (
+        (any(one.alive for one in board.replicas), "run"),
+        (SLICE in kinds, "backfill"),
+        (REJECTED in kinds, "rejected retry"),
+        (leases, "run"),
+    ):
+        if found:
+            raise CheckpointError(
+                f"`{command}` is using the checkpoint in {database.place}",
+                "stop it, on every machine; where it was killed, wait until its lease has expired",
+            )
 
 
 def _copied(

@@ -10,7 +10,7 @@ transactions and their errors may live here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -20,7 +20,8 @@ from psycopg.types.numeric import IntLoader
 from psycopg.types.string import StrDumperUnknown, TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from otel_alloy.checkpoint.database import Connection, Fence, T
+from otel_alloy.checkpoint.database import Connection, Fence, Hold, T
+from otel_alloy.checkpoint.holding import Terms, held
 from otel_alloy.checkpoint.outcome import Outcomes, Slot
 from otel_alloy.checkpoint.postgres_errors import AGAIN, is_lost, told
 from otel_alloy.checkpoint.postgres_schema import (
@@ -315,10 +316,11 @@ class PostgresDatabase:
                 error = psycopg.OperationalError("no connection was free")
         return told(error, self._where)
 
-    def hold(self, name: str, taken: str, remedy: str) -> AbstractContextManager[object]:
-        """See `Database.hold`. Nothing is held here: whoever works at the same is told apart by
-        the fence."""
-        return nullcontext()
+    def hold(
+        self, name: str, taken: str, remedy: str, terms: Terms | None = None
+    ) -> AbstractContextManager[Hold]:
+        """See `Database.hold`: a lease on a unit of that name."""
+        return held(self, name, taken, remedy, terms)
 
     def run_is_active(self) -> bool:
         """See `Database.run_is_active`."""

@@ -1,33 +1,33 @@
 """A backfill's slices in the checkpoint's database.
 
-A backfill holds a lock of its own, so a second one is refused and a running `run` is not disturbed:
-both only meet in short transactions. As nobody else can hold a claim, the claims of a process that
-died are given back when the next one begins. What a slice remembers of its records lies in the
-tables that sources use, under a name that no source has. Only SQL may live here.
+With a file, a backfill holds a lock of its own, so a second one is refused; where processes share a
+database, they share the slices (`claims.py`). A running `run` is not disturbed: both only meet in
+short transactions. What a slice remembers of its records lies in the tables that sources use, under
+a name that no source has. Only SQL may live here.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 
+from otel_alloy.checkpoint.claims import COLUMNS, Claims, LockedClaims
 from otel_alloy.checkpoint.database import Connection, slice_unit
 from otel_alloy.checkpoint.remembered import Remembered, forget_memory
 from otel_alloy.checkpoint.sql_store import SqlStore, write_settlement
 from otel_alloy.checkpoint.store import FROM_BEGIN, SINCE, Plan, Progress, Settlement, Slice, Store
 
-_COLUMNS = "number, source, warm, start, before, position, high"
-
 
 class StoredSlices:
     """See `Slices`. `store`: opened without being exclusive; closed with this. `held`: see
-    `open_slices`."""
+    `open_slices`. `claims`: where several processes share the slices, so that no lock is held."""
 
-    def __init__(self, store: Store, *, held: bool = False) -> None:
+    def __init__(self, store: Store, *, held: bool = False, claims: Claims | None = None) -> None:
         assert isinstance(store, SqlStore)
         self._store = store
         self._database = store.database
+        self._claims = claims or LockedClaims(self._database)
         self._lock = ExitStack()
-        if held:
+        if held or claims:
             return
         try:
             self._lock.enter_context(
@@ -67,7 +67,7 @@ class StoredSlices:
             if row is None:
                 return None
             slices = db.execute(
-                f"SELECT {_COLUMNS} FROM slice WHERE source=? AND state!='done' ORDER BY start",
+                f"SELECT {COLUMNS} FROM slice WHERE source=? AND state!='done' ORDER BY start",
                 (source,),
             )
             fingerprint, asked, start, before = row
@@ -75,59 +75,63 @@ class StoredSlices:
 
         return self._database.transact(act)
 
-    def begin(self, source: str, plan: Plan) -> None:
+    def begin(self, source: str, plan: Plan, after: Plan | None = None) -> bool:
         """See `Slices.begin`."""
+        new = (source, plan.fingerprint, plan.asked, plan.start, plan.before)
 
-        def act(db: Connection) -> None:
-            old = db.execute("SELECT number FROM slice WHERE source=?", (source,)).fetchall()
-            for (number,) in old:
+        def act(db: Connection) -> bool:
+            if after is None:
+                written = db.execute(
+                    "INSERT INTO backfill (source, fingerprint, asked, start, before)"
+                    " VALUES (?,?,?,?,?) ON CONFLICT (source) DO NOTHING",
+                    new,
+                )
+            else:
+                written = db.execute(
+                    "UPDATE backfill SET fingerprint=?, asked=?, start=?, before=? WHERE source=?"
+                    " AND fingerprint=? AND asked=? AND start=? AND before=?",
+                    (*new[1:], source, after.fingerprint, after.asked, after.start, after.before),
+                )
+            if not written.rowcount:
+                return False
+            rows = db.execute("SELECT number FROM slice WHERE source=?", (source,)).fetchall()
+            old = [number for (number,) in rows]
+            self._claims.forget(db, source, old)
+            for number in old:
                 forget_memory(db, _name(source, number))
             db.execute("DELETE FROM slice WHERE source=?", (source,))
-            db.execute(
-                "INSERT INTO backfill (source, fingerprint, asked, start, before)"
-                " VALUES (?,?,?,?,?) ON CONFLICT (source) DO UPDATE SET"
-                " fingerprint=excluded.fingerprint, asked=excluded.asked, start=excluded.start,"
-                " before=excluded.before",
-                (source, plan.fingerprint, plan.asked, plan.start, plan.before),
-            )
             db.executemany(
                 "INSERT INTO slice (source, warm, start, before, records) VALUES (?,?,?,?,0)",
                 [(source, s.warm, s.start, s.before) for s in plan.slices],
             )
+            return True
 
-        self._database.transact(act)
+        return self._database.transact(act, call=("begin", *new))
+
+    @property
+    def leased(self) -> bool:
+        """See `Slices.leased`."""
+        return self._claims.leased
 
     def claim(self, source: str) -> Slice | None:
         """See `Slices.claim`."""
-
-        def act(db: Connection) -> Slice | None:
-            while True:
-                row = db.execute(
-                    f"SELECT {_COLUMNS} FROM slice WHERE source=? AND state='waiting'"
-                    " ORDER BY start LIMIT 1",
-                    (source,),
-                ).fetchone()
-                if row is None:
-                    return None
-                taken = db.execute(
-                    "UPDATE slice SET state='claimed' WHERE number=? AND state='waiting'", row[:1]
-                )
-                if taken.rowcount:  # else another one was faster
-                    return Slice(*row)
-
-        return self._database.transact(act, call=("claim", source))
+        return self._claims.claim(source)
 
     def release(self, source: str) -> None:
         """See `Slices.release`."""
-        self._database.transact(
-            lambda db: db.execute(
-                "UPDATE slice SET state='waiting' WHERE source=? AND state='claimed'", (source,)
-            )
-        )
+        self._claims.release(source)
+
+    def give_back(self, piece: Slice) -> None:
+        """See `Slices.give_back`."""
+        self._claims.give_back(piece)
+
+    def holds(self, piece: Slice) -> bool:
+        """See `Slices.holds`."""
+        return self._claims.holds(piece)
 
     def claimed(self, source: str) -> int:
         """See `Slices.claimed`."""
-        return self._database.transact(lambda db: _count(db, source, "claimed"))
+        return self._claims.claimed(source)
 
     def load(self, piece: Slice) -> Remembered:
         """See `Slices.load`."""
@@ -145,6 +149,7 @@ class StoredSlices:
             if progress.window is None:
                 forget_memory(db, name)
                 db.execute("UPDATE slice SET state='done' WHERE number=?", (piece.number,))
+                self._claims.done(db, piece)
             else:
                 start = progress.window[0]
                 db.execute(
@@ -165,7 +170,7 @@ class StoredSlices:
         """See `Slices.cut`."""
 
         def act(db: Connection) -> bool:
-            if _count(db, piece.source, "waiting"):
+            if self._claims.waiting(db, piece.source):
                 return False
             db.execute("UPDATE slice SET before=? WHERE number=?", (at, piece.number))
             db.execute(
@@ -179,15 +184,9 @@ class StoredSlices:
 
     def close(self) -> None:
         """See `Slices.close`."""
+        self._claims.close()
         self._lock.close()
         self._store.close()
-
-
-def _count(db: Connection, source: str, state: str) -> int:
-    row = db.execute(
-        "SELECT count(*) FROM slice WHERE source=? AND state=?", (source, state)
-    ).fetchone()
-    return int(row[0])
 
 
 def _count_records(db: Connection, piece: Slice, name: str, settlement: Settlement) -> None:

@@ -19,7 +19,8 @@ from otel_alloy.checkpoint.audits import (
     write_audit,
     write_known,
 )
-from otel_alloy.checkpoint.database import Connection, Database, source_unit
+from otel_alloy.checkpoint.database import REJECTED, Connection, Database, Hold, source_unit
+from otel_alloy.checkpoint.holding import Terms
 from otel_alloy.checkpoint.known import Known
 from otel_alloy.checkpoint.outbox_sql import (
     StoredOutbox,
@@ -37,6 +38,7 @@ from otel_alloy.checkpoint.remembered import (
 from otel_alloy.checkpoint.store import (
     AuditResult,
     Progress,
+    RejectedHold,
     RejectedRecord,
     Settlement,
     Waiting,
@@ -51,7 +53,7 @@ from otel_alloy.checkpoint.waiting import (
     write_reason,
     write_waiting,
 )
-from otel_alloy.errors import CheckpointError
+from otel_alloy.errors import CheckpointError, LeaseLost
 
 _PLACE = "INSERT INTO source (name, fingerprint) VALUES (?,?) ON CONFLICT (name) DO NOTHING"
 
@@ -259,11 +261,11 @@ class SqlStore:
         )
 
     @contextmanager
-    def hold_rejected(self) -> Iterator[None]:
+    def hold_rejected(self, terms: Terms | None = None) -> Iterator[RejectedHold]:
         """See `Store.hold_rejected`."""
         taken = "another process is sending this checkpoint's rejected records again"
-        with self.database.hold("rejected", taken, "wait for its end, or stop it"):
-            yield
+        with self.database.hold(REJECTED, taken, "wait for its end, or stop it", terms) as hold:
+            yield _RejectedHold(self.database, hold)
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
         """See `Store.drop_rejected`."""
@@ -291,6 +293,29 @@ class SqlStore:
     def close(self) -> None:
         """See `Store.close`."""
         self.database.close()
+
+
+class _RejectedHold:
+    """See `RejectedHold`."""
+
+    def __init__(self, database: Database, hold: Hold) -> None:
+        self._database = database
+        self._hold = hold
+
+    def going_on(self) -> None:
+        """See `RejectedHold.going_on`."""
+        if not self._hold.holds():
+            raise LeaseLost(REJECTED)
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """See `RejectedHold.drop`."""
+        chosen = list(numbers)
+
+        def act(db: Connection) -> None:
+            self._hold.check(db)
+            drop_rejected(db, chosen)
+
+        self._database.transact(act)
 
 
 def write_settlement(db: Connection, owner: str, settlement: Settlement) -> int:

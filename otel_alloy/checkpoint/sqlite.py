@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from otel_alloy.checkpoint.database import Connection, T
+from otel_alloy.checkpoint.database import Connection, Hold, T
+from otel_alloy.checkpoint.holding import Terms
 from otel_alloy.checkpoint.remembered import IN_MEMORY
 from otel_alloy.checkpoint.sql_store import SqlStore
 from otel_alloy.checkpoint.store import SCHEMA_VERSION
@@ -231,14 +232,19 @@ class SqliteFile:
             "stop it, or give this one its own file with OTEL_ALLOY_STORAGE",
         )
 
-    def hold(self, name: str, taken: str, remedy: str) -> AbstractContextManager[object]:
+    @contextmanager
+    def hold(
+        self, name: str, taken: str, remedy: str, terms: Terms | None = None
+    ) -> Iterator[Hold]:
         """See `Database.hold`: a lock in a file beside the checkpoint."""
         try:
-            return closing(self._hold(f".{name}.lock", taken, remedy))
+            lock = self._hold(f".{name}.lock", taken, remedy)
         except (OSError, sqlite3.Error) as error:
             raise CheckpointError(
                 f"the lock file beside the checkpoint: {error}", "make the folder writable"
             ) from None
+        with closing(lock):
+            yield _Locked()
 
     def _hold(self, suffix: str, taken: str, remedy: str) -> sqlite3.Connection:
         path = self.beside(suffix)
@@ -367,6 +373,17 @@ class SqliteFile:
         if self._owner is not None:
             self._owner.close()
             self._owner = None
+
+
+class _Locked:
+    """See `Hold`: a lock ends with its process alone."""
+
+    def holds(self) -> bool:
+        """See `Hold.holds`."""
+        return True
+
+    def check(self, db: Connection) -> None:
+        """See `Hold.check`."""
 
 
 def statements(version: int) -> Iterator[str]:

@@ -19,6 +19,7 @@ from otel_alloy.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
     from otel_alloy.checkpoint.database import Database, Fence
+    from otel_alloy.checkpoint.holding import Terms
     from otel_alloy.checkpoint.known import Known
     from otel_alloy.checkpoint.outbox import Entry, Outbox
     from otel_alloy.checkpoint.remembered import Remembered
@@ -262,6 +263,19 @@ class SourceStore(Protocol):
     def write_blocks(self, workflow: str, version: int, blocks: str) -> None: ...
 
 
+class RejectedHold(Protocol):
+    """Sending rejected records again, which one process does at a time. Both raise LeaseLost where
+    another one may be at it by now."""
+
+    def going_on(self) -> None:
+        """To be called before each batch is sent."""
+        ...
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Deletes what was delivered."""
+        ...
+
+
 class Store(Protocol):
     """What a checkpoint store does. Every method raises CheckpointError, with the remedy."""
 
@@ -391,9 +405,9 @@ class Store(Protocol):
         """Whether a process is reading Alloy with this store now."""
         ...
 
-    def hold_rejected(self) -> AbstractContextManager[None]:
+    def hold_rejected(self, terms: Terms | None = None) -> AbstractContextManager[RejectedHold]:
         """Keeps other processes from sending rejected records again meanwhile. Raises
-        CheckpointError where one is at it."""
+        CheckpointError where one is at it. `terms`: of the lease, where it is one."""
         ...
 
     def drop_rejected(self, numbers: Iterable[int]) -> int:
@@ -411,8 +425,15 @@ class Store(Protocol):
 
 
 class Slices(Protocol):
-    """What a backfill remembers, beside what `run` does, which it never writes. One process at a
-    time holds it. Methods may be called from several threads, and raise CheckpointError."""
+    """What a backfill remembers, beside what `run` does, which it never writes. With a file, one
+    process at a time holds it; where processes share a database, each slice is held by a lease, and
+    what is written of one raises LeaseLost where it has gone to another process. Methods may be
+    called from several threads, and raise CheckpointError."""
+
+    @property
+    def leased(self) -> bool:
+        """Whether slices are held by leases."""
+        ...
 
     def run_is_active(self) -> bool:
         """Whether a `run` is reading with this store now."""
@@ -432,9 +453,10 @@ class Slices(Protocol):
         name is that of both (`otel_alloy.pipeline.slice_worker`)."""
         ...
 
-    def begin(self, source: str, plan: Plan) -> None:
+    def begin(self, source: str, plan: Plan, after: Plan | None = None) -> bool:
         """Forgets the source's backfill and writes a new one. The numbers of its slices are the
-        store's to give."""
+        store's to give. `after`: what `plan` has told; False, and nothing is written, where that
+        is no longer so: another process was faster. Refused where one works at a slice of it."""
         ...
 
     def claim(self, source: str) -> Slice | None:
@@ -442,11 +464,20 @@ class Slices(Protocol):
         ...
 
     def release(self, source: str) -> None:
-        """Gives back what was claimed and is not done."""
+        """Gives back what was claimed and is not done, but not what another live process has."""
+        ...
+
+    def give_back(self, piece: Slice) -> None:
+        """Nobody works at a claimed slice any more, whether it is done or not."""
+        ...
+
+    def holds(self, piece: Slice) -> bool:
+        """Whether a request for a claimed slice may be begun now."""
         ...
 
     def claimed(self, source: str) -> int:
-        """How many slices somebody works at."""
+        """Where there is nothing to claim: how many slices somebody works at, so that there may be
+        later."""
         ...
 
     def load(self, piece: Slice) -> Remembered:
@@ -473,13 +504,20 @@ class Slices(Protocol):
         ...
 
 
-def open_slices(url: str, *, held: bool = False) -> Slices:
+def open_slices(url: str, *, held: bool = False, terms: Terms | None = None) -> Slices:
     """The same store for a backfill, beside a `run`. `held`: for a process that ends before its
-    parent, which holds it. Raises CheckpointError, also where another backfill uses it."""
+    parent, which holds it. `terms`: of leases, where processes share it. Raises CheckpointError,
+    also where another backfill uses a file."""
+    from otel_alloy.checkpoint.claims import LeasedClaims
+    from otel_alloy.checkpoint.holding import Terms
     from otel_alloy.checkpoint.slices import StoredSlices
 
-    store = open_store(url, exclusive=False)
-    return StoredSlices(store, held=held)
+    if not is_postgres(url):
+        return StoredSlices(open_store(url, exclusive=False), held=held)
+    terms = terms or Terms()
+    tenures = terms.tenures()
+    store = open_store(url, exclusive=False, fence=tenures.fence)
+    return StoredSlices(store, claims=LeasedClaims(store.shared, terms, tenures))
 
 
 def store_exists(url: str) -> bool:

@@ -15,17 +15,19 @@ then, with the same ids, each with what its own end says), and the start of an e
 startedAt (its span begins where it ends, marked as adjusted). A start without an end is not
 reported as incomplete: the end may lie in another slice, or be the business of `run`.
 
-**Beside `run`.** The backfill has a lock of its own and never writes what `run` remembers. While a
-`run` is active on the same store, it keeps to half of requests_per_minute, looked at with every
-batch; and where Alloy throttles, all of its workers hold for twice as long as they were told, so
-that the live tail comes first. It ends an overlap before now: what is younger may not be visible
-yet. Where it reaches into what `run` has read, executions are delivered twice, with the same bytes;
-`to` left out ends where `run` began. The same words again deliver only what has come since.
+**Beside `run`.** The backfill has a lock or leases of its own and never writes what `run`
+remembers. While a `run` is active on the same store, it keeps to half of requests_per_minute,
+looked at with every batch; and where Alloy throttles, all of its workers hold for twice as long as
+they were told, so that the live tail comes first. It ends an overlap before now: what is younger
+may not be visible yet. Where it reaches into what `run` has read, executions are delivered twice,
+with the same bytes; `to` left out ends where `run` began. The same words again deliver only what
+has come since.
 
 **Processes.** Threads overlap the waiting, but share one core: some 20,000 executions a second,
 where 60 requests a minute of 1,000 records bring 1,000. So only where no requests_per_minute is
 kept to, and the caller allows it, the workers are spread over processes, which meet in the store
-alone; figures are in benchmarks/README.md.
+alone; figures are in benchmarks/README.md. On PostgreSQL the same command may also be given several
+times, on one machine or many: each slice is held by a lease, and who loses one leaves it to others.
 
 Where the API ignores the createdAt filter there is one slice and one worker, as every slice would
 be read from the newest record down. Nothing here prints.
@@ -38,11 +40,13 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 from otel_alloy.alloy.cursor import Window
 from otel_alloy.alloy.source import AlloySource
 from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.checkpoint.holding import Terms
 from otel_alloy.checkpoint.store import Plan, Slice, Slices, open_slices
 from otel_alloy.durations import duration_text
 from otel_alloy.errors import (
@@ -139,7 +143,7 @@ class Backfill:
         dense_pages: int = DENSE_PAGES,
         slices_per_worker: int = _SLICES_PER_WORKER,
         factory: Factory | None = None,
-        slices: Callable[[str], Slices] = open_slices,
+        slices: Callable[[str], Slices] | None = None,
         destination: str | None = None,
     ) -> None:
         self._settings = settings
@@ -151,9 +155,10 @@ class Backfill:
         self._observe: Observe = observe or (lambda event: None)
         self._dense_pages = dense_pages
         self._slices_per_worker = slices_per_worker
-        self._open_slices = slices
         self._factory = factory or Factory(settings, system_runtime(), alone=destination)
         self._runtime = self._factory.runtime
+        terms = Terms(settings.lease, self._runtime)
+        self._open_slices = slices or partial(open_slices, terms=terms)
         self._running: list[Task] = []
 
     def stop(self) -> None:
@@ -204,7 +209,7 @@ class Backfill:
         try:
             shared.make_room()
             page = worker.probe()
-            plan, _ = self._plan(worker, shared)
+            plan, _ = self._plan(worker, shared, None if self._restart else slices.plan(shared.key))
             rests = _rests(plan.slices)
             begun = self._runtime.monotonic()
             records = worker.count(rests)
@@ -237,11 +242,10 @@ class Backfill:
     def _worker(self, factory: Factory, shared: Shared) -> SliceWorker:
         return SliceWorker(factory, shared, self._observe, self._dense_pages)
 
-    def _plan(self, worker: SliceWorker, shared: Shared) -> tuple[Plan, bool]:
-        """What there is to do, and whether it is an earlier backfill that goes on. Raises
+    def _plan(self, worker: SliceWorker, shared: Shared, found: Plan | None) -> tuple[Plan, bool]:
+        """What there is to do after what was `found`, and whether that goes on. Raises
         ConfigurationError where the range is none."""
         source, asked = shared.source, self._wanted.words
-        found = None if self._restart else shared.slices.plan(shared.key)
         same = found is not None and (found.asked, found.fingerprint) == (asked, source.fingerprint)
         if found is not None and found.slices:
             if not same:
@@ -271,6 +275,14 @@ class Backfill:
         slices = self._slices(shared, worker, start, before)
         slices[0] = replace(slices[0], warm=max(1, warm))
         return Plan(source.fingerprint, asked, start, before, slices), False
+
+    def _begin(self, worker: SliceWorker, shared: Shared) -> tuple[Plan, bool]:
+        """What `_plan` says; what is new is written, or another process was faster, and goes on."""
+        while True:
+            there = shared.slices.plan(shared.key)
+            plan, goes_on = self._plan(worker, shared, None if self._restart else there)
+            if goes_on or shared.slices.begin(shared.key, plan, there):
+                return plan, goes_on
 
     def _bounds(self, worker: SliceWorker, shared: Shared) -> tuple[int, int]:
         """The range that is asked for, Unix ms; what may still appear is left out."""
@@ -347,7 +359,7 @@ class Backfill:
             if clocks := first.source.clock_words():
                 shared.say(logging.WARNING, f"{clocks}; the range ends by the earlier of them")
             self._wait_for_run(first, shared)
-            plan, goes_on = self._plan(first, shared)
+            plan, goes_on = self._begin(first, shared)
             words = f"{to_text(plan.start)} to {to_text(plan.before)}"
             if goes_on and not plan.slices:
                 shared.say(logging.INFO, f"{words} is done; --restart delivers it again")
@@ -357,7 +369,6 @@ class Backfill:
             if goes_on:
                 shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
             else:
-                slices.begin(shared.key, plan)
                 shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
             for warning in age_warnings(plan.start, self._runtime.now_ms()):
                 shared.say(logging.WARNING, warning)

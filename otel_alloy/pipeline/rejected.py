@@ -14,7 +14,8 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
 from otel_alloy.alloy.models import Unreadable, read_notification
-from otel_alloy.checkpoint.store import RejectedRecord, Store
+from otel_alloy.checkpoint.holding import Terms
+from otel_alloy.checkpoint.store import RejectedHold, RejectedRecord, Store
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Execution, Role
@@ -41,12 +42,13 @@ class Retried:
 def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Retried:
     """Sends the rejected records `numbers` (none: all) again, in batches, each of which leaves the
     store when it is delivered; waits like `run` for an endpoint that does not answer, until the end
-    is asked for. Raises ShutdownRequested then, and CheckpointError where another process is at
-    it."""
+    is asked for. Raises ShutdownRequested then, CheckpointError where another process is at it, and
+    LeaseLost where one may have begun, because this one was paused."""
     done = Retried([], {})
     numbers = list(numbers)
     most, last = factory.settings.batch_size, 0
-    with store.hold_rejected(), ExitStack() as stack:
+    terms = Terms(factory.settings.lease, factory.runtime)
+    with store.hold_rejected(terms) as hold, ExitStack() as stack:
         places: dict[str | None, _Place | ConfigurationError] = {}
         while records := store.rejected(numbers, after=last, most=most):
             last = records[-1].number
@@ -58,7 +60,8 @@ def retry_rejected(factory: Factory, store: Store, numbers: Iterable[int]) -> Re
                     done.refused.update((r.number, str(at)) for r in some)
                     continue
                 for group, alike in _by_resource(factory.settings, at, some, done):
-                    _retry(at.convert, at.delivery, group, alike, store, done)
+                    hold.going_on()
+                    _retry(at.convert, at.delivery, group, alike, hold, done)
     return done
 
 
@@ -128,7 +131,7 @@ def _retry(
     delivery: Delivery,
     group: Group,
     records: list[RejectedRecord],
-    store: Store,
+    hold: RejectedHold,
     done: Retried,
 ) -> None:
     batch: list[RejectedRecord] = []
@@ -163,7 +166,7 @@ def _retry(
             )
         else:
             done.delivered.append(record.number)
-    store.drop_rejected(r.number for r in batch if r.number not in done.refused)
+    hold.drop(r.number for r in batch if r.number not in done.refused)
 
 
 def _execution(record: RejectedRecord) -> Execution:

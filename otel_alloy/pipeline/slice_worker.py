@@ -15,16 +15,24 @@ from dataclasses import dataclass, replace
 from otel_alloy.alloy.cursor import Filter, UnorderedApi, Window
 from otel_alloy.alloy.models import Page
 from otel_alloy.alloy.retry import HOLD_SECONDS, AdjustableBudget
+from otel_alloy.checkpoint.holding import Terms
 from otel_alloy.checkpoint.store import Settlement, Slice, Slices, open_slices
-from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Throttled, Unreachable
+from otel_alloy.errors import (
+    CheckpointUnwritable,
+    LeaseLost,
+    ShutdownRequested,
+    Throttled,
+    Unreachable,
+)
 from otel_alloy.log_throttle import LogThrottle
+from otel_alloy.otlp.while_held import while_held
 from otel_alloy.pipeline.batch import FullBatch, batches
 from otel_alloy.pipeline.events import Advanced, Observe, Received, RequestRetried, tell_all
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.receiver import tune_garbage_collector, wait_for_end
 from otel_alloy.pipeline.source_log import SourceLog
 from otel_alloy.pipeline.tracker import ExecutionTracker
-from otel_alloy.runtime import Runtime, system_runtime
+from otel_alloy.runtime import Runtime, runtime_while, system_runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 
 log = logging.getLogger("otel_alloy")
@@ -116,8 +124,11 @@ class SliceWorker:
     def __init__(
         self, factory: Factory, shared: Shared, observe: Observe, dense_pages: int
     ) -> None:
-        self._factory = factory
+        self._piece = Slice(0, shared.key, 0, 0, 0)
         self._shared = shared
+        if shared.slices.leased:
+            factory = _while(factory, self._holds)
+        self._factory = factory
         self._settings = shared.source
         self._overlap = int(shared.source.overlap * 1000)
         self._dense_pages = dense_pages
@@ -129,7 +140,6 @@ class SliceWorker:
         self._processor = factory.processor(
             shared.source, self.source, self._write, self._observe, self._log, factory.direct()
         )
-        self._piece = Slice(0, shared.key, 0, 0, 0)
         self._asked = 0
         self._uncut = 0
 
@@ -180,7 +190,8 @@ class SliceWorker:
     # The work -------------------------------------------------------------------------------------
 
     def read_slice(self, piece: Slice) -> None:
-        """Delivers and settles a slice to its end. Raises what a poller raises."""
+        """Delivers and settles a slice to its end. Raises what a poller raises; where its lease is
+        lost, LeaseLost before the next write, or ShutdownRequested before the next request."""
         self._piece = piece
         state = self._processor.patiently(lambda: self._shared.slices.load(piece))
         state.patience = self._processor.patiently
@@ -249,6 +260,10 @@ class SliceWorker:
         self._processor.write(batch.settlement)
         tracker.settled(batch)
 
+    def _holds(self) -> bool:
+        """Whether requests may be begun: before there is a slice, and while it is held."""
+        return not self._piece.number or self._shared.slices.holds(self._piece)
+
     def _write(self, settlement: Settlement) -> int:
         return self._shared.slices.settle(self._piece, settlement)
 
@@ -297,10 +312,12 @@ class Part:
 
 
 def do_part(part: Part, stop: threading.Event, observe: Observe) -> None:
-    """The work of a process whose parent holds the backfill's lock. Raises what a worker raises."""
+    """The work of a process whose parent holds the lock, where there is one. Raises what a worker
+    raises."""
     tune_garbage_collector()
     runtime = system_runtime(stop)
-    slices = open_slices(part.settings.storage, held=True)
+    terms = Terms(part.settings.lease, runtime)
+    slices = open_slices(part.settings.storage, held=True, terms=terms)
     factory = Factory(part.settings, runtime, alone=part.destination)
     budget = factory.budgets.of(part.source)
     shared = Shared(part.source, slices, part.workers, budget, runtime, part.destination)
@@ -335,7 +352,7 @@ def work_function(
             while not runtime.stopping():
                 piece = shared.slices.claim(shared.key)
                 if piece is not None:
-                    worker.read_slice(piece)
+                    _work_at(piece, worker, shared, runtime)
                 elif not shared.slices.claimed(shared.key) or runtime.wait(_IDLE_SECONDS):
                     return
         except ShutdownRequested:
@@ -347,6 +364,32 @@ def work_function(
             worker.close()
 
     return work
+
+
+def _work_at(piece: Slice, worker: SliceWorker, shared: Shared, runtime: Runtime) -> None:
+    """Reads a slice to its end, or as long as it is held: then somebody else goes on with it."""
+    try:
+        worker.read_slice(piece)
+    except (LeaseLost, ShutdownRequested) as error:
+        if runtime.stopping() or (
+            isinstance(error, ShutdownRequested) and not shared.slices.leased
+        ):
+            raise
+        shared.say(
+            logging.WARNING, f"the lease on slice {piece.number} is lost: it goes on elsewhere"
+        )
+    finally:
+        shared.slices.give_back(piece)
+
+
+def _while(factory: Factory, holds: Callable[[], bool]) -> Factory:
+    """The same, but no request to either end is begun once `holds` says no."""
+    return replace(
+        factory,
+        runtime=runtime_while(factory.runtime, holds),
+        endpoint=lambda settings, runtime: while_held(factory.endpoint(settings, runtime), holds),
+        given_budgets=factory.budgets,
+    )
 
 
 def least_ms(overlap: int) -> int:

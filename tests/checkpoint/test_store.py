@@ -323,7 +323,8 @@ def test_a_backfill_in_slices(storage: str) -> None:
         plan = slices.plan("s")
         assert plan is not None and [s.start for s in plan.slices] == [5, 10]
         assert slices.load(first).whole().seen == {}
-        slices.begin("s", Plan("print", "--from 2h", 0, 20, parts[:1]))
+        later = Plan("print", "--from 2h", 0, 20, parts[:1])
+        assert not slices.begin("s", later) and slices.begin("s", later, plan)
         plan = slices.plan("s")
         assert plan is not None and plan.asked == "--from 2h" and len(plan.slices) == 1
 
