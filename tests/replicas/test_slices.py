@@ -29,7 +29,8 @@ from otel_alloy.checkpoint.store import (
     open_store,
 )
 from otel_alloy.errors import CheckpointError, LeaseLost
-from otel_alloy.testing.otlp_endpoint import Answer, Received
+from otel_alloy.mapping import semconv
+from otel_alloy.testing.otlp_endpoint import Answer, Received, attributes
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -162,9 +163,12 @@ def test_paused_beyond_the_lease(shared: Place, seen: Seen) -> None:
     shared.environment["OTEL_TRACES_EXPORTER"] = "none"  # so that only the write is left to do
     records = shared.fill(1500)
     sleeps, held, release = threading.Event(), threading.Semaphore(0), threading.Event()
+    on_their_way: set[str] = set()
 
     def judge(received: Received) -> None:
         if not sleeps.is_set():
+            ids = (attributes(one.record.attributes) for one in received.items())
+            on_their_way.update(one[semconv.EXECUTION_ID] for one in ids)
             held.release()
             assert release.wait(PATIENCE)
 
@@ -184,6 +188,7 @@ def test_paused_beyond_the_lease(shared: Place, seen: Seen) -> None:
     assert seen.slices() == before
     assert done.code == 0 and "is lost: it goes on elsewhere" in done.err, done.err
     assert_at_most_twice(shared, shared.ended(records), WORKERS)
+    assert set(shared.sent("logs") - Counter(shared.ended(records))) == on_their_way
 
 
 def test_processes_that_begin_at_once_have_one_plan(storage: str) -> None:
