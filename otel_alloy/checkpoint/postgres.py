@@ -322,7 +322,10 @@ class PostgresDatabase:
 
     def run_is_active(self) -> bool:
         """See `Database.run_is_active`."""
-        return False
+        select = (
+            "SELECT 1 FROM replica WHERE clock_timestamp()<heard_at+make_interval(secs => lease)"
+        )
+        return bool(self.read(select))
 
     def last_number(self, db: Connection, table: str) -> int:
         """See `otel_alloy.checkpoint.migrate.Numbering`."""

@@ -12,10 +12,10 @@ from functools import partial
 from threading import Lock
 
 from otel_alloy.checkpoint.database import Database, destination_unit, source_unit
-from otel_alloy.checkpoint.leases import Leases
+from otel_alloy.checkpoint.leases import Leases, Presence
 from otel_alloy.checkpoint.tenures import Tenures
 from otel_alloy.pipeline.events import CycleEnded, Observe
-from otel_alloy.pipeline.keeper import Identity, Keeper
+from otel_alloy.pipeline.keeper import Keeper
 from otel_alloy.pipeline.session import Session, Tenancy, leased
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
@@ -31,7 +31,7 @@ class Replicas:
         self._settings = settings
         self._runtime = runtime
         self._observe = observe
-        self._identity = Identity(name, __version__, settings.health_endpoint)
+        self._present = Presence(__version__, settings.health_endpoint)
         self._tenures = Tenures(name, settings.lease, runtime.monotonic)
         self.fence = self._tenures.fence
         self._sources = {source_unit(one.name): one for one in settings.sources}
@@ -54,7 +54,7 @@ class Replicas:
         self._keeper = Keeper(
             Leases(database, self._settings.lease),
             self._tenures,
-            self._identity,
+            self._present,
             self._units,
             self,
             self._settings.lease,
