@@ -208,6 +208,7 @@ class PostgresDatabase:
         call: object = None,
     ) -> T:
         """See `Database.transact`."""
+        call = object() if call is None else call
         times, alone = 0, False
         while True:
             times += 1
@@ -231,7 +232,7 @@ class PostgresDatabase:
             with self._pool.connection() as wire:
                 return self._written(wire, slot, act, units, alone)
         except _Lost as lost:
-            doubt = self._outcomes.doubt(slot, lost.result, call or lost)
+            doubt = self._outcomes.doubt(slot, lost.result, call)
         finally:
             if doubt is None:
                 self._outcomes.give(slot)
