@@ -217,7 +217,6 @@ class Keeper:
         me, seconds = self._me, self._seconds
         with self._lock:
             refused, working = set(self._refused), set(self._working)
-        # What has just been given back is free; what is still being ended here is not to be had.
         owners = {
             lease.unit: lease.owner
             for lease in board.leases
@@ -228,7 +227,8 @@ class Keeper:
         overdue = {lease.unit for lease in board.leases if lease.left < -_OVERDUE_LEASES * seconds}
         plan = moves(me, sorted(units), owners, live, overdue)
         give = frozenset(self._tenures.units()) if self._draining else plan.give
-        gone = frozenset(self._tenures.units()) - units
+        held = frozenset(self._tenures.units())
+        gone = (held - units) | (working - held)  # not there any more, or lost
         self._give = give | gone
         for unit in self._give:
             if self._work.rests(unit):
