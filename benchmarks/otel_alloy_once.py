@@ -12,7 +12,7 @@ from pathlib import Path
 
 def main() -> None:
     """Arguments: Alloy endpoint, OTLP endpoint, page size, `gzip` or `none`, and whose blocks and
-    reason are asked for, where that is to be any."""
+    reason are asked for, where that is to be any; further settings as JSON."""
     begun = time.process_time()
     wall = time.monotonic()
     import httpcore  # noqa: F401  as in the script
@@ -25,6 +25,7 @@ def main() -> None:
     imported = time.process_time() - begun
     alloy, otlp, page_size, compression = sys.argv[1:5]
     enrich = sys.argv[5] if len(sys.argv) > 5 else "off"
+    more = json.loads(sys.argv[6]) if len(sys.argv) > 6 else {}
     count = requests = 0
     marks: list[tuple[int, float]] = []
 
@@ -50,6 +51,7 @@ def main() -> None:
                     "OTEL_EXPORTER_OTLP_ENDPOINT": otlp,
                     "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
                 },
+                **more,
             }
         )
         Receiver(settings, observe=observe).run(once=True)

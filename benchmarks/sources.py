@@ -161,6 +161,12 @@ class Watched:
         """MB, usually."""
         return median(self._memory) / 1000
 
+    def quarters(self) -> str:
+        """MB, usually, in each quarter of the time."""
+        part = max(1, len(self._memory) // 4)
+        found = [median(self._memory[at : at + part]) for at in range(0, 4 * part, part)]
+        return ", ".join(f"{one / 1000:.1f}" for one in found) + " MB"
+
     def words(self) -> str:
         """All of it."""
         return (

@@ -64,6 +64,8 @@ class Courier:
         self._resource: Resource = {}
         self.failing: str | None = None
         """Why it does not get on, in words; None where it does."""
+        self.connected = False
+        """Whether it may hold connections."""
         self._slow = 0.0
         self._requests = 0
 
@@ -77,21 +79,18 @@ class Courier:
         """How much it has in memory."""
         return sum(entry.size for entry in self._entries)
 
-    @property
-    def connected(self) -> bool:
-        """Whether it may hold connections."""
-        return self._delivery is not None
-
     def rest(self) -> None:
         """Gives back its connections until it sends again."""
-        if self._delivery is not None:
+        if self.connected and self._delivery is not None:
             self._delivery.rest()
+        self.connected = False
 
     def close(self) -> None:
         """Closes its connections and lets go of what it holds, which stays in the outbox."""
         delivery, self._delivery = self._delivery, None
         self._work = None
         self._packets, self._entries = [], []
+        self.connected = False
         if delivery is not None:
             delivery.close()
 
@@ -109,6 +108,7 @@ class Courier:
                 self._packets = []
                 self.failing = self._destined.named(str(error))
                 return Turned(_UNUSABLE_SECONDS)
+        self.connected = True
         pause = self._work.advance()
         if pause is not None:
             return Turned(pause, slow=self._slow, requests=self._requests)

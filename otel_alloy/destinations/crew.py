@@ -12,6 +12,7 @@ from threading import Lock
 from otel_alloy.runtime import Runtime
 
 _IDLE_SECONDS = 30.0
+_THREADS = 64
 
 
 class Crew:
@@ -62,3 +63,8 @@ class Crew:
                         self._threads -= 1
                         return
                 work = self._work.get()
+
+
+def open_crew(runtime: Runtime) -> Crew:
+    """That of the destinations."""
+    return Crew("otel-alloy-destination", _THREADS, runtime)

@@ -37,13 +37,13 @@ from otel_alloy.destinations.events import (
 )
 from otel_alloy.destinations.recall import Recalls
 from otel_alloy.destinations.room import Room, rooms
-from otel_alloy.errors import CheckpointError
+from otel_alloy.errors import CheckpointError, CheckpointUnwritable
 from otel_alloy.runtime import Runtime, Task
 
 log = logging.getLogger("otel_alloy")
 
 _QUICK_SECONDS = 1.0
-_QUICK, _SLOW, _THREADS = 8, 16, 64
+_QUICK, _SLOW = 8, 16
 _LOOK_SECONDS = 2.0
 _AGAIN_SECONDS = 2.0
 _DEFECT_SECONDS = 60.0
@@ -54,6 +54,7 @@ _CONNECTIONS = 200
 _CONNECTED_SECONDS = 60.0
 _KEPT_SECONDS = 600.0
 _TOLD = 10
+_UNSETTLED = (CheckpointError, CheckpointUnwritable)
 
 
 @dataclass(slots=True)
@@ -79,8 +80,8 @@ class _Place:
 
 
 class Dispatcher:
-    """`open_courier`: makes one for a destination, by name. `recalls`: None where nothing is read
-    again, as Alloy is not read at all."""
+    """`open_courier`: makes one for a destination, by name. `crew`: takes the turns. `recalls`:
+    None where nothing is read again, as Alloy is not read at all."""
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Dispatcher:
         open_courier: Callable[[str], Courier],
         room: Room,
         recalls: Recalls | None,
+        crew: Crew,
         runtime: Runtime,
         observe: Callable[[object], None],
     ) -> None:
@@ -99,7 +101,7 @@ class Dispatcher:
         self._recalls = recalls
         self._runtime = runtime
         self._observe = observe
-        self._crew = Crew("otel-alloy-destination", _THREADS, runtime)
+        self._crew = crew
         self._mail: SimpleQueue[Mapping[str, int] | tuple[str, Turned | Exception] | None] = (
             SimpleQueue()
         )
@@ -164,7 +166,7 @@ class Dispatcher:
         where all is over."""
         try:
             return self._step()
-        except CheckpointError as error:
+        except _UNSETTLED as error:
             log.error("destinations: %s", error)
         except Exception:
             log.exception("destinations: a defect; going on")
@@ -178,7 +180,7 @@ class Dispatcher:
         self._settle()
         if self._ending or self._runtime.stopping():
             return _LOOK_SECONDS if self._busy else None
-        if self._runtime.monotonic() >= self._look_at:
+        if not self._done and self._runtime.monotonic() >= self._look_at:
             self._look_at = self._runtime.monotonic() + _LOOK_SECONDS
             self._look()
         self._begin_turns()
@@ -235,7 +237,8 @@ class Dispatcher:
         self._line_up(name, place, 0.0)
 
     def _line_up(self, name: str, place: _Place, rest: float) -> None:
-        """Fixes its next turn, unless it is fixed, or it has one."""
+        """Fixes its next turn, unless it is fixed, or it has one, or the last one is not settled:
+        it would be sent the same again."""
         if place.lined_up or place.settling or place.begun is not None:
             return
         if not self._may_send(name):
@@ -314,7 +317,7 @@ class Dispatcher:
 
     def _failed(self, name: str, place: _Place, error: Exception) -> None:
         rest = _AGAIN_SECONDS
-        if not isinstance(error, CheckpointError):
+        if not isinstance(error, _UNSETTLED):
             log.error("destination %s: a defect", name, exc_info=error)
             place.courier.failing = f"a defect ({type(error).__name__})"
             place.courier.close()
@@ -322,13 +325,14 @@ class Dispatcher:
         self._line_up(name, place, rest)
 
     def _settle(self) -> None:
-        """What was acknowledged leaves the outbox; then whoever has more lines up again."""
+        """What was acknowledged leaves the outbox; then whoever has more lines up again. Until
+        then nobody looks after the rest: it would be taken for what waits."""
         if not self._done or self._runtime.monotonic() < self._try_again:
             return
         done, now = self._done, self._runtime.now_ms()
         try:
             self._outbox.sent([sent for sent, _ in done], now)
-        except CheckpointError:
+        except _UNSETTLED:
             self._try_again = self._runtime.monotonic() + _AGAIN_SECONDS
             raise
         self._done = []
@@ -416,10 +420,12 @@ class Dispatcher:
             reason = failing.get(name)
             if (reason is None) != (place.told is None):
                 (begun if reason else ended).append(name)
-                changes[name] = place.told = reason
+                changes[name] = reason
         if not changes:
             return
         self._outbox.failed(changes, self._runtime.now_ms())
+        for name, reason in changes.items():
+            self._places[name].told = reason
         for name in begun[:_TOLD]:
             log.warning(
                 "destination %s: cannot deliver: %s; it goes on trying", name, failing[name]

@@ -122,8 +122,7 @@ class Distribution:
         """Begins to deliver what lies in the outbox, where there are destinations."""
         settings = self.factory.settings
         if settings.destinations or settings.destinations_dir:
-            self._dispatcher = self.dispatcher()
-            self._dispatcher.start()
+            self.dispatcher().start()
 
     def end(self, finish: bool, patience: float) -> bool:
         """Waits for the end of deliveries: with `finish` until all is delivered to whoever takes
@@ -148,7 +147,7 @@ class Distribution:
         self._again = True
 
     def dispatcher(self) -> Dispatcher:
-        """What delivers, not begun yet."""
+        """What delivers, not begun yet. From now on it is told what arrives."""
         settings, runtime, outbox = self.factory.settings, self.factory.runtime, self.store.outbox
         recalls = Recalls(
             {one.name: partial(self._source, one.name) for one in settings.sources},
@@ -159,15 +158,17 @@ class Distribution:
             self.observe,
         )
         limits = settings.outbox
-        return Dispatcher(
+        self._dispatcher = Dispatcher(
             self.catalogue,
             outbox,
             self._courier,
             Room(limits.max_bytes, limits.total_bytes, limits.max_age),
             recalls,
+            self.factory.crew(runtime),
             runtime,
             self.observe,
         )
+        return self._dispatcher
 
     def _changed(self) -> Destinations | None:
         again, self._again = self._again, False

@@ -21,6 +21,7 @@ from otel_alloy.alloy.source import AlloySource
 from otel_alloy.checkpoint.remembered import Remembered
 from otel_alloy.checkpoint.store import Settlement, Store
 from otel_alloy.destinations.catalogue import Catalogue
+from otel_alloy.destinations.crew import Crew, open_crew
 from otel_alloy.destinations.packing import Packer
 from otel_alloy.destinations.router import MainAlone, OneAlone, Route, Router
 from otel_alloy.destinations.routing import Routing, Selection
@@ -185,6 +186,8 @@ class Factory:
         open_destination
     )
     prefetch: Callable[[Iterator[Reading], Runtime], Readings] = Prefetcher
+    crew: Callable[[Runtime], Crew] = open_crew
+    """Who takes the turns of destinations."""
     routing: Callable[[Converter], Routing] | None = None
     """How batches find their destinations; None where there are neither rules nor destinations."""
     alone: str | None = None

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -139,6 +139,21 @@ class Beside:
         return self._work is not None
 
 
+class Taker(Protocol):
+    """Who an endpoint belongs to, and writes down what it got. `sent`: of each request, before it
+    is judged; `accepted`: of what was taken."""
+
+    clock: Clock
+    end_away_until: float
+    poison: set[Key]
+
+    def step(self) -> None: ...
+
+    def sent(self, items: Iterable[tuple[Key, bytes]]) -> None: ...
+
+    def accepted(self, items: Iterable[tuple[Key, bytes]]) -> None: ...
+
+
 @dataclass
 class Endpoint:
     """One signal's endpoint: takes what it is sent as its script says, all of it once that is used
@@ -147,7 +162,7 @@ class Endpoint:
     ok, lost (taken, but the answer is a timeout), busy (503), unexpected (500), partial, large.
     Requests with a key of `poison` are refused."""
 
-    world: World
+    world: Taker
     signal: str
     script: deque[str] = field(default_factory=deque)
 
@@ -338,6 +353,8 @@ class Model:
     records: dict[str, str] = field(default_factory=dict)
     start_created: int | None = None
     workflow: str = "copy"
+    user: str = "u"
+    forge: str = "w"
 
 
 class World:
@@ -387,10 +404,12 @@ class World:
         self.taken: dict[Key, int] = {}
         self.done: set[Key] = set()
         self.mistakes: list[str] = []
-        self._unsettled: set[Key] = set()
+        self.unsettled: set[Key] = set()
         self.executions: list[Model] = []
         self.told: deque[object] = deque(maxlen=1000)
         self.wanted: dict[Key, int] = {}
+        self.arrange: Callable[[Factory, SqliteStore], Factory] = lambda factory, store: factory
+        self.on_settled: Callable[[Settlement], None] = lambda settlement: None
         self._number = 0
         self._chance = random.Random(0)
         self._store: SqliteStore | None = None
@@ -443,11 +462,12 @@ class World:
     def accepted(self, items: Iterable[tuple[Key, bytes]]) -> None:
         for key, _ in items:
             self.taken[key] = self.taken.get(key, 0) + 1
-            self._unsettled.add(key)
+            self.unsettled.add(key)
 
     def settled(self, settlement: Settlement) -> None:
-        self.done |= self._unsettled
-        self._unsettled.clear()
+        self.on_settled(settlement)
+        self.done |= self.unsettled
+        self.unsettled.clear()
         progress = settlement.progress
         bound = progress.high
         if progress.window is not None:
@@ -481,12 +501,7 @@ class World:
         self.dies_in, self.dead = dies_in, False
         self.cycles += 1
         try:
-            if self.poller is None:
-                self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
-                store = _Store(self, self._store)
-                source = self.settings.sources[0]
-                self.poller = Poller(self.factory(), source, store, self._tell)
-            self.poller.cycle()
+            self.begin().cycle()
         except Crash:
             self.crashes += 1
             self.restart()
@@ -502,6 +517,21 @@ class World:
             self.dies_in = None
         return True
 
+    def begin(self) -> Poller:
+        """The process, which is started if it is not running."""
+        if self.poller is None:
+            self._store = self._store or SqliteStore(self.path, in_memory=self.in_memory)
+            factory = self.arrange(self.factory(), self._store)
+            store, source = _Store(self, self._store), self.settings.sources[0]
+            self.poller = Poller(factory, source, store, self._tell)
+        return self.poller
+
+    @property
+    def store(self) -> SqliteStore:
+        """The file of the process, which runs."""
+        assert self._store is not None
+        return self._store
+
     def unreachable_cycle(self) -> None:
         """A cycle in which Alloy has records that it does not give."""
         with suppress(Unreachable):
@@ -510,7 +540,7 @@ class World:
     def restart(self) -> None:
         """The process ends without another word; the next cycle starts a new one."""
         self.poller = None
-        self._unsettled.clear()
+        self.unsettled.clear()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -549,10 +579,10 @@ class World:
             "startedAt": iso(model.started),
             "createdAt": iso(created),
             "forgeWorkflow": {"name": "orders"},
-            "forgeWorkflowId": "w",
+            "forgeWorkflowId": model.forge,
             "workflowId": model.workflow,
             "workflowVersion": 1,
-            "userId": "u",
+            "userId": model.user,
         }
         if message != "executionStarted":
             record["completedAt"] = iso(created)
