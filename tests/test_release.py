@@ -167,7 +167,9 @@ def test_nothing_unreleased_is_installed_by_name() -> None:
         path = ROOT / name
         if path == Path(__file__) or not path.is_file() or path.suffix in (".png", ".svg"):
             continue
-        found += [f"{name}: {match}" for match in BY_NAME.findall(path.read_text("utf-8", "replace"))]
+        found += [
+            f"{name}: {match}" for match in BY_NAME.findall(path.read_text("utf-8", "replace"))
+        ]
     assert not found
 
 

@@ -1,4 +1,4 @@
-"""The propagator as a distribution of its own: what is in it, that it is the very code of otel-alloy,
+"""The propagator as a distribution of its own: what is in it, that it is the code of otel-alloy,
 and that it serves alone and beside otel-alloy.
 
 `.ci/propagator` installs it from the package index, beside distributions that pin the API exactly.
@@ -68,7 +68,8 @@ link = Link(execution_context("{UUID}"))
 
 def build(source: Path, into: Path, *kinds: str) -> None:
     """`python -m build` in this environment."""
-    command = [sys.executable, "-m", "build", "--no-isolation", *kinds, "--outdir", into, source]
+    command: list[str | Path] = [sys.executable, "-m", "build", "--no-isolation", *kinds]
+    command += ["--outdir", into, source]
     environment = os.environ | {"SOURCE_DATE_EPOCH": "1760000000"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -90,7 +91,7 @@ def wheel(built: Path) -> Path:
 
 
 def environment(folder: Path) -> Path:
-    """The Python of a new environment that finds OpenTelemetry in this one's, without otel-alloy."""
+    """The Python of a new environment that has OpenTelemetry from this one, and no otel-alloy."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
     for found in ("opentelemetry", "typing_extensions.py", "google"):
