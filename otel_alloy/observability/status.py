@@ -425,7 +425,9 @@ class Status:
         elsewhere = source.stopped is None and self._leases.elsewhere(name)
         if elsewhere:
             owner = self._leases.owner(name)
-            waits = ["a replica that takes it" if owner is None else f"nothing: {owner} works at it"]
+            waits = [
+                "a replica that takes it" if owner is None else f"nothing: {owner} works at it"
+            ]
         return {
             "source": name,
             "ready": elsewhere or not self._reasons(source),
