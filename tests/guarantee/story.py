@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,7 @@ class Story:
         self.outages = 0
         """How often the database was away for all."""
 
-    def _settings(self) -> dict[str, object]:
+    def _settings(self) -> dict[str, Any]:
         def otlp(name: str) -> dict[str, object]:
             return {
                 "endpoint": self.endpoint.server.http_endpoint,
@@ -365,9 +366,9 @@ class Story:
             assert gone.owner is not None and members[gone.owner] == gone.writer, gone
 
     def _check_repeats(self, takeovers: dict[str, int]) -> int:
-        """What came twice did so byte for byte, and is one batch of a unit at most for each takeover
-        of it, and each time that its owner could not renew it in time, as the database was away for
-        all; besides what was sent again because its answer was lost. How many batches were."""
+        """What came twice did so byte for byte, and is one batch of a unit at most for each
+        takeover of it, and each time that its owner could not renew it in time, as the database was
+        away for all; besides what was sent again because its answer was lost. How many were."""
         batches = 0
         for destination in ("main", *DESTINATIONS):
             for kind in ("traces", "logs"):
