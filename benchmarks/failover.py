@@ -204,6 +204,7 @@ class Bench:
 
 def main() -> None:
     """Prints a line for each fault."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     parser = argparse.ArgumentParser()
     parser.add_argument("--takeovers", type=int, default=50)
     parser.add_argument("--lease", type=float, default=15.0)

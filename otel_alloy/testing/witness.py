@@ -82,7 +82,8 @@ class Moved:
     source: str
     high: int | None
     position: int | None
-    window: tuple[int | None, int | None]
+    start: int | None
+    before: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Witness:
             "SELECT at, writer, owner, epoch, source, high, position, start, before"
             f" FROM {self._seen}.moved ORDER BY n"
         )
-        return [Moved(*row, window=(start, before)) for *row, start, before in found]
+        return [Moved(*row) for row in found]
 
     def changed(self) -> list[Changed]:
         """All that leases did, in order."""

@@ -358,7 +358,7 @@ class Story:
             assert one.owner is not None and members[one.owner] == one.writer, one
             high, window, position = last.get(one.source, (0, (0, 0), 0))
             assert (one.high or 0) >= high, (one, high)
-            found = (one.window[0] or 0, one.window[1] or 0)
+            found = (one.start or 0, one.before or 0)
             if found == window:
                 assert (one.position or 0) >= position, (one, position)
             last[one.source] = (one.high or 0, found, one.position or 0)
