@@ -48,8 +48,8 @@ _DEFAULTS = {
     "tcp_user_timeout": "20000",
 }
 # What a transaction begins with, in one message: it ends itself soon where this process is gone, as
-# nobody can take over a lease whose row it holds; it is durable whatever the server's default is; it numbers itself (`outcome.py`); and it asks whether
-# newer programs have changed the tables.
+# nobody can take over a lease whose row it holds; it is durable whatever the server's default is;
+# it numbers itself (`outcome.py`); and it asks whether newer programs have changed the tables.
 _BEGIN = """BEGIN;
 SET LOCAL lock_timeout='10s'; SET LOCAL idle_in_transaction_session_timeout='5s';{alone}
 INSERT INTO "{schema}".writer (slot, batch, at) VALUES ('{slot}', {number}, now())
