@@ -10,7 +10,7 @@ ever writes under the epoch of another. What works at a unit is not known here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
@@ -36,7 +36,7 @@ _OVERDUE_LEASES = 2
 
 
 class Work(Protocol):
-    """What is done with units. Neither method waits."""
+    """What is done with units. No method waits."""
 
     def begin(self, unit: str) -> None:
         """Its lease was taken: work may begin."""
@@ -45,6 +45,10 @@ class Work(Protocol):
     def rests(self, unit: str) -> bool:
         """Ends the work, if nothing is under way; whether it has ended. Else whoever works at it
         asks `Keeper.wanted` when it rests, and tells `Keeper.ended`."""
+        ...
+
+    def settled(self) -> Mapping[str, int]:
+        """Up to when (Unix ms) units are settled, as far as is known."""
         ...
 
 
@@ -201,7 +205,7 @@ class Keeper:
             self._leases.absent(self._me.name)
             self._told = True
         asked = self._runtime.monotonic()
-        self._renewed(self._leases.renew(self._me.name), asked)
+        self._renewed(self._leases.renew(self._me.name, self._work.settled()), asked)
         self._give_back()
         board = self._leases.board()
         self._share(units, board)

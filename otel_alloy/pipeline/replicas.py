@@ -7,14 +7,14 @@ to, and either ends with its lease. Who works at what is decided by the keeper.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from threading import Lock
 
 from otel_alloy.checkpoint.database import Database, destination_unit, source_unit
 from otel_alloy.checkpoint.leases import Leases
 from otel_alloy.checkpoint.tenures import Tenures
-from otel_alloy.pipeline.events import Observe
+from otel_alloy.pipeline.events import CycleEnded, Observe
 from otel_alloy.pipeline.keeper import Identity, Keeper
 from otel_alloy.pipeline.session import Session, Tenancy, leased
 from otel_alloy.runtime import Runtime
@@ -37,6 +37,7 @@ class Replicas:
         self._sources = {source_unit(one.name): one for one in settings.sources}
         self._lock = Lock()
         self._sessions: dict[str, Session] = {}
+        self._settled: dict[str, int] = {}
         self._keeper: Keeper | None = None
 
     def start(
@@ -101,6 +102,11 @@ class Replicas:
     def _units(self) -> list[str]:
         return [*self._sources, *map(destination_unit, self._destinations())]
 
+    def watch(self, event: object) -> None:
+        """Takes an event of the receiver."""
+        if isinstance(event, CycleEnded):
+            self._settled[source_unit(event.source)] = event.before
+
     # What the keeper asks for ---------------------------------------------------------------------
 
     def begin(self, unit: str) -> None:
@@ -123,3 +129,7 @@ class Replicas:
         with self._lock:
             session = self._sessions.get(unit)
         return session is not None and session.end()
+
+    def settled(self) -> Mapping[str, int]:
+        """See `Work.settled`."""
+        return dict(self._settled)

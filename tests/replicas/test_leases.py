@@ -57,14 +57,14 @@ def test_taking_over_raises_the_epoch_and_ends_the_old_owner(database: CountedDa
     (first,) = leases.claim("a", UNITS[:1], 1)
     assert (first.epoch, first.after) == (1, None)
     assert not leases.claim("b", UNITS[:1], 1)
-    assert leases.renew("a") == {UNITS[0]: 1}
+    assert leases.renew("a", {UNITS[0]: 17}) == {UNITS[0]: 1}
     expire(database)
-    assert leases.renew("a") == {UNITS[0]: 1}  # nobody was faster
+    assert leases.renew("a", {}) == {UNITS[0]: 1}  # nobody was faster
     assert not leases.claim("b", UNITS[:1], 1)
     expire(database)
     (second,) = leases.claim("b", UNITS[:1], 1)
     assert (second.epoch, second.after) == (2, "a")
-    assert leases.renew("a") == {}
+    assert leases.renew("a", {}) == {}
     with pytest.raises(LeaseLost, match="s00"):
         database.transact(lambda db: fence(db, UNITS[0], "a", 1))
     with pytest.raises(LeaseLost):  # its own name does not help, with the old epoch
