@@ -25,8 +25,8 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev  ## cost per execution, beside a plain SDK script
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost of a request, many sources, audit, latency, open executions, backfill, foreign inputs, instructions
-	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill foreign instructions; do \
+bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost of a request, many sources, audit, latency, open executions, backfill, PostgreSQL, foreign inputs, instructions
+	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill postgres foreign instructions; do \
 	  echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e2e tests talk to

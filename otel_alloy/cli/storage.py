@@ -23,7 +23,7 @@ def storage_migrate(origin: str, target: str, force: bool) -> None:
 
     \b
     Example:
-      otel-alloy storage migrate --from sqlite:///a.db --to postgresql://u@db/alloy
+      otel-alloy storage migrate --from sqlite:///a.db --to postgresql://db/alloy
     """
     from otel_alloy.checkpoint.migrate import migrate
 

@@ -38,6 +38,7 @@ class Replicas:
         self._lock = Lock()
         self._sessions: dict[str, Session] = {}
         self._settled: dict[str, int] = {}
+        self._destinations: Callable[[], Collection[str]] = tuple
         self._keeper: Keeper | None = None
 
     def start(
