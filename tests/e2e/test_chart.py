@@ -173,11 +173,12 @@ def test_alerts_are_those_that_are_tested(helm: Path, tmp_path: Path) -> None:
 @pytest.mark.e2e
 def test_changed_settings_make_new_pods(helm: Path, tmp_path: Path) -> None:
     """otel-alloy reads its file when it starts, so a change rolls the pods over."""
+    chosen: list[dict[str, Any]] = [{}, {"settings": {"page_size": 30}}, {"image": {}}]
     templates = [
         workload(objects_of(helm_run(helm, tmp_path, values, "template", "try")))["spec"][
             "template"
         ]
-        for values in ({}, {"settings": {"page_size": 30}}, {"image": {}})
+        for values in chosen
     ]
     assert templates[0] == templates[2] != templates[1]
 
