@@ -59,6 +59,14 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """What a replica says of itself; see `Replica`."""
+
+    version: str
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """What all replicas see: leases, those held longest first, and who takes part."""
 
@@ -96,19 +104,6 @@ class Leases:
         if units:
             self._database.transact(act)
 
-    def present(self, owner: str, version: str, address: str | None) -> None:
-        """Says that a replica takes part."""
-
-        def act(db: Connection) -> None:
-            db.execute(
-                "INSERT INTO replica (name, version, address, started_at, heard_at, lease)"
-                " VALUES (?, ?, ?, clock_timestamp(), clock_timestamp(), ?)"
-                " ON CONFLICT (name) DO UPDATE SET heard_at=excluded.heard_at",
-                (owner, version, address, self._seconds),
-            )
-
-        self._database.transact(act)
-
     def absent(self, owner: str) -> None:
         """Says that a replica takes part no more, as it ends; it may still hold something."""
 
@@ -117,11 +112,21 @@ class Leases:
 
         self._database.transact(act)
 
-    def renew(self, owner: str, settled: Mapping[str, int]) -> dict[str, int]:
+    def renew(
+        self, owner: str, settled: Mapping[str, int], present: Presence | None
+    ) -> dict[str, int]:
         """Renews all that a replica holds: the epochs, by unit. `settled`: up to when (Unix ms)
-        units are, for whoever looks."""
+        units are, for whoever looks. `present`: what it says of itself; None where it takes part
+        no more."""
 
         def act(db: Connection) -> dict[str, int]:
+            if present is not None:
+                db.execute(
+                    "INSERT INTO replica (name, version, address, started_at, heard_at, lease)"
+                    " VALUES (?, ?, ?, clock_timestamp(), clock_timestamp(), ?)"
+                    " ON CONFLICT (name) DO UPDATE SET heard_at=excluded.heard_at",
+                    (owner, present.version, present.address, self._seconds),
+                )
             rows = db.execute(
                 f"UPDATE lease SET expires_at=clock_timestamp()+{_SECONDS}, settled_to=coalesce("
                 "(SELECT t.at FROM unnest(?::text[], ?::bigint[]) AS t (unit, at)"

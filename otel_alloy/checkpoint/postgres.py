@@ -208,6 +208,7 @@ class PostgresDatabase:
         call: object = None,
     ) -> T:
         """See `Database.transact`."""
+        call = object() if call is None else call
         times, alone = 0, False
         while True:
             times += 1
@@ -231,7 +232,7 @@ class PostgresDatabase:
             with self._pool.connection() as wire:
                 return self._written(wire, slot, act, units, alone)
         except _Lost as lost:
-            doubt = self._outcomes.doubt(slot, lost.result, call or lost)
+            doubt = self._outcomes.doubt(slot, lost.result, call)
         finally:
             if doubt is None:
                 self._outcomes.give(slot)
@@ -322,7 +323,10 @@ class PostgresDatabase:
 
     def run_is_active(self) -> bool:
         """See `Database.run_is_active`."""
-        return False
+        select = (
+            "SELECT 1 FROM replica WHERE clock_timestamp()<heard_at+make_interval(secs => lease)"
+        )
+        return bool(self.read(select))
 
     def last_number(self, db: Connection, table: str) -> int:
         """See `otel_alloy.checkpoint.migrate.Numbering`."""

@@ -12,14 +12,18 @@ from functools import partial
 from threading import Lock
 
 from otel_alloy.checkpoint.database import Database, destination_unit, source_unit
-from otel_alloy.checkpoint.leases import Leases
+from otel_alloy.checkpoint.leases import Leases, Presence
 from otel_alloy.checkpoint.tenures import Tenures
 from otel_alloy.pipeline.events import CycleEnded, Observe
-from otel_alloy.pipeline.keeper import Identity, Keeper
+from otel_alloy.pipeline.keeper import Keeper
 from otel_alloy.pipeline.session import Session, Tenancy, leased
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 from otel_alloy.version import __version__
+
+_WRITTEN = 0.9
+"""Of the lease time: others look a little later than a lease expires, and are to have taken the
+work within that time."""
 
 
 class Replicas:
@@ -28,11 +32,11 @@ class Replicas:
 
     def __init__(self, settings: Settings, runtime: Runtime, observe: Observe) -> None:
         name = f"{socket.gethostname()}/{runtime.short_id()}"
-        self._settings = settings
         self._runtime = runtime
         self._observe = observe
-        self._identity = Identity(name, __version__, settings.health_endpoint)
-        self._tenures = Tenures(name, settings.lease, runtime.monotonic)
+        self._present = Presence(__version__, settings.health_endpoint)
+        self._seconds = settings.lease * _WRITTEN
+        self._tenures = Tenures(name, self._seconds, runtime.monotonic)
         self.fence = self._tenures.fence
         self._sources = {source_unit(one.name): one for one in settings.sources}
         self._lock = Lock()
@@ -52,12 +56,12 @@ class Replicas:
         self._begin = begin
         self._destinations = destinations
         self._keeper = Keeper(
-            Leases(database, self._settings.lease),
+            Leases(database, self._seconds),
             self._tenures,
-            self._identity,
+            self._present,
             self._units,
             self,
-            self._settings.lease,
+            self._seconds,
             self._runtime,
             self._observe,
             looked,

@@ -366,7 +366,7 @@ def test_a_place_that_is_none(servers: Servers) -> None:
                 act(url)
             for secret in ("canary", "can@ry", "of-postgres"):
                 assert secret not in f"{caught.value} {caught.value!r}"
-    settings = Settings(api_key="key", storage=server.url)  # type: ignore[arg-type, call-arg]
+    settings = Settings(api_key="key", storage=server.url)  # type: ignore[call-arg]
     assert PASSWORD not in repr(parse_postgres(server.url)) + repr(settings) + str(settings)
     assert PASSWORD not in str(resource(settings)) and PASSWORD not in place_of(settings.storage)
 

@@ -326,3 +326,24 @@ def test_destinations_are_shared_too(place: Place, storage: str) -> None:
             until(lambda: all_have(wanted))
         assert all_have(wanted)
     place.assert_exactly_once(wanted)
+
+
+def test_a_key_that_is_refused_ends_the_process(place: Place, storage: str) -> None:
+    """With every source refused the process ends as it does with a file, and gives all back."""
+    place.alloy.configure(api_key="another")
+    place.environment["OTEL_ALLOY_STORAGE"] = storage
+    assert place.command("run").code == 3
+    shown = json.loads(place.command("replicas", "--json").out)
+    assert shown["replicas"] == [] and shown["unowned"] == ["source default"]
+
+
+def test_once_waits_for_nothing_that_another_has(place: Place, storage: str) -> None:
+    """`run --once` beside a replica that has the source ends by itself and delivers nothing again;
+    alone it delivers everything there is."""
+    records = place.fill(20)
+    place.receive(storage=storage)
+    place.assert_exactly_once(place.ended(records))
+    with replicas(place, 1, storage=storage) as (one,):
+        one.until(lambda: one.cycles["default"] > 0)
+        place.receive(storage=storage)
+    place.assert_exactly_once(place.ended(records))
