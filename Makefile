@@ -29,7 +29,7 @@ bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost 
 	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill postgres foreign instructions; do \
 	  echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e2e tests talk to
+servers: $(VENV)/.dev  ## builds the Collector, Jaeger, Prometheus and Helm, and what judges manifests, for the e2e tests
 	$(BIN)/python tests/e2e/servers/build.py
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
