@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=90.0)
     options = parser.parse_args()
-    programs = list(installed_servers().values())[0]  # Debian's has what counts statements
+    programs = next(iter(installed_servers().values()))  # Debian's has what counts statements
     settings = {"shared_preload_libraries": "pg_stat_statements"}
     with (
         PostgresServer(programs, settings) as server,
