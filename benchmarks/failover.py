@@ -1,6 +1,6 @@
 """How soon others go on with the sources of a replica that is gone; and all, when the database was.
 
-Three replicas as processes, 40 sources, 20 executions a second, settings as they are by default but
+Three replicas as processes, 40 sources, 50 executions a second, settings as they are by default but
 for what has nothing to do with it (no health port, no audit). Each fault comes again until at least
 `--takeovers` sources have been affected. Of a fault of one replica, that is the time from it to the
 first settlement of each of its sources by somebody else; of one of the database, to the first
@@ -29,7 +29,7 @@ from otel_alloy.testing.replicas import LiveTraffic, Replica, Replicas, until
 from otel_alloy.testing.simulator import Simulator
 from otel_alloy.testing.tcp_proxy import TcpProxy
 
-SOURCES, RATE, PATIENCE = 40, 20.0, 300.0
+SOURCES, RATE, PATIENCE = 40, 50.0, 300.0
 
 
 class Bench:
@@ -43,7 +43,9 @@ class Bench:
         self.small = os.geteuid() == 0 and subprocess.run(mount).returncode == 0
         if self.small:
             stack.callback(subprocess.run, ["umount", "-l", str(self.disk)])
-        self.server = PostgresServer(programs, {"max_wal_size": "64MB"}, self.disk / "server")
+        self.server = PostgresServer(
+            programs, {"max_wal_size": "64MB", "fsync": "on"}, self.disk / "server"
+        )
         self.server.start()
         self.ports = self.server.port, free_port()
         stack.callback(lambda: self.server.stop())
@@ -75,11 +77,11 @@ class Bench:
         self.replicas.start()
         self.replicas.start()
         self.rest()
+        self.settled(time())
 
     def rest(self) -> None:
-        """Until all is shared out, and settled."""
+        """Until all is shared out."""
         until(lambda: self.replicas.spread(SOURCES), PATIENCE, "an even spread")
-        self.settled(time())
 
     def settled(self, since: float) -> dict[str, float]:
         """When each source was settled first after that."""

@@ -116,6 +116,12 @@ class PostgresServer:
         """Whether it runs; it may have ended by itself."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None
+        return self._process.pid
+
     def standby(self, port: int | None = None) -> PostgresServer:
         """A streaming standby, started. From then on this server acknowledges nothing that the
         standby does not have. `port`: None takes a free one."""
