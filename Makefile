@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-floor lint format bench bench-all audit wheel docs screenshots servers clean
+.PHONY: demo test test-pythons test-floor test-propagator lint format bench bench-all audit wheel docs screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -25,11 +25,11 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev  ## cost per execution, beside a plain SDK script
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost of a request, many sources, audit, latency, open executions, backfill, foreign inputs, instructions
-	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill foreign instructions; do \
+bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost of a request, many sources, audit, latency, open executions, backfill, PostgreSQL, foreign inputs, instructions
+	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill postgres foreign instructions; do \
 	  echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-servers: $(VENV)/.dev  ## builds the Collector, Jaeger and Prometheus that the e2e tests talk to
+servers: $(VENV)/.dev  ## builds the Collector, Jaeger, Prometheus and Helm, and what judges manifests, for the e2e tests
 	$(BIN)/python tests/e2e/servers/build.py
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
@@ -41,9 +41,13 @@ test-pythons: $(VENV)/.dev  ## the tests that need no servers, on every supporte
 test-floor: $(VENV)/.dev  ## the tests of what stands on other packages, on the oldest allowed ones
 	$(BIN)/python .ci/floor $(ARGS)
 
-wheel: $(VENV)/.dev  ## wheel and sdist, in dist
+test-propagator: $(VENV)/.dev  ## the propagator's own distribution, installed on every supported Python there is
+	$(BIN)/python .ci/propagator
+
+wheel: $(VENV)/.dev  ## wheel and sdist, in dist; those of the propagator alone, too
 	rm -rf dist
 	$(BIN)/python -m build --quiet
+	$(BIN)/python -m build --quiet --outdir dist propagator
 
 docs: $(VENV)/.dev  ## the documentation, as pages in site/; a warning is an error
 	$(BIN)/python docs/pages.py $(ARGS)
@@ -64,4 +68,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) $(VENV)-3.* $(VENV)-floor dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* $(VENV)-floor dist propagator/dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -28,6 +28,8 @@ TAKEN_OVER = {
     "security.md": "SECURITY.md",
     "benchmarks.md": "benchmarks/README.md",
     "collector-config.md": "collector-config/README.md",
+    "propagator.md": "propagator/README.md",
+    "helm.md": "deploy/helm/otel-alloy/README.md",
     "examples/correlate.md": "examples/correlate/README.md",
     "examples/docker.md": "examples/docker/README.md",
     "examples/destinations.md": "examples/destinations/README.md",

@@ -288,6 +288,50 @@ def test_destination_examples_load(tmp_path: Path) -> None:
     assert len(examples) == 2
 
 
+# Backends ----------------------------------------------------------------------------------------
+
+
+def _backends() -> dict[str, str]:
+    """What the page says of each backend, by its heading."""
+    sections = (DOCS / "backends.md").read_text("utf-8").split("\n## ")[2:]
+    return {section.partition("\n")[0]: section for section in sections}
+
+
+@pytest.mark.parametrize("name", _backends())
+def test_settings_of_a_backend_load(name: str) -> None:
+    """The variables that the page gives for a backend are accepted as they stand, without a
+    warning; each names where its signals go, and its headers are decoded."""
+    environment = {"ALLOY_API_KEY": "any"}
+    for block in re.findall(r"```sh\n(.*?)```", _backends()[name], re.DOTALL):
+        for line in block.splitlines():
+            command, assignment = shlex.split(line)
+            variable, _, value = assignment.partition("=")
+            assert command == "export" and value
+            environment[variable] = value
+    if len(environment) == 1:
+        assert "No settings here" in _backends()[name]
+        return
+    otlp = load_settings({}, environment).otlp
+    sent = [exporter for exporter in (otlp.traces, otlp.logs) if exporter.name == "otlp"]
+    assert sent
+    for exporter in sent:
+        assert not exporter.warnings
+        assert not any("%" in value for _, value in exporter.settings.headers)
+
+
+def test_backends_have_sources() -> None:
+    """Each backend stands in the table of ages, with at least one source and a word on whether it
+    is run here, the same one in both places; the page says when it was looked up."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[([^\]]+)\]\(#[^)]+\) \|.*\| (yes|no) \|$", page, re.MULTILINE)
+    assert [name for name, _ in rows] == list(_backends())
+    for name, run in rows:
+        said = re.search(r"Run here: (yes|no)", _backends()[name])
+        assert said is not None and said[1] == run, name
+        assert re.search(r"\]\(https://", _backends()[name]), name
+    assert len(rows) >= 10 and re.search(r"Looked up on \d+ \w+ 20\d\d", page)
+
+
 # Attributes, events, metrics ---------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ PACKAGE = {
     if path.is_file() and "__pycache__" not in path.parts
 }
 INFO = f"otel_alloy-{__version__}.dist-info/"
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def build(source: Path, into: Path, *kinds: str) -> None:
@@ -125,7 +126,51 @@ def test_the_version_stands_in_one_place() -> None:
         if f'"{__version__}"' in path.read_text("utf-8")
     }
     assert saying == {"version.py"}
-    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## [{__version__}]" in CHANGELOG
+
+
+def test_changelog_and_tags_agree() -> None:
+    """A tagged version has its date in the changelog, and this version is tagged no earlier."""
+    told = dict(re.findall(r"^## \[(.+)\] - (\S+)$", CHANGELOG, re.MULTILINE))
+    assert all(re.fullmatch(r"unreleased|20\d\d-\d\d-\d\d", date) for date in told.values())
+    git = ["git", "-C", str(ROOT), "tag", "--list", "v*"]
+    done = subprocess.run(git, capture_output=True, text=True)
+    for tag in done.stdout.split():
+        assert told.get(tag.removeprefix("v"), "unreleased") != "unreleased", tag
+
+
+BY_NAME = re.compile(
+    r"""
+    (?:pip3?\ install|pipx\ (?:install|run)|uvx|uv\ (?:tool\ install|add|pip\ install))
+    (?:\ +(?:-\S+|"[^"]*"|'\.[^']*'))*   # options, and what is no name
+    \ +['"]?(?:otel-alloy|otel_alloy|opentelemetry-propagator-runalloy)\b(?!\ @)
+    """,
+    re.VERBOSE,
+)
+
+
+def test_nothing_unreleased_is_installed_by_name() -> None:
+    """Until the changelog gives a version a date, no text, example or message says to install
+    otel-alloy or its propagator by name: who did would get nothing, or somebody else's package."""
+    assert BY_NAME.search("pip install otel-alloy") and BY_NAME.search("uvx otel-alloy run")
+    assert BY_NAME.search("`pip install -U 'otel-alloy[webhook]'`")
+    assert not BY_NAME.search("pip install . && otel-alloy run")
+    if not re.search(r"^## \[.+\] - unreleased$", CHANGELOG, re.MULTILINE) or re.search(
+        r"^## \[.+\] - 20", CHANGELOG, re.MULTILINE
+    ):
+        return
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True
+    )
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path == Path(__file__) or not path.is_file() or path.suffix in (".png", ".svg"):
+            continue
+        found += [
+            f"{name}: {match}" for match in BY_NAME.findall(path.read_text("utf-8", "replace"))
+        ]
+    assert not found
 
 
 PROGRAM = '''

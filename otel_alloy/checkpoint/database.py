@@ -48,7 +48,7 @@ class Connection(Protocol):
     def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Rows: ...
 
     def executemany(self, sql: str, values: Iterable[Sequence[Any]], /) -> Rows:
-        """The same statement for each. Of an INSERT, no two may have the same key."""
+        """The same statement for each; no two may have the same key."""
         ...
 
 

@@ -29,12 +29,14 @@ _FORGOTTEN_LEASES = 100
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A unit's row. `owner`: who has it, or had it last; None where it was given back. `left`: for
-    how many seconds it is still held; negative: for how long it has been free."""
+    how many seconds it is still held; negative: for how long it has been free. `settled_to`: up to
+    when (Unix ms) a source was, when it was last renewed."""
 
     unit: str
     owner: str | None
     epoch: int
     left: float
+    settled_to: int | None = None
 
     @property
     def valid(self) -> bool:
@@ -54,6 +56,14 @@ class Replica:
     age: float
     heard: float
     alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a replica says of itself; see `Replica`."""
+
+    version: str
+    address: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +104,6 @@ class Leases:
         if units:
             self._database.transact(act)
 
-    def present(self, owner: str, version: str, address: str | None) -> None:
-        """Says that a replica takes part."""
-
-        def act(db: Connection) -> None:
-            db.execute(
-                "INSERT INTO replica (name, version, address, started_at, heard_at, lease)"
-                " VALUES (?, ?, ?, clock_timestamp(), clock_timestamp(), ?)"
-                " ON CONFLICT (name) DO UPDATE SET heard_at=excluded.heard_at",
-                (owner, version, address, self._seconds),
-            )
-
-        self._database.transact(act)
-
     def absent(self, owner: str) -> None:
         """Says that a replica takes part no more, as it ends; it may still hold something."""
 
@@ -115,14 +112,27 @@ class Leases:
 
         self._database.transact(act)
 
-    def renew(self, owner: str) -> dict[str, int]:
-        """Renews all that a replica holds: the epochs, by unit."""
+    def renew(
+        self, owner: str, settled: Mapping[str, int], present: Presence | None
+    ) -> dict[str, int]:
+        """Renews all that a replica holds: the epochs, by unit. `settled`: up to when (Unix ms)
+        units are, for whoever looks. `present`: what it says of itself; None where it takes part
+        no more."""
 
         def act(db: Connection) -> dict[str, int]:
+            if present is not None:
+                db.execute(
+                    "INSERT INTO replica (name, version, address, started_at, heard_at, lease)"
+                    " VALUES (?, ?, ?, clock_timestamp(), clock_timestamp(), ?)"
+                    " ON CONFLICT (name) DO UPDATE SET heard_at=excluded.heard_at",
+                    (owner, present.version, present.address, self._seconds),
+                )
             rows = db.execute(
-                f"UPDATE lease SET expires_at=clock_timestamp()+{_SECONDS}"
+                f"UPDATE lease SET expires_at=clock_timestamp()+{_SECONDS}, settled_to=coalesce("
+                "(SELECT t.at FROM unnest(?::text[], ?::bigint[]) AS t (unit, at)"
+                " WHERE t.unit=lease.unit), settled_to)"
                 f" WHERE unit=ANY(ARRAY({_MINE})) RETURNING unit, epoch",
-                (self._seconds, owner),
+                (self._seconds, list(settled), list(settled.values()), owner),
             )
             return dict(rows.fetchall())
 
@@ -174,7 +184,8 @@ class Leases:
         """What there is."""
         leases = self._database.read(
             "SELECT unit, owner, epoch,"
-            " date_part('epoch', expires_at-clock_timestamp()) FROM lease ORDER BY taken_at, unit"
+            " date_part('epoch', expires_at-clock_timestamp()), settled_to"
+            " FROM lease ORDER BY taken_at, unit"
         )
         replicas = self._database.read(
             "SELECT name, version, address,"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-_KEPT = 1000
+_KEPT = 50
+"""Results of calls that failed and were written after all, until they are made again."""
 
 
 @dataclass(slots=True)
@@ -84,12 +85,12 @@ class Outcomes:
                 with self._lock:
                     self._doubts.remove(one)
                     self._free.append(one.slot)
-                    if one.written and one.call is not None:
+                    if one.written:
                         self._late = [*self._late[1 - _KEPT :], one]
 
     def earlier(self, call: object) -> Doubt | None:
         """What an earlier, failed, equal call has written after all; once."""
-        if call is None or not self._late:
+        if not self._late:
             return None
         with self._lock:
             for one in self._late:

@@ -49,8 +49,8 @@ _DEFAULTS = {
     "tcp_user_timeout": "20000",
 }
 # What a transaction begins with, in one message: it ends itself soon where this process is gone, as
-# nobody can take over a lease whose row it holds; it is durable whatever the server's default is; it numbers itself (`outcome.py`); and it asks whether
-# newer programs have changed the tables.
+# nobody can take over a lease whose row it holds; it is durable whatever the server's default is;
+# it numbers itself (`outcome.py`); and it asks whether newer programs have changed the tables.
 _BEGIN = """BEGIN;
 SET LOCAL lock_timeout='10s'; SET LOCAL idle_in_transaction_session_timeout='5s';{alone}
 INSERT INTO "{schema}".writer (slot, batch, at) VALUES ('{slot}', {number}, now())
@@ -209,6 +209,7 @@ class PostgresDatabase:
         call: object = None,
     ) -> T:
         """See `Database.transact`."""
+        call = object() if call is None else call
         times, alone = 0, False
         while True:
             times += 1
@@ -232,7 +233,7 @@ class PostgresDatabase:
             with self._pool.connection() as wire:
                 return self._written(wire, slot, act, units, alone)
         except _Lost as lost:
-            doubt = self._outcomes.doubt(slot, lost.result, call or lost)
+            doubt = self._outcomes.doubt(slot, lost.result, call)
         finally:
             if doubt is None:
                 self._outcomes.give(slot)
@@ -324,7 +325,10 @@ class PostgresDatabase:
 
     def run_is_active(self) -> bool:
         """See `Database.run_is_active`."""
-        return False
+        select = (
+            "SELECT 1 FROM replica WHERE clock_timestamp()<heard_at+make_interval(secs => lease)"
+        )
+        return bool(self.read(select))
 
     def last_number(self, db: Connection, table: str) -> int:
         """See `otel_alloy.checkpoint.migrate.Numbering`."""

@@ -15,6 +15,7 @@ from typing import Any
 _TABLE = re.compile(r"\b(FROM|INTO|UPDATE|JOIN) ([a-z_]+)\b(?!\()")
 _INSERT = re.compile(r"(INSERT INTO .*? VALUES )(\([?,0-9]+\))(.*)", re.DOTALL)
 _DELETE = re.compile(r"DELETE FROM ([a-z_]+) WHERE (\w+=\?(?: AND \w+=\?)*)")
+_UPDATE = re.compile(r"UPDATE ([a-z_]+) SET (\w+=\?(?:, \w+=\?)*) WHERE (\w+=\?(?: AND \w+=\?)*)")
 _TOGETHER = 500
 """Rows in one statement; with eight values each, far below the 65,535 that there may be."""
 
@@ -46,13 +47,27 @@ def _joined(sql: str, schema: str, count: int) -> str | None:
         begin, one, rest = found.groups()
         return translated(f"{begin}{','.join([one] * count)}{rest}", schema)
     if found := _DELETE.fullmatch(sql):
-        table, conditions = found.groups()
-        columns = [condition.partition("=")[0] for condition in conditions.split(" AND ")]
-        row = f"({','.join('?' * len(columns))})"
-        same = " AND ".join(f"{table}.{column}=given.{column}" for column in columns)
+        table, keys = found[1], _columns(found[2], " AND ")
+        given = _given(keys, count)
+        return translated(f"DELETE FROM {table} USING {given} WHERE {_same(table, keys)}", schema)
+    if found := _UPDATE.fullmatch(sql):
+        table, changed, keys = found[1], _columns(found[2], ", "), _columns(found[3], " AND ")
+        given = _given(changed + keys, count)
+        new = ", ".join(f"{column}=given.{column}" for column in changed)
         return translated(
-            f"DELETE FROM {table} USING (VALUES {','.join([row] * count)})"
-            f" AS given ({','.join(columns)}) WHERE {same}",
-            schema,
+            f"UPDATE {table} SET {new} FROM {given} WHERE {_same(table, keys)}", schema
         )
     return None
+
+
+def _columns(text: str, between: str) -> list[str]:
+    return [part.partition("=")[0] for part in text.split(between)]
+
+
+def _given(columns: Sequence[str], count: int) -> str:
+    row = f"({','.join('?' * len(columns))})"
+    return f"(VALUES {','.join([row] * count)}) AS given ({','.join(columns)})"
+
+
+def _same(table: str, keys: Sequence[str]) -> str:
+    return " AND ".join(f"{table}.{key}=given.{key}" for key in keys)

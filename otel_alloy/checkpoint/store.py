@@ -564,8 +564,9 @@ def _postgres_extra() -> Iterator[None]:
     except ImportError as error:
         raise ConfigurationError(
             [
-                f"storage: PostgreSQL needs what is not installed ({error}); "
-                "`pip install 'otel-alloy[postgres]'`"
+                f"storage: PostgreSQL needs what is not installed ({error}): install otel-alloy "
+                "with its extra `postgres`, or just what that brings: `pip install "
+                "'psycopg[binary]' psycopg-pool`"
             ]
         ) from None
 

@@ -17,6 +17,7 @@ from otel_alloy.cli.completion import completion
 from otel_alloy.cli.destinations import destinations
 from otel_alloy.cli.look import check, summary, tail
 from otel_alloy.cli.receive import backfill, run
+from otel_alloy.cli.replicas import replicas
 from otel_alloy.cli.storage import storage
 from otel_alloy.cli.store import audit, checkpoint, rejected
 from otel_alloy.cli.terminal import exit_code, say
@@ -65,7 +66,7 @@ def commands() -> None:
 
 for _command in (
     *(run, backfill, check, tail, summary),
-    *(checkpoint, rejected, audit, storage),
+    *(checkpoint, rejected, audit, storage, replicas),
     destinations,
     *(demo, simulate, id_),
     completion,

@@ -13,7 +13,7 @@ def storage() -> None:
 @storage.command("migrate")
 @click.option("--from", "origin", metavar="URL", required=True, help="where it is")
 @click.option("--to", "target", metavar="URL", required=True, help="where it is to be")
-@click.option("--force", is_flag=True, help="also where --to holds a checkpoint, which is given up")
+@click.option("--force", is_flag=True, help="give up what --to holds")
 def storage_migrate(origin: str, target: str, force: bool) -> None:
     """Take the whole checkpoint from one database to another.
 
@@ -23,8 +23,7 @@ def storage_migrate(origin: str, target: str, force: bool) -> None:
 
     \b
     Example:
-      otel-alloy storage migrate --from sqlite:///otel-alloy.db \\
-        --to postgresql://alloy@db.example.com/alloy
+      otel-alloy storage migrate --from sqlite:///a.db --to postgresql://db/alloy
     """
     from otel_alloy.checkpoint.migrate import migrate
 

@@ -508,6 +508,9 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
                 Observation(metric.measure(one), {DESTINATION: one.destination})
                 for one in status.destinations()
             ]
+        if metric.total is not None:
+            leases = status.leases()
+            return [] if leases is None else [Observation(metric.total(leases), {})]
         assert metric.read is not None
         return [
             Observation(value, dict(zip(metric.attributes, (source.source, key), strict=False)))

@@ -7,8 +7,8 @@ age** is the age of the newest record that was settled; it also grows while Allo
 
 **Ready** means that executions get through: a cycle was completed, the lag is below the limit (or
 two intervals, where those are longer), and nothing waits for a person. Where replicas share the
-sources, that is asked of those that this one works at; one without work is ready. **Live** means that the
-loop turns, also while it can only wait.
+sources, that is asked of those that this one works at; one without work is ready. **Live** means
+that the loop turns, also while it can only wait.
 
 Nothing is sent, printed or stored here.
 """
@@ -161,7 +161,8 @@ class Status:
         now = self._monotonic()
         for name, source in self._sources.items():
             if self._leases.elsewhere(name):
-                if name in here:  # what was known of it is not true for long
+                # What was known of it is not true for long.
+                if name in here and source.stopped is None:
                     self._sources[name] = _Source(now, quiet_until=now)
             elif name not in here or self._leases.failing is not None:
                 source.heard = now

@@ -10,13 +10,12 @@ ever writes under the epoch of another. What works at a unit is not known here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from typing import Protocol
 
-from otel_alloy.checkpoint.leases import Board, Leases, Taken
+from otel_alloy.checkpoint.leases import Board, Leases, Presence, Taken
 from otel_alloy.checkpoint.tenures import Tenures
 from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.log_throttle import LogThrottle
@@ -36,7 +35,7 @@ _OVERDUE_LEASES = 2
 
 
 class Work(Protocol):
-    """What is done with units. Neither method waits."""
+    """What is done with units. No method waits."""
 
     def begin(self, unit: str) -> None:
         """Its lease was taken: work may begin."""
@@ -47,14 +46,9 @@ class Work(Protocol):
         asks `Keeper.wanted` when it rests, and tells `Keeper.ended`."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """How this replica is called; `address` of its health port, where it has one."""
-
-    name: str
-    version: str
-    address: str | None
+    def settled(self) -> Mapping[str, int]:
+        """Up to when (Unix ms) units are settled, as far as is known."""
+        ...
 
 
 class Keeper:
@@ -65,7 +59,7 @@ class Keeper:
         self,
         leases: Leases,
         tenures: Tenures,
-        identity: Identity,
+        present: Presence,
         units: Callable[[], Collection[str]],
         work: Work,
         seconds: float,
@@ -76,7 +70,8 @@ class Keeper:
         self._looked = looked
         self._leases = leases
         self._tenures = tenures
-        self._me = identity
+        self._me = tenures.owner
+        self._present = present
         self._units = units
         self._work = work
         self._seconds = seconds
@@ -174,7 +169,7 @@ class Keeper:
         self._throttle.forget("leases")
         self._looked()
         others = [
-            lease.left for lease in board[0].leases if lease.valid and lease.owner != self._me.name
+            lease.left for lease in board[0].leases if lease.valid and lease.owner != self._me
         ]
         return rest_seconds(self._seconds, others, self._runtime.random())
 
@@ -195,13 +190,12 @@ class Keeper:
         if not units <= self._declared:
             self._leases.declare(units)
             self._declared = units
-        if not self._draining:
-            self._leases.present(self._me.name, self._me.version, self._me.address)
-        elif not self._told:
-            self._leases.absent(self._me.name)
+        if self._draining and not self._told:
+            self._leases.absent(self._me)
             self._told = True
+        present = None if self._draining else self._present
         asked = self._runtime.monotonic()
-        self._renewed(self._leases.renew(self._me.name), asked)
+        self._renewed(self._leases.renew(self._me, self._work.settled(), present), asked)
         self._give_back()
         board = self._leases.board()
         self._share(units, board)
@@ -220,10 +214,9 @@ class Keeper:
 
     def _share(self, units: frozenset[str], board: Board) -> None:
         """Gives and takes. What is taken begins."""
-        me, seconds = self._me.name, self._seconds
+        me, seconds = self._me, self._seconds
         with self._lock:
             refused, working = set(self._refused), set(self._working)
-        # What has just been given back is free; what is still being ended here is not to be had.
         owners = {
             lease.unit: lease.owner
             for lease in board.leases
@@ -234,7 +227,8 @@ class Keeper:
         overdue = {lease.unit for lease in board.leases if lease.left < -_OVERDUE_LEASES * seconds}
         plan = moves(me, sorted(units), owners, live, overdue)
         give = frozenset(self._tenures.units()) if self._draining else plan.give
-        gone = frozenset(self._tenures.units()) - units
+        held = frozenset(self._tenures.units())
+        gone = (held - units) | (working - held)  # not there any more, or lost
         self._give = give | gone
         for unit in self._give:
             if self._work.rests(unit):
@@ -261,7 +255,7 @@ class Keeper:
         with self._lock:
             free = dict(self._free)
         if free:
-            self._leases.release(self._me.name, free)
+            self._leases.release(self._me, free)
             with self._lock:
                 for unit in free:
                     if self._free.get(unit) == free[unit]:
@@ -272,9 +266,9 @@ class Keeper:
     def _leave(self) -> None:
         """What somebody works at still expires by itself."""
         if self._all_ended:
-            self._leases.leave(self._me.name)
+            self._leases.leave(self._me)
         else:
-            self._leases.absent(self._me.name)
+            self._leases.absent(self._me)
             self._give_back()
 
     def _tell(self, units: frozenset[str], board: Board) -> None:
@@ -287,5 +281,5 @@ class Keeper:
         with self._lock:
             mine = frozenset(self._working)
         self._observe(
-            LeasesLooked(self._me.name, mine, tuple(holds), tuple(sorted(units - owned - mine)))
+            LeasesLooked(self._me, mine, tuple(holds), tuple(sorted(units - owned - mine)))
         )

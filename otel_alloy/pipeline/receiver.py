@@ -17,7 +17,7 @@ from otel_alloy.checkpoint.store import Store, open_store
 from otel_alloy.errors import AlloyReceiverError
 from otel_alloy.http_client import IDLE
 from otel_alloy.pipeline.distribution import Distribution
-from otel_alloy.pipeline.events import Observe, SourceStopped
+from otel_alloy.pipeline.events import Observe, SourceStopped, tell_all
 from otel_alloy.pipeline.factory import Budgets, Factory
 from otel_alloy.pipeline.replicas import Replicas
 from otel_alloy.pipeline.schedule import Schedule, Turns, parts
@@ -74,6 +74,7 @@ class Receiver:
         store = open_store(settings.storage, fence=None if shared is None else shared.fence)
         factory = Factory(settings, runtime)
         if shared is not None:
+            self._observe = tell_all(shared.watch, self._observe)
             factory = replace(factory, given_budgets=Budgets(settings, runtime, store.shared))
         distribution = factory.distribution(store, self._observe, shared)
         if distribution is not None:

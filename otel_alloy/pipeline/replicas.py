@@ -7,19 +7,23 @@ to, and either ends with its lease. Who works at what is decided by the keeper.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from threading import Lock
 
 from otel_alloy.checkpoint.database import Database, destination_unit, source_unit
-from otel_alloy.checkpoint.leases import Leases
+from otel_alloy.checkpoint.leases import Leases, Presence
 from otel_alloy.checkpoint.tenures import Tenures
-from otel_alloy.pipeline.events import Observe
-from otel_alloy.pipeline.keeper import Identity, Keeper
+from otel_alloy.pipeline.events import CycleEnded, Observe
+from otel_alloy.pipeline.keeper import Keeper
 from otel_alloy.pipeline.session import Session, Tenancy, leased
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings, SourceSettings
 from otel_alloy.version import __version__
+
+_WRITTEN = 0.9
+"""Of the lease time: others look a little later than a lease expires, and are to have taken the
+work within that time."""
 
 
 class Replicas:
@@ -28,15 +32,17 @@ class Replicas:
 
     def __init__(self, settings: Settings, runtime: Runtime, observe: Observe) -> None:
         name = f"{socket.gethostname()}/{runtime.short_id()}"
-        self._settings = settings
         self._runtime = runtime
         self._observe = observe
-        self._identity = Identity(name, __version__, settings.health_endpoint)
-        self._tenures = Tenures(name, settings.lease, runtime.monotonic)
+        self._present = Presence(__version__, settings.health_endpoint)
+        self._seconds = settings.lease * _WRITTEN
+        self._tenures = Tenures(name, self._seconds, runtime.monotonic)
         self.fence = self._tenures.fence
         self._sources = {source_unit(one.name): one for one in settings.sources}
         self._lock = Lock()
         self._sessions: dict[str, Session] = {}
+        self._settled: dict[str, int] = {}
+        self._destinations: Callable[[], Collection[str]] = tuple
         self._keeper: Keeper | None = None
 
     def start(
@@ -50,12 +56,12 @@ class Replicas:
         self._begin = begin
         self._destinations = destinations
         self._keeper = Keeper(
-            Leases(database, self._settings.lease),
+            Leases(database, self._seconds),
             self._tenures,
-            self._identity,
+            self._present,
             self._units,
             self,
-            self._settings.lease,
+            self._seconds,
             self._runtime,
             self._observe,
             looked,
@@ -103,6 +109,11 @@ class Replicas:
     def _units(self) -> list[str]:
         return [*self._sources, *map(destination_unit, self._destinations())]
 
+    def watch(self, event: object) -> None:
+        """Takes an event of the receiver."""
+        if isinstance(event, CycleEnded):
+            self._settled[source_unit(event.source)] = event.before
+
     # What the keeper asks for ---------------------------------------------------------------------
 
     def begin(self, unit: str) -> None:
@@ -125,3 +136,7 @@ class Replicas:
         with self._lock:
             session = self._sessions.get(unit)
         return session is not None and session.end()
+
+    def settled(self) -> Mapping[str, int]:
+        """See `Work.settled`."""
+        return dict(self._settled)

@@ -1,13 +1,15 @@
 """The span context of an execution, for services that link to it. Values and arithmetic only.
 
 Nothing here reads a setting, loads code or logs, so that a service can import this at no cost.
+Imports within are relative, as in the whole of this package: `propagator/` makes a distribution of
+its own from these very files, under another name.
 """
 
 from __future__ import annotations
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_alloy.mapping.ids import execution_ids
+from ..mapping.ids import execution_ids
 
 
 def execution_context(uuid: str, *, sampled: bool = True) -> SpanContext:
@@ -15,7 +17,7 @@ def execution_context(uuid: str, *, sampled: bool = True) -> SpanContext:
 
     For a link from a span of one's own, for example to the execution that
     `POST /workflows/{id}/rerun/{executionUuid}` started, which answers with the uuid: the ids are
-    those of version 1 of the recipe (`otel_alloy.mapping.ids`), so the execution need not have
+    those of version 1 of the recipe (`mapping.ids`), so the execution need not have
     been exported, or even have ended. Remote; the sampled flag as asked for.
 
     Raises ValueError for an empty text, which would be the same for all executions.

@@ -19,7 +19,7 @@ import logging
 import os
 from collections.abc import Mapping
 
-from opentelemetry.context import Context, create_key, get_value, set_value
+from opentelemetry.context import Context, get_value, set_value
 from opentelemetry.propagators.textmap import (
     CarrierT,
     Getter,
@@ -30,8 +30,8 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.trace import NonRecordingSpan, get_current_span, set_span_in_context
 
-from otel_alloy.mapping import semconv
-from otel_alloy.propagation.context import execution_context
+from ..mapping import semconv
+from .context import execution_context
 
 SAMPLED_VARIABLE = "OTEL_ALLOY_PROPAGATOR_SAMPLED"
 EXECUTION_HEADER = "X-Alloy-ExecutionUuid"
@@ -45,7 +45,10 @@ _DESCRIBING = {
     "X-Alloy-BlockName": semconv.BLOCK_NAME,
     "X-Alloy-BlockType": semconv.BLOCK_TYPE,
 }
-_CALL = create_key("otel-alloy-call")
+_CALL = "otel-alloy-call"
+# A key of `create_key` is another one in each copy of this module. Where otel-alloy and the
+# propagator's own distribution are both installed, the span processor of the one has to find what
+# the propagator of the other left.
 
 
 class AlloyPropagator(TextMapPropagator):
@@ -128,7 +131,7 @@ def _is_unfit(c: str) -> bool:
 
 def propagator_sampled(environment: Mapping[str, str] | None = None) -> bool:
     """The sampled flag that the propagator `alloy` gives an execution: what
-    OTEL_ALLOYSAMPLED_VARIABLE says in `environment` (None: the process's), else true. What is
+    OTEL_ALLOY_PROPAGATOR_SAMPLED says in `environment` (None: the process's), else true. What is
     neither true nor false costs a warning; a service must not fail to start because of it."""
     found = (os.environ if environment is None else environment).get(SAMPLED_VARIABLE, "")
     word = found.strip().lower()

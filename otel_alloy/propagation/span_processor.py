@@ -10,7 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.trace import SpanKind
 
-from otel_alloy.propagation.propagator import call_attributes
+from .propagator import call_attributes
 
 
 class AlloySpanProcessor(SpanProcessor):

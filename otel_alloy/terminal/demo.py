@@ -281,8 +281,10 @@ def _watch(
     """Show `view` until the time is over, the receiver ends or somebody presses Ctrl-C."""
     stop = threading.Event()
     failures: list[BaseException] = []
+    begin = threading.Event()  # nothing happens before Ctrl-C is looked after
 
     def work() -> None:
+        begin.wait()
         try:
             run_receiver(simulator.endpoint, target, stop)
         except BaseException as error:
@@ -305,12 +307,14 @@ def _watch(
         with shown:
             receiver = runtime.spawn(work, "otel-alloy-demo")
             with suppress(KeyboardInterrupt):
+                begin.set()
                 while receiver.is_alive() and view.left > 0:
                     receiver.join(min(view.left, _TICK))
                     view.left = deadline - runtime.monotonic()
                     print_lines()
             view.left = 0.0
             stop.set()
+            begin.set()
             receiver.join(_STOP_SECONDS)
             print_lines()
     console.print(view.summary())

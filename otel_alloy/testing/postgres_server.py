@@ -63,7 +63,7 @@ class PostgresServer:
         self.place.mkdir(exist_ok=True)
         self.place.chmod(0o755)
         self.data = self.place / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self.log: deque[str] = deque(maxlen=1000)
         self._settings = {"fsync": "off", "max_connections": "100", **(settings or {})}
         self._process: subprocess.Popen[str] | None = None
@@ -116,10 +116,17 @@ class PostgresServer:
         """Whether it runs; it may have ended by itself."""
         return self._process is not None and self._process.poll() is None
 
-    def standby(self) -> PostgresServer:
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def standby(self, port: int | None = None) -> PostgresServer:
         """A streaming standby, started. From then on this server acknowledges nothing that the
-        standby does not have."""
+        standby does not have. `port`: None takes a free one."""
         other = PostgresServer(self.programs, self._settings)
+        other.port = port or other.port
         command = [str(self.programs / "pg_basebackup"), "-D", str(other.data), "--no-sync"]
         command += ["--checkpoint=fast", "--write-recovery-conf", "-d", self.url]
         _hand_over(other.place)
@@ -168,7 +175,7 @@ class PgBouncer:
     def __init__(self, server: PostgresServer, connections: int = 8) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="otel-alloy-pgbouncer-"))
         self.place.chmod(0o755)
-        self.port = _free_port()
+        self.port = free_port()
         self.log: deque[str] = deque(maxlen=1000)
         users = self.place / "users"
         users.write_text(f'"{USER}" "{PASSWORD}"\n')
@@ -206,7 +213,8 @@ class PgBouncer:
         shutil.rmtree(self.place, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -19,6 +19,8 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
+import psycopg
+
 from otel_alloy.checkpoint.leases import Board, Leases
 from otel_alloy.checkpoint.store import open_shared, open_store
 from otel_alloy.errors import AlloyReceiverError
@@ -33,7 +35,7 @@ def until(done: Callable[[], object], within: float, what: str = "it") -> float:
     """Looks again and again; how long it took, s. A database that is away is looked for again."""
     begun, pause = monotonic(), threading.Event()
     while True:
-        with suppress(AlloyReceiverError):
+        with suppress(AlloyReceiverError, psycopg.Error):
             if done():
                 return monotonic() - begun
         if monotonic() - begun > within:
@@ -87,21 +89,21 @@ class Replica:
 
 
 class Replicas:
-    """`url`: of their database. `settings`: of all of them, as in a settings file; `lease` in
-    seconds. The first lines of a witness are those of the first replica."""
+    """`url`: of their database, which is empty. `settings`: of all of them, as in a settings file.
+    `variables`: what they get of the environment besides."""
 
     def __init__(
         self,
         folder: Path,
         url: str,
-        settings: Mapping[str, Any],
+        settings: dict[str, Any],
         variables: Mapping[str, str],
     ) -> None:
         self._folder = folder
         self._url = url
         self._variables = dict(variables)
         self._file = folder / "settings.json"
-        self._file.write_text(json.dumps({**settings}))
+        self._file.write_text(json.dumps(settings))  # which is YAML, too
         self.running: list[Replica] = []
         self._all: list[Replica] = []
         open_store(url).close()  # makes the tables

@@ -24,8 +24,8 @@ CREATE TABLE {schema}_witness.moved (
     n bigserial, at double precision NOT NULL, writer text NOT NULL, owner text, epoch bigint,
     source text NOT NULL, high bigint, start bigint, before bigint, position bigint);
 CREATE TABLE {schema}_witness.changed (
-    n bigserial, at double precision NOT NULL, unit text NOT NULL, owner text, epoch bigint NOT NULL,
-    was text);
+    n bigserial, at double precision NOT NULL, unit text NOT NULL, owner text,
+    epoch bigint NOT NULL, was text);
 CREATE TABLE {schema}_witness.emptied (
     n bigserial, at double precision NOT NULL, writer text NOT NULL, owner text, epoch bigint,
     destination text NOT NULL);
@@ -36,7 +36,8 @@ CREATE FUNCTION {schema}_witness.member() RETURNS trigger LANGUAGE plpgsql AS $$
     RETURN NULL;
 END $$;
 CREATE FUNCTION {schema}_witness.moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO {schema}_witness.moved (at, writer, owner, epoch, source, high, start, before, position)
+    INSERT INTO {schema}_witness.moved
+        (at, writer, owner, epoch, source, high, start, before, position)
         SELECT date_part('epoch', clock_timestamp()), current_setting('application_name'),
                l.owner, l.epoch, NEW.name, NEW.high, NEW.window_start, NEW.window_before,
                NEW.position
@@ -80,8 +81,9 @@ class Moved:
     epoch: int | None
     source: str
     high: int | None
-    window: tuple[int | None, int | None]
     position: int | None
+    start: int | None
+    before: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,10 @@ class Witness:
     def moved(self) -> list[Moved]:
         """All that cursors did, in order."""
         found = self.rows(
-            "SELECT at, writer, owner, epoch, source, high, start, before, position"
+            "SELECT at, writer, owner, epoch, source, high, position, start, before"
             f" FROM {self._seen}.moved ORDER BY n"
         )
-        return [Moved(*row[:6], (row[6], row[7]), row[8]) for row in found]
+        return [Moved(*row) for row in found]
 
     def changed(self) -> list[Changed]:
         """All that leases did, in order."""

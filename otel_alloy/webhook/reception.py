@@ -65,7 +65,8 @@ def open_listener(
         raise ConfigurationError(
             [
                 f"webhook.listen (OTEL_ALLOY_WEBHOOK_LISTEN) needs {' and '.join(missing)}, which "
-                "this installation does not have: `pip install 'otel-alloy[webhook]'`"
+                "this installation does not have: install the extra `webhook` of otel-alloy, or "
+                "just them with `pip install starlette uvicorn`"
             ]
         )
     from otel_alloy.webhook.listener import ErrorListener

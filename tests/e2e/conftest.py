@@ -329,6 +329,18 @@ def promtool() -> Path:
 
 
 @pytest.fixture(scope="session")
+def manifests() -> Path:
+    """The program that judges Kubernetes manifests."""
+    return program("manifests")
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """Helm."""
+    return program("helm")
+
+
+@pytest.fixture(scope="session")
 def prometheus_program() -> Path:
     """Prometheus's program."""
     return program("prometheus")

@@ -120,7 +120,7 @@ def test_every_address_can_be_set() -> None:
             assert not fixed.match(str(value)), f"{name}: {key}: {value}"
 
 
-# --- Compose, Kubernetes, systemd, Docker --------------------------------------------------------
+# --- Compose, systemd, Docker --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.parent.name)
@@ -183,71 +183,6 @@ class TestCompose:
         environment = compose["services"]["otel-alloy"]["environment"]
         given = {k: re.sub(r"\$\{\w+:-?(.*)\}", r"\1", v) for k, v in environment.items()}
         load_settings({}, {**given, "ALLOY_API_KEY": "a-key"})
-
-
-def kubernetes() -> dict[str, Any]:
-    """The manifests by kind."""
-    (kustomization,) = documents(EXAMPLES / "kubernetes" / "kustomization.yaml")
-    found = [
-        document
-        for name in kustomization["resources"]
-        for document in documents(EXAMPLES / "kubernetes" / name)
-    ]
-    return {document["kind"]: document for document in found}
-
-
-class TestKubernetes:
-    def test_one_receiver_at_a_time(self) -> None:
-        """Two would read and send the same executions."""
-        spec = kubernetes()["Deployment"]["spec"]
-        assert spec["replicas"] == 1
-        assert spec["strategy"] == {"type": "Recreate"}
-
-    def test_names_meet(self) -> None:
-        manifests = kubernetes()
-        spec = manifests["Deployment"]["spec"]
-        template = spec["template"]
-        (container,) = template["spec"]["containers"]
-        assert spec["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-        assert (
-            template["spec"]["serviceAccountName"]
-            == manifests["ServiceAccount"]["metadata"]["name"]
-        )
-        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
-        assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
-        claim = volumes["checkpoint"]["persistentVolumeClaim"]["claimName"]
-        assert claim == manifests["PersistentVolumeClaim"]["metadata"]["name"]
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
-            assert container[probe]["httpGet"] == {"path": path, "port": "health"}
-        assert ports == {"health": 8089}
-        for variable in container["env"]:
-            if "valueFrom" in variable:
-                key = variable["valueFrom"]["secretKeyRef"]
-                assert key["name"] == manifests["Secret"]["metadata"]["name"]
-                assert key["key"] in manifests["Secret"]["stringData"]
-
-    def test_no_privileges(self) -> None:
-        pod = kubernetes()["Deployment"]["spec"]["template"]["spec"]
-        (container,) = pod["containers"]
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-
-    def test_receiver_takes_its_settings(self) -> None:
-        pod = kubernetes()["Deployment"]["spec"]["template"]["spec"]
-        (container,) = pod["containers"]
-        # A service by that name would otherwise come along as OTEL_ALLOY_PORT, which is no setting.
-        assert pod["enableServiceLinks"] is False
-        given = {v["name"]: v.get("value", "a-key") for v in container["env"]}
-        settings = load_settings({}, given)
-        storage = settings.storage.removeprefix("sqlite:///")
-        assert any(storage.startswith(m["mountPath"] + "/") for m in container["volumeMounts"])
 
 
 def test_systemd_unit_fits_the_receiver() -> None:

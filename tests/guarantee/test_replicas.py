@@ -109,7 +109,7 @@ def test_a_full_disk_of_the_database(servers: Servers, tmp_path: Path) -> None:
     """The disk under the database is full for a while: replicas say so, and go on afterwards; the
     server, where that has ended it, is started again as its operator would."""
     with ExitStack() as stack:
-        disk = stack.enter_context(small_disk(tmp_path / "disk", 200))
+        disk = stack.enter_context(small_disk(200))
         server = stack.enter_context(
             PostgresServer(
                 servers.server(-1).programs,

@@ -137,6 +137,12 @@ def everything(measured: Measured) -> None:
     backlogs = {"acme": Backlog(4, 900, 1000, 3, 500), "beta": Backlog()}
     known = frozenset(("acme", "beta"))
     tell(events.DestinationsLooked(known, backlogs, {}, {"acme": "HTTP 503"}))
+    mine = frozenset(("source one", "destination acme"))
+    tell(
+        events.LeasesLooked("a", mine, (events.Holding("source one", "a", 1, 9.0),), ("source x",))
+    )
+    tell(events.LeaseTaken("source one", 1, False))
+    tell(events.LeaseTaken("destination acme", 2, True))
     tell(events.CycleEnded("one", "c", NOW, NOW, 30.0))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from otel_alloy.checkpoint.leases import Leases, fence
+from otel_alloy.checkpoint.leases import Leases, Presence, fence
 from otel_alloy.errors import LeaseLost
 
 from .counted import CountedDatabase
@@ -57,14 +57,15 @@ def test_taking_over_raises_the_epoch_and_ends_the_old_owner(database: CountedDa
     (first,) = leases.claim("a", UNITS[:1], 1)
     assert (first.epoch, first.after) == (1, None)
     assert not leases.claim("b", UNITS[:1], 1)
-    assert leases.renew("a") == {UNITS[0]: 1}
+    assert leases.renew("a", {UNITS[0]: 17}, None) == {UNITS[0]: 1}
+    assert {one.unit: one.settled_to for one in leases.board().leases}[UNITS[0]] == 17
     expire(database)
-    assert leases.renew("a") == {UNITS[0]: 1}  # nobody was faster
+    assert leases.renew("a", {}, None) == {UNITS[0]: 1}  # nobody was faster
     assert not leases.claim("b", UNITS[:1], 1)
     expire(database)
     (second,) = leases.claim("b", UNITS[:1], 1)
     assert (second.epoch, second.after) == (2, "a")
-    assert leases.renew("a") == {}
+    assert leases.renew("a", {}, None) == {}
     with pytest.raises(LeaseLost, match="s00"):
         database.transact(lambda db: fence(db, UNITS[0], "a", 1))
     with pytest.raises(LeaseLost):  # its own name does not help, with the old epoch
@@ -119,7 +120,7 @@ def test_the_board_tells_who_is_there(database: CountedDatabase) -> None:
     leases = Leases(database, LONG)
     leases.declare(UNITS[:4])
     for name in ("a", "b", "c"):
-        leases.present(name, "1.2", "10.0.0.1:13133")
+        leases.renew(name, {}, Presence("1.2", "10.0.0.1:13133"))
         leases.claim(name, UNITS, 1)
     with database.held() as db:
         db.execute(

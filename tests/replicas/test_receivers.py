@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ import pytest
 from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.checkpoint.leases import Leases
 from otel_alloy.checkpoint.store import open_shared, open_store
+from otel_alloy.mapping import semconv
 from otel_alloy.pipeline.events import CycleEnded, LeasesLooked, LeaseTaken
 from otel_alloy.pipeline.receiver import Receiver
-from otel_alloy.testing.otlp_endpoint import Answer, Received
+from otel_alloy.testing.otlp_endpoint import Answer, OtlpEndpoint, Received, attributes
 from otel_alloy.testing.simulator import Record, iso
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def later(place: Place, number: int, name: str = "later") -> list[Record]:
             {
                 "_id": f"{name}-{n}",
                 "message": "executionFinished",
+                "userId": "user-1",
                 "data": {"executionId": f"e-{name}-{n}", "executionUuid": f"uuid-{name}-{n}"},
                 "startedAt": created,
                 "completedAt": created,
@@ -183,6 +185,14 @@ def later(place: Place, number: int, name: str = "later") -> list[Record]:
             }
         )
     return found
+
+
+def arrived(endpoint: OtlpEndpoint) -> Counter[str]:
+    """How often each execution arrived as a span."""
+    return Counter(
+        attributes(item.record.attributes)[semconv.EXECUTION_ID]
+        for item in endpoint.items("traces")
+    )
 
 
 def until(done: Callable[[], object], within: float = PATIENCE) -> float:
@@ -207,6 +217,15 @@ def test_a_replica_that_goes_is_replaced(place: Place, storage: str, fault: sign
         until(some.spread)
         until(lambda: place.otlp.span_count >= 6 * len(place.ended(records)))
         before, high = some.owners(), some.high()
+        shown = json.loads(place.command("replicas", "--json").out)
+        assert Counter(len(one["leases"]) for one in shown["replicas"]) == {2: 3}
+        assert all(
+            lease["epoch"] and lease["expires_in"] > 0
+            for one in shown["replicas"]
+            for lease in one["leases"]
+        )
+        assert shown["unowned"] == []
+        assert place.command("replicas").out.count(" held, ") == 3
         gone = some.called[victim.pid]
         more = later(place, 40)
         victim.send_signal(fault)
@@ -276,3 +295,55 @@ def test_a_replica_that_slept_in_the_middle_of_a_batch(place: Place, storage: st
         assert set(again) <= set(place.ended(batch)) and set(again.values()) <= {1}
         assert len(place.bytes_sent(kind)) == len(wanted)
     assert place.sent("traces") != wanted or place.sent("logs") != wanted
+
+
+def test_destinations_are_shared_too(place: Place, storage: str) -> None:
+    """Two replicas share four destinations and one source: what the source's replica puts into the
+    outbox is found and delivered by whoever has the destination; when one ends, the other delivers
+    to all. Each destination gets every execution once."""
+    records = place.fill(30)
+    units = {f"destination d{n}" for n in range(4)}
+    with ExitStack() as stack:
+        ends = [stack.enter_context(OtlpEndpoint()) for _ in range(4)]
+        destinations = {
+            f"d{n}": {"match": {"user.id": "*"}, "otlp": {"endpoint": end.http_endpoint}}
+            for n, end in enumerate(ends)
+        }
+
+        def all_have(wanted: Counter[str]) -> bool:
+            return all(arrived(end) == wanted for end in ends)
+
+        with replicas(place, 2, storage=storage, destinations=destinations) as some:
+            for one in some:
+                one.until(lambda one=one: len(one.mine & units) == 2)  # type: ignore[misc]
+            until(lambda: all_have(Counter(place.ended(records))))
+            some[0].stop()
+            some[1].until(lambda: units < some[1].mine)
+            more = later(place, 10)
+            for record in more:
+                place.alloy.store.add(record)
+            wanted = Counter(place.ended([*records, *more]))
+            until(lambda: all_have(wanted))
+        assert all_have(wanted)
+    place.assert_exactly_once(wanted)
+
+
+def test_a_key_that_is_refused_ends_the_process(place: Place, storage: str) -> None:
+    """With every source refused the process ends as it does with a file, and gives all back."""
+    place.alloy.configure(api_key="another")
+    place.environment["OTEL_ALLOY_STORAGE"] = storage
+    assert place.command("run").code == 3
+    shown = json.loads(place.command("replicas", "--json").out)
+    assert shown["replicas"] == [] and shown["unowned"] == ["source default"]
+
+
+def test_once_waits_for_nothing_that_another_has(place: Place, storage: str) -> None:
+    """`run --once` beside a replica that has the source ends by itself and delivers nothing again;
+    alone it delivers everything there is."""
+    records = place.fill(20)
+    place.receive(storage=storage)
+    place.assert_exactly_once(place.ended(records))
+    with replicas(place, 1, storage=storage) as (one,):
+        one.until(lambda: one.cycles["default"] > 0)
+        place.receive(storage=storage)
+    place.assert_exactly_once(place.ended(records))

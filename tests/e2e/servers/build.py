@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Gets the servers of the end-to-end tests: an OpenTelemetry Collector, Jaeger and Prometheus.
+"""Gets the programs of the end-to-end tests: an OpenTelemetry Collector, Jaeger, Prometheus, Helm,
+and what judges Kubernetes manifests as its API server would.
 
     python tests/e2e/servers/build.py            build what is missing, print where each one is
     python tests/e2e/servers/build.py jaeger     only this one
@@ -77,6 +78,21 @@ tool (
 
 require {PROMETHEUS} {PROMETHEUS_VERSION}
 """
+
+HELM = "helm.sh/helm/v4"
+HELM_VERSION = "v4.3.2"
+HELM_RECIPE = f"""\
+module helm-for-tests
+
+go 1.26
+
+tool {HELM}/cmd/helm
+
+require {HELM} {HELM_VERSION}
+"""
+
+MANIFESTS = [MANIFEST.parent / "manifests" / name for name in ("go.mod", "go.sum", "main.go")]
+"""A program of our own around the API server's code, whose go.mod names the release."""
 
 LDFLAGS = "-s -w"
 
@@ -231,6 +247,19 @@ def prometheus_fits(program: Path) -> bool:
     return "version 3." in output_of(program, "--version")
 
 
+def build_manifests(folder: Path) -> Path:
+    """Ours, from the modules that its go.sum knows."""
+    for file in MANIFESTS:
+        shutil.copy(file, folder)
+    go(["build", f"-ldflags={LDFLAGS}", "-o", "manifests", "."], folder)
+    return folder / "manifests"
+
+
+def helm_fits(program: Path) -> bool:
+    """Whether this is release 4."""
+    return output_of(program, "version", "--short").startswith("v4.")
+
+
 SERVERS = (
     Server(
         name="otelcol",
@@ -258,6 +287,24 @@ SERVERS = (
             build=partial(build_prometheus, program=name),
         )
         for name in ("prometheus", "promtool")
+    ),
+    Server(
+        name="manifests",
+        program="manifests",
+        recipe=b"\0".join(file.read_bytes() for file in MANIFESTS),
+        on_path=(),
+        fits=Path.is_file,
+        build=build_manifests,
+    ),
+    Server(
+        name="helm",
+        program="helm",
+        recipe=HELM_RECIPE.encode(),
+        on_path=("helm",),
+        fits=helm_fits,
+        build=partial(
+            build_tool, recipe=HELM_RECIPE, module=HELM, version=HELM_VERSION, program="helm"
+        ),
     ),
 )
 

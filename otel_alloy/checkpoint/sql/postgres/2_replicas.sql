@@ -7,7 +7,8 @@ CREATE TABLE lease (
     last_owner text,
     epoch      bigint NOT NULL,
     expires_at timestamptz NOT NULL,
-    taken_at   timestamptz NOT NULL
+    taken_at   timestamptz NOT NULL,
+    settled_to bigint
 ) WITH (fillfactor = 50);
 
 CREATE TABLE replica (
