@@ -80,7 +80,7 @@ class Holding:
                 self._give_back()
                 held = self._tenures.units()
                 asked = self._monotonic()
-                epochs = self._leases.renew(self._tenures.owner) if held else {}
+                epochs = self._leases.renew(self._tenures.owner, {}, None) if held else {}
                 for unit in held:
                     self._tenures.renewed(unit, epochs.get(unit), asked)
                 rest = self._seconds / 3

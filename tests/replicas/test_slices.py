@@ -16,7 +16,7 @@ import pytest
 
 from otel_alloy.checkpoint.database import Database
 from otel_alloy.checkpoint.holding import Terms
-from otel_alloy.checkpoint.leases import Leases
+from otel_alloy.checkpoint.leases import Leases, Presence
 from otel_alloy.checkpoint.migrate import migrate
 from otel_alloy.checkpoint.store import (
     Plan,
@@ -308,7 +308,7 @@ def test_what_is_used_is_not_migrated(storage: str, tmp_path: Any) -> None:
     with closing(open_store(storage)) as store:
         with store.hold_rejected():
             refused("`rejected retry` is using")
-        Leases(store.shared, LEASE).present("r", "1", None)
+        Leases(store.shared, LEASE).renew("r", {}, Presence("1", None))
         refused("`run` is using")
         Leases(store.shared, LEASE).leave("r")
     migrate(storage, file, force=True)
