@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.checkpoint.database import REJECTED, SLICE
 from otel_alloy.checkpoint.leases import Board, Lease, Replica
 from otel_alloy.terminal.render import span_of_time
 
 
 def unowned(board: Board) -> list[Lease]:
-    """What no replica works at."""
-    return [lease for lease in board.leases if not lease.valid]
+    """What no replica works at; what commands do is not theirs to do."""
+    return [lease for lease in board.leases if not lease.valid and not _of_command(lease)]
 
 
 def lines(board: Board, now: int) -> Iterator[str]:
@@ -31,6 +32,10 @@ def lines(board: Board, now: int) -> Iterator[str]:
             lag = _lag(lease, now)
             far = "" if lag is None else f", {span_of_time(lag)} behind"
             yield f"  {lease.unit}: epoch {lease.epoch}, for {lease.left:.0f} s more{far}"
+    for lease in board.leases:
+        if lease.valid and _of_command(lease):
+            unit = lease.unit.replace("\x1f", " for ")  # of a backfill to a destination
+            yield f"{lease.owner}: a command works at {unit}, for {lease.left:.0f} s more"
     for lease in unowned(board):
         yield f"nobody works at {lease.unit}, for {span_of_time(-min(0.0, lease.left))}"
 
@@ -52,6 +57,10 @@ def as_object(board: Board, now: int) -> dict[str, Any]:
         ],
         "unowned": [lease.unit for lease in unowned(board)],
     }
+
+
+def _of_command(lease: Lease) -> bool:
+    return lease.unit.partition(" ")[0] in (SLICE, REJECTED)
 
 
 def _held(board: Board, one: Replica) -> list[Lease]:

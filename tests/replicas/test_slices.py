@@ -30,6 +30,7 @@ from otel_alloy.checkpoint.store import (
 )
 from otel_alloy.errors import CheckpointError, LeaseLost
 from otel_alloy.mapping import semconv
+from otel_alloy.terminal.replicas import lines, unowned
 from otel_alloy.testing.otlp_endpoint import Answer, Received, attributes
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def test_processes_that_begin_at_once_have_one_plan(storage: str) -> None:
             ready.wait(PATIENCE)
             some[number].release("s")
             ready.wait(PATIENCE)
-            return begun, list(iter(lambda: some[number].claim("s"), None))  # type: ignore[arg-type]
+            return begun, list(iter(lambda: some[number].claim("s"), None))
 
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(begin, range(8)))
@@ -218,7 +219,7 @@ def test_processes_that_begin_at_once_have_one_plan(storage: str) -> None:
         with closing(open_shared(storage)) as database:
             Seen(database).expire()
         last = some[0]
-        taken = list(iter(lambda: last.claim("s"), None))  # type: ignore[arg-type]
+        taken = list(iter(lambda: last.claim("s"), None))
         assert len(taken) == len(claimed)
         for number, (_, pieces) in enumerate(found[1:], 1):
             for piece in pieces:
@@ -305,6 +306,11 @@ def test_what_is_used_is_not_migrated(storage: str, tmp_path: Any) -> None:
         slices.begin("s", Plan("print", "all", 0, 9, [Slice(0, "s", 0, 0, 9)]))
         assert slices.claim("s")
         refused("`backfill` is using")
+        with closing(open_shared(storage)) as database:
+            board = Leases(database, LEASE).board()
+            assert "a command works at slice 1 s" in "".join(lines(board, 0))
+            Seen(database).expire()
+            assert not unowned(Leases(database, LEASE).board())
     with closing(open_store(storage)) as store:
         with store.hold_rejected():
             refused("`rejected retry` is using")
