@@ -71,9 +71,7 @@ class Bench:
         self.replicas = Replicas(folder, url, settings, {})
         stack.callback(self.replicas.close)
         traffic.begin(alloy.store)
-        self.cut_off = self.replicas.start(
-            self.server.url.replace(here, f"127.0.0.1:{self.proxy.port}")
-        )
+        self.cut_off = self.replicas.start(url.replace(here, f"127.0.0.1:{self.proxy.port}"))
         self.replicas.start()
         self.replicas.start()
         self.rest()
