@@ -43,7 +43,12 @@ from otel_alloy.destinations.events import (
 )
 from otel_alloy.destinations.recall import Recalls
 from otel_alloy.destinations.room import Room, rooms
-from otel_alloy.errors import CheckpointError, LeaseLost, ShutdownRequested
+from otel_alloy.errors import (
+    CheckpointError,
+    CheckpointUnwritable,
+    LeaseLost,
+    ShutdownRequested,
+)
 from otel_alloy.runtime import Runtime, Task
 
 log = logging.getLogger("otel_alloy")
@@ -191,9 +196,11 @@ class Dispatcher:
         where all is over."""
         try:
             return self._step()
-        except CheckpointError as error:
+        except (CheckpointError, CheckpointUnwritable) as error:
             log.error("destinations: %s", error)
             self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
+            return _AGAIN_SECONDS
+        except LeaseLost:  # in a look, which is made again
             return _AGAIN_SECONDS
 
     def _step(self) -> float | None:
@@ -347,7 +354,7 @@ class Dispatcher:
 
     def _failed(self, name: str, place: _Place, error: Exception) -> None:
         rest = _AGAIN_SECONDS
-        if not isinstance(error, CheckpointError):
+        if not isinstance(error, (CheckpointError, CheckpointUnwritable)):
             log.error("destination %s: a defect", name, exc_info=error)
             place.courier.failing = f"a defect ({type(error).__name__})"
             place.courier.close()
@@ -361,7 +368,7 @@ class Dispatcher:
         done, now = self._done, self._runtime.now_ms()
         try:
             self._outbox.sent([sent for sent, _ in done], now)
-        except CheckpointError:
+        except (CheckpointError, CheckpointUnwritable):
             self._try_again = self._runtime.monotonic() + _AGAIN_SECONDS
             raise
         except LeaseLost as lost:

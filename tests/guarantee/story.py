@@ -31,7 +31,7 @@ from otel_alloy.testing.tcp_proxy import TcpProxy
 
 from .scale import scaled
 
-LEASE = 4.0
+LEASE = 5.0
 SOURCES = 40
 PATIENCE = 60.0
 TERMINAL = ("executionFinished", "executionError")
@@ -339,15 +339,21 @@ class Story:
         return found
 
     def _check_leases(self) -> dict[str, int]:
-        """Epochs only rise, by one when somebody takes a unit; how often each was taken over."""
+        """Epochs only rise, by one when somebody takes a unit. How often each was taken over, or
+        was let go of and taken again by the same replica, as one does that was too late to renew
+        it."""
         epochs: dict[str, int] = {}
         takeovers: dict[str, int] = defaultdict(int)
+        left: dict[str, str | None] = {}
         for change in self.replicas.witness.changed():
             before = epochs.get(change.unit, 0)
             taken = change.owner is not None
             assert change.epoch == before + taken, change
             epochs[change.unit] = change.epoch
-            takeovers[change.unit] += change.takeover
+            takeovers[change.unit] += change.takeover or (
+                taken and left.get(change.unit) == change.owner
+            )
+            left[change.unit] = change.was
         return takeovers
 
     def _check_cursors(self) -> None:
