@@ -275,8 +275,11 @@ class Dispatcher:
         self._line_up(name, place, 0.0)
 
     def _line_up(self, name: str, place: _Place, rest: float) -> None:
-        """Fixes its next turn, unless it is fixed, or it has one."""
+        """Fixes its next turn, unless it is fixed, or it has one, or what it has sent still lies in
+        the outbox, as the store could not write: that would be sent again."""
         if place.lined_up or place.begun is not None or not self._may_send(name):
+            return
+        if any(sent.destination == name for sent, _ in self._done):
             return
         place.lined_up = True
         if rest <= 0:

@@ -339,21 +339,16 @@ class Story:
         return found
 
     def _check_leases(self) -> dict[str, int]:
-        """Epochs only rise, by one when somebody takes a unit. How often each was taken over, or
-        was let go of and taken again by the same replica, as one does that was too late to renew
-        it."""
+        """Epochs only rise, by one when somebody takes a unit; how often each was taken over."""
         epochs: dict[str, int] = {}
         takeovers: dict[str, int] = defaultdict(int)
-        left: dict[str, str | None] = {}
         for change in self.replicas.witness.changed():
             before = epochs.get(change.unit, 0)
             taken = change.owner is not None
             assert change.epoch == before + taken, change
             epochs[change.unit] = change.epoch
-            takeovers[change.unit] += change.takeover or (
-                taken and left.get(change.unit) == change.owner
-            )
-            left[change.unit] = change.was
+            takeovers[change.unit] += change.takeover
+        self._epochs = epochs
         return takeovers
 
     def _check_cursors(self) -> None:
@@ -374,7 +369,9 @@ class Story:
     def _check_repeats(self, takeovers: dict[str, int]) -> int:
         """What came twice did so byte for byte, and is one batch of a unit at most for each
         takeover of it, and each time that its owner could not renew it in time, as the database was
-        away for all; besides what was sent again because its answer was lost. How many were."""
+        away for all; besides what was sent again because its answer was lost. Also where a unit was
+        handed over, one signal of a batch is repeated whose other signal the endpoint had refused
+        until then. How many were."""
         batches = 0
         for destination in ("main", *DESTINATIONS):
             for kind in ("traces", "logs"):
@@ -394,10 +391,23 @@ class Story:
                             again[unit].add(earlier)
                         latest[execution] = arrival
                 for unit, some in again.items():
-                    most = takeovers[unit] + self.outages
-                    assert len(some) <= most, (unit, kind, len(some), most)
                     batches += len(some)
+                    assert len(some) <= self._epochs[unit] - 1 + self.outages, (unit, len(some))
+                    whole = [one for one in some if self._was_whole(one)]
+                    most = takeovers[unit] + self.outages
+                    assert len(whole) <= most, (unit, kind, [one.replica for one in whole], most)
         return batches
+
+    def _was_whole(self, arrival: Arrival) -> bool:
+        """Whether the same replica had delivered the other signal too, and heard so."""
+        return any(
+            other.replica == arrival.replica
+            and other.destination == arrival.destination
+            and other.signal != arrival.signal
+            and not other.lost
+            and not arrival.items.keys().isdisjoint(other.items)
+            for other in self.endpoint.arrivals
+        )
 
     def close(self) -> None:
         self.endpoint.release()
