@@ -204,6 +204,8 @@ class Dispatcher:
             return self._step()
         except _UNSETTLED as error:
             log.error("destinations: %s", error)
+        except LeaseLost:  # in a look, which is made again
+            return _AGAIN_SECONDS
         except Exception:
             log.exception("destinations: a defect; going on")
         self._look_at = self._runtime.monotonic() + _AGAIN_SECONDS
