@@ -446,7 +446,6 @@ class Dispatcher:
                 self._backlogs,
                 self._catalogue.disabled,
                 failing,
-                sum(place.courier.connected for place in self._places.values()),
             )
         )
 

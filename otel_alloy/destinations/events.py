@@ -6,7 +6,7 @@ No event holds a secret; reasons are words that may be shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from otel_alloy.checkpoint.outbox import Backlog
 
@@ -49,4 +49,3 @@ class DestinationsLooked:
     backlogs: Mapping[str, Backlog]
     disabled: Mapping[str, str]
     failing: Mapping[str, str]
-    connections: int = field(default=0)
