@@ -54,15 +54,35 @@ class UrlPattern:
                 raise ValueError(f"{{{name}}} is missing; write it where the value belongs")
         return cls(parts)
 
-    def fill(self, values: Mapping[str, str]) -> str | None:
-        """The link with these values; None where one of them is missing or no segment of a path."""
-        made = list(self.parts)
-        for at in range(1, len(made), 2):
-            value = values.get(made[at])
-            if not value or value in (".", ".."):  # these two would move the path
+    def has(self, fields: Collection[str]) -> bool:
+        """Whether any of these has a place in it."""
+        return not set(fields).isdisjoint(self.parts[1::2])
+
+    def partly(self, values: Mapping[str, str]) -> UrlPattern | None:
+        """The pattern with these fields filled in, the others as they are; None where a value is
+        missing that has a place in it."""
+        made = [self.parts[0]]
+        for name, text in zip(self.parts[1::2], self.parts[2::2], strict=True):
+            if name not in values:
+                made += name, text
+                continue
+            value = _encoded(values[name])
+            if not value:
                 return None
-            made[at] = quote(value, safe="", errors="replace")
-        return "".join(made)
+            made[-1] += value + text
+        return UrlPattern(tuple(made))
+
+    def fill(self, values: Mapping[str, str]) -> str | None:
+        """The link with these values; None where one is missing."""
+        pattern = self.partly(values)
+        return None if pattern is None or len(pattern.parts) > 1 else pattern.parts[0]
+
+
+def _encoded(value: str) -> str:
+    """Percent-encoded; "" for what is no segment of a path: nothing, and what would move it."""
+    if value.isascii() and value.isalnum():  # ids, nearly always
+        return value
+    return "" if value in (".", "..") else quote(value, safe="", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
