@@ -304,8 +304,8 @@ def logs(trace_id: str) -> ExportLogsServiceRequest:
 def items(request: ExportTraceServiceRequest | ExportLogsServiceRequest) -> list[Any]:
     """The spans or log records of a request."""
     if isinstance(request, ExportTraceServiceRequest):
-        return [s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans]
-    return [l for r in request.resource_logs for scope in r.scope_logs for l in scope.log_records]
+        return [r for spans in request.resource_spans for s in spans.scope_spans for r in s.spans]
+    return [r for logs in request.resource_logs for s in logs.scope_logs for r in s.log_records]
 
 
 def post(

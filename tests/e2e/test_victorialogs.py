@@ -1,5 +1,5 @@
-"""victorialogs.yaml: log records from simulated Alloy through otel-alloy and a real Collector into a
-real VictoriaLogs, and what the documentation says of it."""
+"""victorialogs.yaml: log records from simulated Alloy through otel-alloy and a real Collector into
+a real VictoriaLogs, and what the documentation says of it."""
 
 from __future__ import annotations
 
