@@ -64,13 +64,17 @@ def run(words: list[str]) -> None:
     image = told.image.partition(":")[0]
     if image == "jaegertracing/jaeger":
         published = {int(p.rpartition(":")[2]) for p in told.publish}
-        if not published <= JAEGER_PORTS or any(len(set(p.split(":")[-2:])) > 1 for p in told.publish):
+        if not published <= JAEGER_PORTS or any(
+            len(set(p.split(":")[-2:])) > 1 for p in told.publish
+        ):
             refuse(f"{told.publish}: Jaeger listens on {sorted(JAEGER_PORTS)}")
         server = subprocess.Popen(["jaeger", *told.arguments], env=environment)
         try:
             for port in published:
-                while socket.socket().connect_ex(("127.0.0.1", port)):
+                while server.poll() is None and socket.socket().connect_ex(("127.0.0.1", port)):
                     time.sleep(0.1)
+            if server.poll() is not None:
+                sys.exit(server.returncode)
             print(f"listening on {sorted(published)}", flush=True)
             server.wait()
         except KeyboardInterrupt:
