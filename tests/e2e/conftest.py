@@ -414,6 +414,12 @@ def alertmanager_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def amtool() -> Path:
+    """The program that checks Alertmanager's configuration, and says which way an alert goes."""
+    return program("amtool")
+
+
+@pytest.fixture(scope="session")
 def promtool() -> Path:
     """The program that checks and tests Prometheus's rules."""
     return program("promtool")
@@ -523,12 +529,11 @@ def apart(unshare: list[str], tmp_path: Path) -> Apart:
         )
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
-        said = "\n".join(f"$ {end['command']}\n{end['said'][-3000:]}" for end in told["commands"])
-        assert not told["wrong"], f"{told['wrong']}\n{said}"
-        assert {end["command"]: end["code"] for end in told["commands"]} == {
-            line: 0 for line, _ in commands
-        }, said
-        return said
+        ends = "\n".join(f"$ {end['command']}\n{end['said'][-3000:]}" for end in told["commands"])
+        assert not told["wrong"], f"{told['wrong']}\n{ends}"
+        codes = {end["command"]: end["code"] for end in told["commands"]}
+        assert codes == {line: 0 for line, _ in commands}, ends
+        return "\n".join(end["said"] for end in told["commands"])
 
     return run
 
