@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
@@ -27,7 +28,7 @@ from otel_alloy.mapping.enriched import (
     span_attributes,
 )
 from otel_alloy.mapping.enrichment import Enrichment
-from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.mapping.facts import ExecutionFacts, Glance
 from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
@@ -248,6 +249,23 @@ class Converter:
             with suppress(Unconvertible):
                 if (facts := self.facts(execution)) is not None:
                     yield facts
+
+    def glance(self, executions: Iterable[Execution], newest: int, since: int) -> Glance:
+        """Those that have a span, at a glance: the facts of so many `newest`, and of those that
+        failed `since` (Unix ns). Costs less than `ended`: the facts of all others are not made."""
+        ended = [e for e in executions if e.role is _ENDED or e.role is _INCOMPLETE]
+        failed = (
+            e
+            for e in ended
+            if e.role is _ENDED
+            and e.notification.message == ERROR
+            and (to_ns(e.notification.completedAt) or since) >= since
+        )
+        return Glance(
+            len(ended),
+            tuple(one for one in self.ended(failed) if one.end >= since),
+            tuple(islice(self.ended(reversed(ended)), newest)),
+        )
 
     def _repeating(self, n: Notification) -> _Repeating:
         common = n.common

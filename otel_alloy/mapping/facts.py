@@ -7,7 +7,7 @@ sent; making it fit for a terminal or a metric is the business of those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,3 +70,13 @@ class ExecutionFacts:
     def user(self) -> str:
         """How to call the user: the name, else the e-mail address, the id, the hash, or ""."""
         return next((self.attributes[key] for key in _WHO if self.attributes.get(key)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Many executions at a glance: how many `ended`, the facts of those that `failed`, in their
+    order, and those of the `newest`, newest first."""
+
+    ended: int = 0
+    failed: Sequence[ExecutionFacts] = ()
+    newest: Sequence[ExecutionFacts] = ()
