@@ -100,6 +100,7 @@ def _look_options(since: str) -> Callable[[F], F]:
         source_option,
         setting_option("page_size"),
         setting_option("requests_per_minute"),
+        setting_option("trace_url"),
         click.option(
             "--since",
             metavar="MOMENT",
