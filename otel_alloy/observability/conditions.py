@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from otel_alloy.durations import duration_text
+from otel_alloy.durations import about
 
 Level = Literal["good", "waits", "bad"]
 """All is well; it waits, and may go on by itself; executions do not get through."""
@@ -220,7 +220,7 @@ def _endpoint(refused: list[Failing]) -> Condition:
 
 def _again(words: Condition, failing: Failing) -> Condition:
     """With the number of attempts, and when the next one comes."""
-    wait = duration_text(round(failing.wait) * 1_000_000_000) if failing.wait >= 1 else "a moment"
+    wait = about(failing.wait) if failing.wait >= 1 else "a moment"
     state = f"{words.state}; attempt {failing.attempt}, the next in {wait}"
     return Condition(words.level, state, words.advice)
 
@@ -232,3 +232,74 @@ def _well(source: SourceView) -> Condition:
     if source.missing:
         return Condition("waits", f"{state}, but {source.missing:,} records are missing", _MISSING)
     return Condition("good", state, _GAP if source.gap else "")
+
+
+_DESTINATIONS = {
+    "failing": Condition(
+        "bad",
+        "its endpoint does not take what it is sent",
+        "`otel-alloy destinations test NAME` tries it. What waits is delivered when it is back; no "
+        "other destination waits for it.",
+    ),
+    "disabled": Condition(
+        "bad",
+        "its settings cannot be used",
+        "`otel-alloy destinations list` says why. Correct them; what waits is then delivered.",
+    ),
+    "paused": Condition(
+        "waits", "paused", "`otel-alloy destinations resume NAME` lets go what is held back."
+    ),
+    "removed": Condition(
+        "waits",
+        "gone from the settings, and something waits for it",
+        "Put it back, or forget what waits with `otel-alloy destinations drain NAME --drop`.",
+    ),
+}
+_DELIVERED = Condition("good", "delivering")
+
+
+def destination_condition(state: str) -> Condition:
+    """How a destination is, by its state as `/status` has it."""
+    return _DESTINATIONS.get(state, _DELIVERED)
+
+
+NO_LEASES = Condition(
+    "bad",
+    "leases cannot be kept",
+    "Is the database of the checkpoint up, and can it be reached from here? What this replica "
+    "works at goes to another one until then; nothing is lost.",
+)
+UNOWNED = Condition(
+    "waits",
+    "no replica works at some of it",
+    "One takes it within seconds. If none does, `otel-alloy replicas` names it and says who is "
+    "there.",
+)
+
+
+def verdict(view: View) -> Condition:
+    """How the receiver is as a whole."""
+    here = [one for one in view.sources if not one.elsewhere]
+    unready = [one for one in here if not one.ready]
+    waiting = [one for one in here if condition_of(one).level == "waits"]
+    if not view.live:
+        return Condition("bad", "Stuck", "Nothing happens any more, also not waiting.")
+    if view.leases_failing:
+        return Condition("bad", "Not ready", "Leases cannot be kept.")
+    if unready and all(one in waiting and not one.late for one in unready):
+        return Condition("waits", "Starting", "The first reading is not complete.")
+    if unready:
+        return Condition("bad", "Not ready", f"Executions do not get through {_of(unready, here)}.")
+    if waiting:
+        return Condition("waits", "Ready", f"But something waits {_of(waiting, here)}.")
+    states = {} if view.destinations is None else view.destinations["states"]
+    if wrong := states.get("failing", 0) + states.get("disabled", 0):
+        which = "a destination does" if wrong == 1 else f"{wrong:,} destinations do"
+        return Condition("waits", "Ready", f"But {which} not take what is for it.")
+    if not here:
+        return Condition("good", "Ready", "No source is worked at here.")
+    return Condition("good", "Ready", "Executions get through.")
+
+
+def _of(some: list[SourceView], here: list[SourceView]) -> str:
+    return "" if len(here) == 1 else f"from {len(some):,} of {len(here):,} sources"
