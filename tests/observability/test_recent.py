@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -97,17 +98,27 @@ def test_the_first_second_is_no_rate(recent: Recent, clock: Clock) -> None:
 
 
 def test_bounds(recent: Recent, clock: Clock) -> None:
-    """However many executions, workflows and minutes there are, what is kept stays within bounds,
-    nothing is left out of the sums, and long names are cut."""
-    for hour in range(2):
-        for minute in range(60):
-            many = [failed(f"{hour}-{minute}-{n}" + "x" * 5000) for n in range(200)]
-            recent(settled(Glance(200, many)))
+    """However many executions, workflows and minutes there are, memory stays flat, nothing is left
+    out of the sums, and long names are cut."""
+
+    def hours(begin: int, end: int) -> int:
+        """Bytes that are in use after these hours."""
+        for minute in range(60 * begin, 60 * end):
+            many = [failed(f"{minute} {n} ".ljust(5000, "x")) for n in range(70)]
+            recent(settled(Glance(70, many)))
             clock.now += 60
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        after_two = hours(0, 2)
+        assert hours(2, 6) < 1.1 * after_two < 5_000_000
+    finally:
+        tracemalloc.stop()
     lately = recent.look()
     assert len(lately.failures) <= MINUTES * MOST_WORKFLOWS
     told = sum(number for _, number, _ in lately.failures) + lately.others
-    assert told == sum(number or 0 for number in lately.failed) == 59 * 200
+    assert told == sum(number or 0 for number in lately.failed) == 59 * 70
     assert max(len(name) for (name, _), _, _ in lately.failures) == 200
 
 
