@@ -17,6 +17,8 @@ MOST_CHARACTERS = 1500
 """Terminals take links of about 2,000; what is filled in needs room."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_USUAL = re.compile(r"[A-Za-z0-9_-]+")
+"""What ids are made of, and needs no encoding."""
 _BEGIN = re.compile(r"(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _REST = re.compile(r"([/?#]([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?")
 
@@ -54,15 +56,39 @@ class UrlPattern:
                 raise ValueError(f"{{{name}}} is missing; write it where the value belongs")
         return cls(parts)
 
-    def fill(self, values: Mapping[str, str]) -> str | None:
-        """The link with these values; None where one of them is missing or no segment of a path."""
-        made = list(self.parts)
-        for at in range(1, len(made), 2):
-            value = values.get(made[at])
-            if not value or value in (".", ".."):  # these two would move the path
+    def has(self, fields: Collection[str]) -> bool:
+        """Whether any of these has a place in it."""
+        return not set(fields).isdisjoint(self.parts[1::2])
+
+    def partly(self, values: Mapping[str, str]) -> UrlPattern | None:
+        """The pattern with these fields filled in, the others as they are; None where a value is
+        missing that has a place in it."""
+        made = [self.parts[0]]
+        for name, text in zip(self.parts[1::2], self.parts[2::2], strict=True):
+            if name not in values:
+                made += name, text
+                continue
+            value = _encoded(values[name])
+            if not value:
                 return None
-            made[at] = quote(value, safe="", errors="replace")
-        return "".join(made)
+            made[-1] += value + text
+        return UrlPattern(tuple(made))
+
+    def fill(self, values: Mapping[str, str]) -> str | None:
+        """The link with these values; None where one is missing."""
+        parts = self.parts
+        if len(parts) == 3:  # by far the most, and for each execution
+            value = _encoded(values.get(parts[1], ""))
+            return parts[0] + value + parts[2] if value else None
+        pattern = self.partly(values)
+        return None if pattern is None or len(pattern.parts) > 1 else pattern.parts[0]
+
+
+def _encoded(value: str) -> str:
+    """Percent-encoded; "" for what is no segment of a path: nothing, and what would move it."""
+    if _USUAL.fullmatch(value):
+        return value
+    return "" if value in (".", "..") else quote(value, safe="", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,3 +83,20 @@ def test_a_value_that_is_missing_makes_no_link() -> None:
     pattern = UrlPattern.parse("https://example.com/{a}/{b}", fields=("a", "b"), required=())
     for value in ({}, {"b": ""}, {"b": ".."}):
         assert pattern.fill({"a": "1", **value}) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "word"),
+    [
+        ("https://example.com/{workflow.id}", "{execution.id} or {execution.uuid} is missing"),
+        ("https://example.com/{execution.id}/{user.email}", "there is no {user.email}"),
+        ("ftp://example.com/{execution.id}", "http://"),
+    ],
+)
+def test_what_is_no_page_of_an_execution(pattern: str, word: str) -> None:
+    """A pattern that cannot lead to one execution is refused at the start, and so is one that asks
+    for personal data."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({}, {"ALLOY_API_KEY": "any", "OTEL_ALLOY_EXECUTION_URL": pattern})
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith("OTEL_ALLOY_EXECUTION_URL: ") and word in mistake
