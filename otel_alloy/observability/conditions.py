@@ -289,9 +289,12 @@ def verdict(view: View) -> Condition:
     if unready and all(one in waiting and not one.late for one in unready):
         return Condition("waits", "Starting", "The first reading is not complete.")
     if unready:
-        return Condition("bad", "Not ready", f"Executions do not get through {_of(unready, here)}.")
+        of = "" if len(here) == 1 else f" from {len(unready):,} of {len(here):,} sources"
+        return Condition("bad", "Not ready", f"Executions do not get through{of}.")
     if waiting:
-        return Condition("waits", "Ready", f"But something waits {_of(waiting, here)}.")
+        which = f"{len(waiting):,} of {len(here):,} sources" if len(here) > 1 else "The source"
+        verb = "need" if len(waiting) > 1 else "needs"
+        return Condition("waits", "Ready", f"{which} {verb} a look.")
     states = {} if view.destinations is None else view.destinations["states"]
     if wrong := states.get("failing", 0) + states.get("disabled", 0):
         which = "a destination does" if wrong == 1 else f"{wrong:,} destinations do"
@@ -299,7 +302,3 @@ def verdict(view: View) -> Condition:
     if not here:
         return Condition("good", "Ready", "No source is worked at here.")
     return Condition("good", "Ready", "Executions get through.")
-
-
-def _of(some: list[SourceView], here: list[SourceView]) -> str:
-    return "" if len(here) == 1 else f"from {len(some):,} of {len(here):,} sources"

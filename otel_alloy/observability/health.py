@@ -3,7 +3,8 @@
     GET /         the page, for people; with ?refresh=off it is not made anew by itself
     GET /livez    200 while the loop turns, also while it waits for Alloy or the collector
     GET /readyz   200 while executions get through, else 503 and why
-    GET /status   JSON: each source, its cursor, lag, last success, last error, what it waits for
+    GET /status   JSON: each source, its cursor, lag, last success, last error, what it waits for;
+                  and of executions what the page has
 
 What is true is decided in `status`, and how the page looks in `page`; this module only serves it.
 It listens on loopback unless told otherwise, takes no input but the path, and says nothing that is
@@ -114,6 +115,7 @@ class _Handler(Handler):
             self._answer(421, "text/plain", _NOT_MEANT)
         elif path == "/status":
             report = {"version": __version__, **served.status.report()}
+            report["executions"] = served.page.executions()
             self._answer(200, "application/json", json.dumps(report, indent=2) + "\n")
         else:
             refreshing = not re.search(r"(^|&)refresh=off(&|$)", query)

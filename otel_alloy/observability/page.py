@@ -76,6 +76,36 @@ class Page:
         )
         """Its Content-Security-Policy: its own style sheet, and nothing else."""
 
+    def executions(self) -> dict[str, Any]:
+        """What the page has of executions, ready to be written as JSON, for `/status`."""
+        lately = self._look()
+        return {
+            "since": _iso(lately.since),
+            "settled_per_minute": round(lately.rate, 1),
+            "settled_last_hour": sum(number or 0 for number in lately.settled),
+            "failures_last_hour": sum(number or 0 for number in lately.failed),
+            "failures": [
+                {
+                    "workflow": clean(name, _NAME_LENGTH),
+                    "workflow_id": clean(key, _NAME_LENGTH) or None,
+                    "failures": number,
+                }
+                for (name, key), number, _ in lately.failures[:MOST_WORKFLOWS]
+            ],
+            "last": [
+                {
+                    "ended": _iso(one.end / 1e9),
+                    "source": one.source,
+                    "workflow": clean(one.workflow, _NAME_LENGTH),
+                    "outcome": one.outcome,
+                    "seconds": round(one.seconds, 3),
+                    "trace_id": one.trace_id.hex(),
+                    "trace_url": self._link and self._link(one.trace_id, one.span_id),
+                }
+                for one in lately.last
+            ],
+        }
+
     def html(self, *, refreshing: bool) -> str:
         """The document. `refreshing`: whether whoever asked gets it anew by itself."""
         view, lately, now = self._view(), self._look(), self._clock()
@@ -286,7 +316,7 @@ def _notice(condition: Condition, more: str = "") -> Html:
 
 
 def _throughput(lately: Lately) -> Html:
-    minutes = round(lately.rate_seconds / 60)
+    minutes = int(lately.rate_seconds / 60)
     over = "minute" if minutes == 1 else f"{minutes} minutes"
     return _section(
         "Throughput",
@@ -355,7 +385,7 @@ def _execution(one: Last, several: bool, now: float, link: Link | None) -> Html:
             element(
                 "time",
                 ended.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S"),
-                datetime=ended.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                datetime=_iso(one.end / 1e9),
             ),
             class_="short",
         ),
@@ -450,8 +480,11 @@ def _prose(words: str) -> Html:
 
 def _moment(seconds: float) -> Html:
     at = datetime.fromtimestamp(seconds, UTC)
-    shown = at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    return element("time", shown, datetime=at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return element("time", at.strftime("%Y-%m-%d %H:%M:%S UTC"), datetime=_iso(seconds))
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _ago(seconds: float) -> str:

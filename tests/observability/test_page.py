@@ -322,6 +322,29 @@ def test_traces_are_links_where_it_is_known_where_they_are() -> None:
     assert all(str(a.get("href", "/")).startswith("/") for tag, a in plain.elements if tag == "a")
 
 
+def test_what_status_has_of_executions() -> None:
+    """/status tells of executions what the page does, cleaned and within the same bounds, with
+    links where there are any."""
+    many = [((f"w{n}", ""), 900 - n, 0) for n in range(900)]
+    lately = replace(NOTHING, failures=many, failed=[None] * 59 + [7], last=[last(HOSTILE[5])])
+    link = TraceUrl.parse("http://traces.example/{trace_id}").link
+    for given, address in ((None, None), (link, f"http://traces.example/{'ab' * 16}")):
+        told = Page(lambda: view(WELL), lambda: lately, lambda: NOW, given).executions()
+        assert told["failures_last_hour"] == 7 and len(told["failures"]) == MOST_WORKFLOWS
+        assert told["failures"][0] == {"workflow": "w0", "workflow_id": None, "failures": 900}
+        assert told["last"] == [
+            {
+                "ended": "2025-10-09T08:53:10Z",
+                "source": "one",
+                "workflow": "etalever line",
+                "outcome": "success",
+                "seconds": 1.234,
+                "trace_id": "ab" * 16,
+                "trace_url": address,
+            }
+        ]
+
+
 def test_outcomes_times_and_workflows_of_one_name() -> None:
     """Outcomes are words, not colours alone; an execution of another day has its date; workflows
     that share a name are told apart by their ids."""

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,7 +188,10 @@ def test_the_page_of_a_running_receiver(place: Place, browser: Browser) -> None:
         )
         assert shown.pop(name) == str(ended.pop(name))
         assert shown == {workflow: str(number) for workflow, number in ended.items()}
-        text = here.content()
+        with urllib.request.urlopen(f"{url}status") as answer:
+            last = json.load(answer)["executions"]["last"]
+        assert [one["trace_url"] for one in last] == [a.get_attribute("href") for a in links.all()]
+        text = here.content() + json.dumps(last)
         assert here.locator("img, script, iframe, object").count() == 0
         assert set(asked) == {url} and not said
     process.terminate()
