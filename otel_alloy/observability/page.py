@@ -459,7 +459,7 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[Html], none: str) 
         element("thead", element("tr", head)),
         element("tbody", rows),
     )
-    return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex=0)
+    return element("div", table, class_="scroll", role="group", aria_label=caption, tabindex=0)
 
 
 def _row(*cells: Html | None) -> Html:

@@ -649,8 +649,12 @@ def test_a_port_in_use(place: Place) -> None:
 
 
 def test_the_command_serves(place: Place) -> None:
-    """`run` serves its health where it says; `run --once` opens no port."""
+    """`run` serves its health where it says; `run --once`, and an empty setting, open no port."""
     place.fill(5)
+    off = place.start("run", "--since", "60d", OTEL_ALLOY_HEALTH_ENDPOINT="")
+    assert place.otlp.wait_for(lambda otlp: otlp.span_count == 5, 60)
+    off.terminate()
+    assert "health" not in place.end(off).err
     assert "health" not in place.once(OTEL_ALLOY_HEALTH_ENDPOINT="127.0.0.1:0").err
     process = place.start("run", "--log-format", "json", OTEL_ALLOY_HEALTH_ENDPOINT="127.0.0.1:0")
     assert process.stderr is not None
