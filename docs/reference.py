@@ -315,8 +315,12 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str, str
 
 def alerts() -> dict[str, dict[str, Any]]:
     """The alert rules that are shipped, by name."""
+    return {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+
+
+def _rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def _alerts() -> str:
@@ -330,11 +334,14 @@ def _alerts() -> str:
 
 
 def alert(name: str) -> str:
-    """What the rule `name` says of itself, and its condition."""
+    """What the rule `name` says of itself, and its condition, with what it takes from others."""
     rule = alerts()[name]
     description = rule["annotations"].get("description", "")
     words = f"**{rule['labels']['severity'].capitalize()}.** {description}".strip()
-    condition = "\n".join("    " + line for line in rule["expr"].strip().splitlines())
+    recorded = [r for r in _rules() if r.get("record", "alert") in rule["expr"]]
+    parts = [rule["expr"], *(f"# {r['record']}:\n{r['expr']}" for r in recorded)]
+    lines = "\n".join(part.strip() for part in parts).splitlines()
+    condition = "\n".join("    " + line for line in lines)
     return f'{words}\n\n??? note "Condition"\n\n    ```promql\n{condition}\n    ```'
 
 
