@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -79,8 +80,6 @@ def check(
 
 
 def _explain(config: str | None, flags: dict[str, Any], which: str, as_json: bool) -> None:
-    import os
-
     from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.explain_rules import run_explain
 
@@ -100,6 +99,7 @@ def _look_options(since: str) -> Callable[[F], F]:
         source_option,
         setting_option("page_size"),
         setting_option("requests_per_minute"),
+        setting_option("trace_url"),
         click.option(
             "--since",
             metavar="MOMENT",
@@ -156,6 +156,7 @@ def tail(
     from otel_alloy.durations import parse_duration
     from otel_alloy.pipeline.query import Wanted
     from otel_alloy.runtime import system_runtime
+    from otel_alloy.terminal.links import TraceLinks
     from otel_alloy.terminal.tail import run_tail
 
     try:
@@ -166,6 +167,7 @@ def tail(
         raise click.UsageError("--interval: write a duration from 1s to 1h")
     settings = load(config, flags | {"user_id": user})
     interrupt_on_sigterm()
+    console = Console(highlight=False)
     run_tail(
         settings,
         system_runtime(),
@@ -174,7 +176,8 @@ def tail(
         since=settings.since or 0.0,
         interval=seconds,
         as_json=as_json,
-        console=Console(highlight=False),
+        console=console,
+        links=TraceLinks.on(console, settings.traces, os.environ),
         say=say,
     )
 
@@ -210,10 +213,12 @@ def summary(
 
     from otel_alloy.pipeline.query import Wanted
     from otel_alloy.runtime import system_runtime
+    from otel_alloy.terminal.links import TraceLinks
     from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})
     interrupt_on_sigterm()
+    console = Console(highlight=False)
     complete = run_summary(
         settings,
         system_runtime(),
@@ -223,8 +228,9 @@ def summary(
         by=by,
         top=top,
         as_json=as_json,
-        console=Console(highlight=False),
+        console=console,
         errors=errors_console(),
+        links=TraceLinks.on(console, settings.traces, os.environ),
         say=say,
     )
     raise SystemExit(0 if complete else 130)

@@ -7,21 +7,23 @@ import threading
 
 import click
 
-from otel_alloy.cli.options import json_option
+from otel_alloy.cli.options import SettingsCommand, json_option, setting_option
 from otel_alloy.cli.terminal import stop_on_signals
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option(
     "--seconds", metavar="N", type=float, default=20.0, show_default=True, help="how long it runs"
 )
 @click.option(
     "--otlp-endpoint", metavar="URL", default=None, help="send to this OTLP endpoint instead"
 )
-def demo(seconds: float, otlp_endpoint: str | None) -> None:
+@setting_option("trace_url")
+def demo(seconds: float, otlp_endpoint: str | None, trace_url: str | None) -> None:
     """See it work, with all of it on this machine.
 
-    Simulated Alloy, receiver and OTLP endpoint; neither account nor collector is needed.
+    Simulated Alloy, receiver and OTLP endpoint; neither account nor collector is needed. With an
+    endpoint of your own, --trace-url makes trace ids links.
 
     \b
     Examples:
@@ -33,25 +35,34 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
     from rich.console import Console
 
     from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
+    from otel_alloy.pipeline.events import Settled
     from otel_alloy.pipeline.receiver import Receiver
     from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.loader import load_settings
-    from otel_alloy.terminal.demo import run_demo
+    from otel_alloy.terminal.demo import Settle, run_demo
+    from otel_alloy.terminal.links import TraceLinks
 
     runtime = system_runtime()
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in NETWORK_VARIABLES or (otlp_endpoint and name.startswith("OTEL_EXPORTER_OTLP_"))
+        if name in NETWORK_VARIABLES
+        or (otlp_endpoint and name.startswith("OTEL_EXPORTER_OTLP_"))
+        or name == "OTEL_ALLOY_TRACE_URL"
     }
 
     def environment(alloy: str, otlp: str) -> dict[str, str]:
         own = {"ALLOY_API_KEY": "demo", "ALLOY_ENDPOINT": alloy}
         return kept | own | {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
 
-    load_settings({}, environment("http://localhost", otlp_endpoint or "http://localhost"))
+    somewhere = environment("http://localhost", otlp_endpoint or "http://localhost")
+    settings = load_settings({"trace_url": trace_url}, somewhere)
 
-    def run_receiver(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run_receiver(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+        def observe(event: object) -> None:
+            if isinstance(event, Settled):
+                settle(event.ended())
+
         with tempfile.TemporaryDirectory() as folder:
             flags = {
                 "storage": f"sqlite:///{folder}/demo.db",
@@ -59,7 +70,7 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
                 "requests_per_minute": 0,
                 "enrich_timeout": 2,  # a demo is short, and simulated Alloy is quick
             }
-            receiver = Receiver(load_settings(flags, environment(alloy, otlp)))
+            receiver = Receiver(load_settings(flags, environment(alloy, otlp)), observe=observe)
 
             def end() -> None:
                 stop.wait()
@@ -68,12 +79,14 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
             runtime.spawn(end, "otel-alloy-demo-end")
             receiver.run()
 
+    console = Console()
     raise SystemExit(
         run_demo(
             runtime=runtime,
             seconds=seconds,
             otlp_endpoint=otlp_endpoint,
-            console=Console(),
+            links=TraceLinks.on(console, settings.traces, os.environ),
+            console=console,
             run_receiver=run_receiver,
         )
     )

@@ -22,6 +22,7 @@ HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
 LOG_RECORD_UID = "log.record.uid"
 SERVICE_NAME = "service.name"
 SERVICE_PEER_NAME = "service.peer.name"
+URL_FULL = "url.full"
 USER_ID = "user.id"
 USER_EMAIL = "user.email"
 USER_FULL_NAME = "user.full_name"
@@ -166,6 +167,12 @@ ATTRIBUTES = (
         on=(*_BOTH, "service span"),
     ),
     Attribute(NOTIFICATION_ID, "68110feaa81a0e507fbdd36a", "The record in Alloy's log (`_id`)"),
+    Attribute(
+        URL_FULL,
+        "https://alloy.example.com/executions/68110fea7d181f356acd1bf1",
+        "Alloy's own page of the execution, as `execution_url` says",
+        "where `execution_url` is set, and Alloy tells the ids that it has",
+    ),
     Attribute(
         LOG_RECORD_UID,
         "68110feaa81a0e507fbdd36a",

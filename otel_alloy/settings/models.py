@@ -32,6 +32,8 @@ from otel_alloy.checkpoint.postgres_url import is_postgres, parse_postgres
 from otel_alloy.durations import parse_duration
 from otel_alloy.environment import kept_quotes, without_empty
 from otel_alloy.errors import CheckpointError, ConfigurationError
+from otel_alloy.links import TraceUrl
+from otel_alloy.mapping.execution_url import ExecutionUrl
 from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
@@ -344,6 +346,16 @@ class Settings(Model):
         description="attaches executions to other traces: module:callable, or the name of an "
         "entry point otel_alloy_hook",
     )
+    trace_url: str | None = Field(
+        None,
+        description="where a trace can be looked at, such as "
+        "`http://localhost:16686/trace/{trace_id}`; makes ids links",
+    )
+    execution_url: str | None = Field(
+        None,
+        description="where Alloy's own page of an execution is, with `{execution.id}` or "
+        "`{execution.uuid}`; becomes `url.full`",
+    )
     environment: dict[str, str] = Field(
         default_factory=lambda: environment_of(os.environ), repr=False
     )
@@ -388,6 +400,22 @@ class Settings(Model):
                 "write module:callable, such as my_hooks:correlate, or the name of an entry point "
                 "of the group otel_alloy_hook; empty = none"
             )
+        return value
+
+    @field_validator("trace_url")
+    @classmethod
+    def _trace_url_is_a_pattern(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        TraceUrl.parse(value)
+        return value
+
+    @field_validator("execution_url")
+    @classmethod
+    def _execution_url_is_a_pattern(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        ExecutionUrl.parse(value)
         return value
 
     @field_validator("resource_per")
@@ -496,6 +524,16 @@ class Settings(Model):
     def templates(self) -> tuple[Template, ...]:
         """`headers`, understood."""
         return tuple(Template.of(n, v, self.resource_per) for n, v in self.headers.items())
+
+    @cached_property
+    def traces(self) -> TraceUrl | None:
+        """`trace_url`, understood; None where it is not set."""
+        return TraceUrl.parse(self.trace_url) if self.trace_url else None
+
+    @cached_property
+    def execution_page(self) -> ExecutionUrl | None:
+        """`execution_url`, understood; None where it is not set."""
+        return ExecutionUrl.parse(self.execution_url) if self.execution_url else None
 
     @cached_property
     def otlp(self) -> OtlpExporters:

@@ -1,5 +1,5 @@
-"""Real servers for the end-to-end tests: a Collector, Jaeger and Prometheus, on ports of this
-host's loopback.
+"""Real servers for the end-to-end tests: a Collector, Jaeger, VictoriaLogs, Prometheus and
+Alertmanager, on ports of this host's loopback.
 
 `servers/build.py` gets the programs; nothing is built here. Where one is missing, the tests that
 need it are skipped with the command that brings it. With `CI` in the environment and Go at hand
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -259,6 +260,44 @@ class Jaeger(Server):
         ]
 
 
+@dataclass
+class VictoriaLogs(Server):
+    """VictoriaLogs, and the questions that tests ask it."""
+
+    url: str = ""
+    """Base URL, with OTLP below `/insert/opentelemetry`."""
+
+    def ask(self, query: str) -> list[dict[str, str]]:
+        """The rows that a query in LogsQL gives over all time. What came in within the last second
+        or two may be missing from them."""
+        answer = httpx.post(
+            f"{self.url}/select/logsql/query", data={"query": query}, timeout=10, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    def metric(self, name: str) -> float:
+        """One of its own counters, all label values together."""
+        text = httpx.get(f"{self.url}/metrics", timeout=10, trust_env=False).text
+        lines = [line for line in text.splitlines() if re.match(rf"{name}[ {{]", line)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+@dataclass
+class Alertmanager(Server):
+    """Alertmanager, and what it knows."""
+
+    url: str = ""
+    """Base URL of its API and page."""
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """The alerts that fire, as its API tells them."""
+        answer = httpx.get(f"{self.url}/api/v2/alerts", timeout=10, trust_env=False)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
@@ -285,6 +324,18 @@ class StartJaeger(Protocol):
     """
 
     def __call__(self, *, otlp: str | None = None) -> Jaeger: ...
+
+
+class StartVictoriaLogs(Protocol):
+    """Starts VictoriaLogs; `arguments` are flags besides address and folder."""
+
+    def __call__(self, *arguments: str) -> VictoriaLogs: ...
+
+
+class StartAlertmanager(Protocol):
+    """Starts one Alertmanager alone, with a configuration file."""
+
+    def __call__(self, configuration: Path) -> Alertmanager: ...
 
 
 class StartPrometheus(Protocol):
@@ -320,6 +371,24 @@ def otelcol_program() -> Path:
 def jaeger_program() -> Path:
     """Jaeger's program."""
     return program("jaeger")
+
+
+@pytest.fixture(scope="session")
+def otelcol_routing_program() -> Path:
+    """The older Collector that has the routing connector."""
+    return program("otelcol-routing")
+
+
+@pytest.fixture(scope="session")
+def victorialogs_program() -> Path:
+    """VictoriaLogs's program."""
+    return program("victoria-logs")
+
+
+@pytest.fixture(scope="session")
+def alertmanager_program() -> Path:
+    """Alertmanager's program."""
+    return program("alertmanager")
 
 
 @pytest.fixture(scope="session")
@@ -391,9 +460,8 @@ def running() -> Iterator[Running]:
         servers.stop_all()
 
 
-@pytest.fixture
-def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartCollector:
-    """Starts Collectors."""
+def collectors(program: Path, running: Running, folder: Path) -> StartCollector:
+    """Starts Collectors of this program, which keep what they store below the folder."""
 
     def start(
         *configurations: str | Path,
@@ -403,17 +471,17 @@ def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartC
         def make() -> Collector:
             grpc, http, health, metrics = (free_port() for _ in range(4))
             return Collector(
-                command=[otelcol_program, *config_arguments(configurations)],
+                command=[program, *config_arguments(configurations)],
                 environment={
                     "COLLECTOR_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
                     "COLLECTOR_HTTP_ENDPOINT": f"127.0.0.1:{http}",
                     "COLLECTOR_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
                     "COLLECTOR_METRICS_PORT": str(metrics),
-                    "COLLECTOR_STORAGE": str(tmp_path / storage),
+                    "COLLECTOR_STORAGE": str(folder / storage),
                     **environment,
                 },
                 health=f"http://127.0.0.1:{health}/",
-                log=tmp_path / f"{storage}.log",
+                log=folder / f"{storage}.log",
                 grpc=f"127.0.0.1:{grpc}",
                 http=f"http://127.0.0.1:{http}",
             )
@@ -421,6 +489,20 @@ def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartC
         return running.start(make)
 
     return start
+
+
+@pytest.fixture
+def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartCollector:
+    """Starts Collectors."""
+    return collectors(otelcol_program, running, tmp_path)
+
+
+@pytest.fixture
+def routing_collector(
+    otelcol_routing_program: Path, running: Running, tmp_path: Path
+) -> StartCollector:
+    """Starts Collectors that have the routing connector."""
+    return collectors(otelcol_routing_program, running, tmp_path)
 
 
 @pytest.fixture
@@ -439,11 +521,63 @@ def jaeger(jaeger_program: Path, running: Running, tmp_path: Path) -> StartJaege
                     "JAEGER_QUERY_GRPC_ENDPOINT": f"127.0.0.1:{query_grpc}",
                     "JAEGER_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
                     "JAEGER_STORAGE": str(tmp_path / "jaeger"),
+                    "JAEGER_UI_CONFIG": str(CONFIGURATIONS / "jaeger" / "config-ui.json"),
                 },
                 health=f"http://127.0.0.1:{health}/status",
                 log=tmp_path / "jaeger.log",
                 otlp=address,
                 query=f"http://127.0.0.1:{query}",
+            )
+
+        return running.start(make)
+
+    return start
+
+
+@pytest.fixture
+def victorialogs(victorialogs_program: Path, running: Running, tmp_path: Path) -> StartVictoriaLogs:
+    """Starts VictoriaLogs."""
+
+    def start(*arguments: str) -> VictoriaLogs:
+        def make() -> VictoriaLogs:
+            address = f"127.0.0.1:{free_port()}"
+            return VictoriaLogs(
+                command=[
+                    victorialogs_program,
+                    f"-httpListenAddr={address}",
+                    f"-storageDataPath={tmp_path / 'victorialogs'}",
+                    *arguments,
+                ],
+                environment={},
+                health=f"http://{address}/health",
+                log=tmp_path / "victorialogs.log",
+                url=f"http://{address}",
+            )
+
+        return running.start(make)
+
+    return start
+
+
+@pytest.fixture
+def alertmanager(alertmanager_program: Path, running: Running, tmp_path: Path) -> StartAlertmanager:
+    """Starts Alertmanager."""
+
+    def start(configuration: Path) -> Alertmanager:
+        def make() -> Alertmanager:
+            address = f"127.0.0.1:{free_port()}"
+            return Alertmanager(
+                command=[
+                    alertmanager_program,
+                    f"--config.file={configuration}",
+                    f"--web.listen-address={address}",
+                    f"--storage.path={tmp_path / 'alertmanager'}",
+                    "--cluster.listen-address=",
+                ],
+                environment={},
+                health=f"http://{address}/-/ready",
+                log=tmp_path / "alertmanager.log",
+                url=f"http://{address}",
             )
 
         return running.start(make)
