@@ -346,8 +346,8 @@ def alert(name: str) -> str:
     words = f"**{rule['labels']['severity'].capitalize()}.** {description}".strip()
     recorded = [r for r in _rules() if r.get("record", "alert") in rule["expr"]]
     parts = [rule["expr"], *(f"# {r['record']}:\n{r['expr']}" for r in recorded)]
-    condition = "\n".join(part.strip() for part in parts)
-    return f"{words}\n\n{_folded('Condition', f'```promql\n{condition}\n```')}"
+    condition = "\n".join(["```promql", *(part.strip() for part in parts), "```"])
+    return f"{words}\n\n{_folded('Condition', condition)}"
 
 
 def _folded(head: str, text: str) -> str:

@@ -111,10 +111,11 @@ def variables(query: str) -> set[str]:
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """What README and pages say in code that begins like a query of Tempo or Loki: file, query."""
+    """What README and pages say in code that begins like a query of Tempo or Loki: file, query. The
+    name of a stream with a dot is VictoriaLogs' language, which is run."""
     pages = [REPOSITORY / "README.md"]
     for folder in ("docs", "examples", "collector-config"):
         pages += sorted((REPOSITORY / folder).rglob("*.md"))
     for page in pages:
-        for found in re.findall(r"`(\{ ?[a-z_.]+ ?=[^`]*)`", page.read_text("utf-8")):
+        for found in re.findall(r"`(\{ ?(?!service\.name)[a-z_.]+ ?=[^`]*)`", page.read_text("utf-8")):
             yield str(page.relative_to(REPOSITORY)), found
