@@ -42,12 +42,13 @@ class Operated:
         names = [source.name for source in settings.sources]
         mask = masked(settings)
         status = Status(names, max_lag=settings.ready_max_lag, runtime=runtime, mask=mask)
+        process = runtime.short_id()
         self._systemd = Systemd(environment, status, runtime)
         self._telemetry: Telemetry | None = None
         if settings.otlp.metrics:
             from otel_alloy.observability.metrics import open_telemetry
 
-            self._telemetry = open_telemetry(settings, status)
+            self._telemetry = open_telemetry(settings, status, process)
         watchers: list[Observe] = [status, self._systemd]
         self._health = None
         if serve and settings.health_endpoint:
@@ -63,7 +64,7 @@ class Operated:
         if settings.own_traces:
             from otel_alloy.observability.traces import open_own_traces
 
-            self._own_traces = open_own_traces(settings, runtime)
+            self._own_traces = open_own_traces(settings, runtime, process)
             if self._own_traces is not None:
                 watchers.append(self._own_traces)
         self.observe = tell_all(*watchers)
