@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from email.message import Message
 from pathlib import Path
@@ -33,6 +33,7 @@ from otel_alloy.observability import metrics as telemetry
 from otel_alloy.observability.health import MOST, HealthServer
 from otel_alloy.observability.logging import JsonLines, masked
 from otel_alloy.observability.page import Page
+from otel_alloy.observability.probe import ask
 from otel_alloy.observability.recent import Recent
 from otel_alloy.observability.status import PATIENCE, Status
 from otel_alloy.observability.systemd import Systemd
@@ -732,3 +733,19 @@ def test_systemd_watchdog_of_a_stuck_loop(
                 systemd.tick()
                 with pytest.raises(BlockingIOError):
                     assert b"WATCHDOG" not in listening.recv(4096)
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0", "[::]"])
+def test_the_probe_of_containers(status: Status, clock: Clock, listening: str) -> None:
+    """It gets the answer of the health port wherever that listens, and its words."""
+    if not socket.has_ipv6 and listening == "[::]":
+        pytest.skip("no IPv6 here")
+    with closing(HealthServer(f"{listening}:0", status)) as server:
+        endpoint = f"{listening}:{server.url.rpartition(':')[2]}"
+        assert ask(endpoint, "/livez") == (True, "live")
+        assert ask(endpoint, "/elsewhere")[0] is False
+        clock.now += PATIENCE + 1
+        lives, words = ask(endpoint, "/livez")
+    assert not lives and words.startswith("not live\n")
+    away, why = ask(endpoint, "/livez")
+    assert not away and why == f"{endpoint} does not answer: Connection refused"
