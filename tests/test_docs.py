@@ -384,6 +384,16 @@ def test_backends_have_sources() -> None:
     assert len(rows) >= 10 and re.search(r"Looked up on \d+ \w+ 20\d\d", page)
 
 
+def test_addresses_of_traces_are_settings() -> None:
+    """Each pattern of a trace's address on the page is one that OTEL_ALLOY_TRACE_URL takes."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    patterns = re.findall(r"`(https?://[^`]*\{trace_id\}[^`]*)`", page)
+    for pattern in patterns:
+        settings = load_settings({"trace_url": pattern}, {"ALLOY_API_KEY": "any"})
+        assert settings.trace_url == pattern
+    assert len(patterns) >= 6
+
+
 # Attributes, events, metrics ---------------------------------------------------------------------
 
 

@@ -124,6 +124,29 @@ def test_every_address_can_be_set() -> None:
             assert not fixed.match(str(value)), f"{name}: {key}: {value}"
 
 
+def test_readme_says_of_each_file_how_far_it_was_run() -> None:
+    """Every file stands in the table, itself or with its folder, with tests that exist; what it
+    says was run with nothing is what is said never to have been run."""
+    readme = (CONFIGURATIONS / "README.md").read_text("utf-8")
+    (table,) = re.findall(r"\| file \| run with .*?\n\n", readme, re.DOTALL)
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in table.splitlines()[2:] if line]
+    named = [name for cells in rows for name in re.findall(r"`([^`]+)`", cells[0])]
+    assert len(set(named)) == len(named)
+    missing = [
+        name
+        for path in sorted(CONFIGURATIONS.rglob("*"))
+        if path.is_file() and (name := path.relative_to(CONFIGURATIONS).as_posix()) != "README.md"
+        if not any(name == one or (one.endswith("/") and name.startswith(one)) for one in named)
+    ]
+    assert not missing
+    for cells in rows:
+        tests = re.findall(r"`(tests/[^`]+)`", cells[3])
+        assert tests and all((REPOSITORY / test).is_file() for test in tests), cells
+    never = [name for cells in rows if "nothing" in cells[1] for name in [cells[0]]]
+    assert "tempo.yaml" in never[0] and "loki.yaml" in never[0] and "grafana/" in never[1]
+    assert len(never) == 2
+
+
 # --- Compose, systemd, Docker --------------------------------------------------------------------
 
 
@@ -304,8 +327,8 @@ def logs(trace_id: str) -> ExportLogsServiceRequest:
 def items(request: ExportTraceServiceRequest | ExportLogsServiceRequest) -> list[Any]:
     """The spans or log records of a request."""
     if isinstance(request, ExportTraceServiceRequest):
-        return [s for r in request.resource_spans for scope in r.scope_spans for s in scope.spans]
-    return [l for r in request.resource_logs for scope in r.scope_logs for l in scope.log_records]
+        return [r for spans in request.resource_spans for s in spans.scope_spans for r in s.spans]
+    return [r for logs in request.resource_logs for s in logs.scope_logs for r in s.log_records]
 
 
 def post(

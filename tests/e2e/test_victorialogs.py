@@ -1,5 +1,5 @@
-"""victorialogs.yaml: log records from simulated Alloy through otel-alloy and a real Collector into a
-real VictoriaLogs, and what the documentation says of it."""
+"""victorialogs.yaml: log records from simulated Alloy through otel-alloy and a real Collector into
+a real VictoriaLogs, and what the documentation says of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from otel_alloy.alloy.timestamps import to_ns
@@ -23,6 +24,8 @@ from .conftest import (
     free_port,
     wait_until,
 )
+from .test_configs import TRACE
+from .test_configs import logs as export_logs
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -132,12 +135,12 @@ def test_what_comes_twice_is_kept_twice_and_counted_once(
 
 
 @pytest.mark.e2e
-def test_without_a_longer_retention_old_records_are_dropped_in_silence(
+def test_without_longer_retentions_records_are_dropped_in_silence(
     victorialogs: StartVictoriaLogs, place: Place
 ) -> None:
     """With VictoriaLogs's own settings, records older than 7 days are answered like all others and
-    gone, in a counter and a line of its log; nothing is set aside. So it is sent directly, with the
-    variables that docs/backends.md gives."""
+    gone, in a counter and a line of its log; nothing is set aside. So is one that lies 3 days
+    ahead. It is sent directly, with the variables that docs/backends.md gives."""
     records = filled(place, 60)
     logs = victorialogs()
     page = (CONFIGURATIONS.parent / "docs" / "backends.md").read_text("utf-8")
@@ -156,3 +159,14 @@ def test_without_a_longer_retention_old_records_are_dropped_in_silence(
     assert logs.metric("vl_rows_dropped_total") == len(records) - len(young)
     assert "retention" in logs.output()
     assert place.rejected() == []
+
+    ahead = export_logs(TRACE)
+    (record,) = ahead.resource_logs[0].scope_logs[0].log_records
+    record.time_unix_nano += 3 * 86400 * 10**9
+    httpx.post(
+        f"{logs.url}/insert/opentelemetry/v1/logs",
+        content=ahead.SerializeToString(),
+        headers={"Content-Type": "application/x-protobuf"},
+        trust_env=False,
+    ).raise_for_status()
+    assert logs.metric("vl_rows_dropped_total") == len(records) - len(young) + 1
