@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
@@ -541,7 +542,8 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
 
 
 def resource(settings: Settings) -> dict[str, str | bool | int | float]:
-    """This process: a service of its own, and an instance that stays the same over restarts."""
+    """This process: a service of its own, and an instance that stays the same over restarts. The
+    SDK is told, as it makes this telemetry (not that of executions)."""
     attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
     instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {place_of(settings.storage)}")
     return {
@@ -549,4 +551,8 @@ def resource(settings: Settings) -> dict[str, str | bool | int | float]:
         **attributes,
         semconv.SERVICE_NAME: SERVICE_NAME,
         "service.version": __version__,
+        "telemetry.distro.version": __version__,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": version("opentelemetry-sdk"),
     }
