@@ -293,7 +293,8 @@ class Settings(Model):
     started_logs: bool = Field(False, description="also a log record when an execution starts")
     health_endpoint: str | None = Field(
         "127.0.0.1:8089",
-        description="host:port of /livez, /readyz and /status, while `run` goes on; empty = off",
+        description="host:port of the page, /livez, /readyz and /status, while `run` goes on; "
+        "empty = off",
     )
     ready_max_lag: Seconds = Field(
         900.0, ge=1, description="/readyz says no when further behind than this"
