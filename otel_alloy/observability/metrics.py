@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
@@ -550,7 +551,7 @@ def resource(settings: Settings, process: str) -> dict[str, str | bool | int | f
 
     The instance stays the same over restarts, where the storage lets one process in at a time. Of
     replicas one machine may run several, so each has one of its own, from `process`: what no other
-    process is called.
+    process is called. The SDK is told, as it makes this telemetry (not that of executions).
     """
     attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
     place = process if is_postgres(settings.storage) else settings.storage
@@ -559,4 +560,8 @@ def resource(settings: Settings, process: str) -> dict[str, str | bool | int | f
         **attributes,
         semconv.SERVICE_NAME: SERVICE_NAME,
         "service.version": __version__,
+        "telemetry.distro.version": __version__,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": version("opentelemetry-sdk"),
     }

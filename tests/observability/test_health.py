@@ -30,10 +30,10 @@ from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.errors import Unavailable
 from otel_alloy.http_server import Handler, Server
 from otel_alloy.observability import metrics as telemetry
+from otel_alloy.observability import probe
 from otel_alloy.observability.health import MOST, HealthServer
 from otel_alloy.observability.logging import JsonLines, masked
 from otel_alloy.observability.page import Page
-from otel_alloy.observability.probe import ask
 from otel_alloy.observability.recent import Recent
 from otel_alloy.observability.status import PATIENCE, Status
 from otel_alloy.observability.systemd import Systemd
@@ -740,12 +740,12 @@ def test_the_probe_of_containers(status: Status, clock: Clock, listening: str) -
     """It gets the answer of the health port wherever that listens, and its words."""
     if not socket.has_ipv6 and listening == "[::]":
         pytest.skip("no IPv6 here")
-    with closing(HealthServer(f"{listening}:0", status)) as server:
+    with closing(served(status, f"{listening}:0")) as server:
         endpoint = f"{listening}:{server.url.rpartition(':')[2]}"
-        assert ask(endpoint, "/livez") == (True, "live")
-        assert ask(endpoint, "/elsewhere")[0] is False
+        assert probe.ask(endpoint, "/livez") == (True, "live")
+        assert probe.ask(endpoint, "/elsewhere")[0] is False
         clock.now += PATIENCE + 1
-        lives, words = ask(endpoint, "/livez")
+        lives, words = probe.ask(endpoint, "/livez")
     assert not lives and words.startswith("not live\n")
-    away, why = ask(endpoint, "/livez")
+    away, why = probe.ask(endpoint, "/livez")
     assert not away and why == f"{endpoint} does not answer: Connection refused"
