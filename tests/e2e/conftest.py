@@ -26,10 +26,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from .containers import Built
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = Path(__file__).parent / "servers" / "build.py"
@@ -258,7 +262,7 @@ class Jaeger(Server):
             span
             for resource in answer.json()["result"].get("resourceSpans", [])
             for scope in resource["scopeSpans"]
-            for span in scope["spans"]
+            for span in scope.get("spans", [])  # a scope may be left empty by deduplication
         ]
 
 
@@ -322,10 +326,11 @@ class StartCollector(Protocol):
 class StartJaeger(Protocol):
     """Starts Jaeger with our configuration; `otlp` asks for an address, e.g. that of a former one.
 
-    The storage folder is the test's own, and the same for every Jaeger in one test.
+    The storage folder is the test's own, and the same for every Jaeger in one test. `in_memory`:
+    with that storage instead, which keeps each copy of a span, as others but ours do.
     """
 
-    def __call__(self, *, otlp: str | None = None) -> Jaeger: ...
+    def __call__(self, *, otlp: str | None = None, in_memory: bool = False) -> Jaeger: ...
 
 
 class Apart(Protocol):
@@ -441,6 +446,23 @@ def helm() -> Path:
 def prometheus_program() -> Path:
     """Prometheus's program."""
     return program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The image of examples/docker, built once for all processes of pytest. Skips where that takes
+    more than this machine has."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    needed = {"root": os.geteuid() == 0, "runc": bool(shutil.which("runc"))}
+    if missing := ", ".join(name for name, there in needed.items() if not there):
+        words = f"BuildKit cannot build here without {missing} (Debian: `apt-get install runc`)"
+        if os.environ.get("CI") and needed["root"]:
+            pytest.fail(words)
+        pytest.skip(words)
+    from .containers import build_once
+
+    return build_once(shared / "image", program("buildkitd"), program("buildctl"))
 
 
 def config_arguments(configurations: Sequence[str | Path]) -> list[str]:
@@ -597,12 +619,20 @@ def routing_collector(
 def jaeger(jaeger_program: Path, running: Running, tmp_path: Path) -> StartJaeger:
     """Starts Jaegers."""
 
-    def start(*, otlp: str | None = None) -> Jaeger:
+    def start(*, otlp: str | None = None, in_memory: bool = False) -> Jaeger:
+        config = CONFIGURATIONS / "jaeger" / "config.yaml"
+        if in_memory:
+            settings = yaml.safe_load(config.read_text("utf-8"))
+            backends = settings["extensions"]["jaeger_storage"]["backends"]
+            backends["main"] = {"memory": {"max_traces": 10_000}}
+            config = tmp_path / "jaeger-in-memory.yaml"
+            config.write_text(yaml.safe_dump(settings), "utf-8")
+
         def make() -> Jaeger:
             query, query_grpc, health = (free_port() for _ in range(3))
             address = otlp or f"127.0.0.1:{free_port()}"
             return Jaeger(
-                command=[jaeger_program, "--config", CONFIGURATIONS / "jaeger" / "config.yaml"],
+                command=[jaeger_program, "--config", config],
                 environment={
                     "JAEGER_OTLP_ENDPOINT": address,
                     "JAEGER_QUERY_ENDPOINT": f"127.0.0.1:{query}",
