@@ -39,6 +39,7 @@ README = (REPOSITORY / "README.md").read_text("utf-8")
 sys.path.insert(0, str(DOCS))
 
 import generated  # noqa: E402
+import page_pictures  # noqa: E402
 import pages  # noqa: E402
 import reference  # noqa: E402
 
@@ -153,7 +154,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 def test_pictures_are_used_and_of_a_terminal() -> None:
     """Each picture in docs/images stands in a page; those of a terminal are made by the script and
-    are SVG text, those of a browser are PNG."""
+    are SVG text, those of a browser are PNG, and small."""
     from xml.etree import ElementTree
 
     texts = "".join(path.read_text("utf-8") for path in SOURCES.values())
@@ -166,6 +167,9 @@ def test_pictures_are_used_and_of_a_terminal() -> None:
         assert f'"{name}": Shot(' in script, name
         drawn = ElementTree.parse(path).getroot().itertext()
         assert "Shopify orders to NetSuite" in drawn, f"{name}: not the simulator's data"
+    photos = {path.stem: path for path in (DOCS / "images").glob("*.png")}
+    for name in page_pictures.LOOKS:
+        assert photos[name].stat().st_size < 100_000, name
 
 
 # What is made from the code ----------------------------------------------------------------------

@@ -39,7 +39,7 @@ def demo(seconds: float, otlp_endpoint: str | None, trace_url: str | None) -> No
     from otel_alloy.pipeline.receiver import Receiver
     from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.loader import load_settings
-    from otel_alloy.terminal.demo import Settle, run_demo
+    from otel_alloy.terminal.demo import LOOKBACK_SECONDS, Settle, run_demo
     from otel_alloy.terminal.links import TraceLinks
 
     runtime = system_runtime()
@@ -67,6 +67,7 @@ def demo(seconds: float, otlp_endpoint: str | None, trace_url: str | None) -> No
             flags = {
                 "storage": f"sqlite:///{folder}/demo.db",
                 "collection_interval": 1,
+                "initial_lookback": LOOKBACK_SECONDS,
                 "requests_per_minute": 0,
                 "enrich_timeout": 2,  # a demo is short, and simulated Alloy is quick
             }
@@ -97,10 +98,22 @@ def demo(seconds: float, otlp_endpoint: str | None, trace_url: str | None) -> No
     "--port", metavar="N", default=8080, show_default=True, help="port on 127.0.0.1; 0 = a free one"
 )
 @click.option(
-    "--executions", metavar="N", default=500, show_default=True, help="executions of the past day"
+    "--executions",
+    metavar="N",
+    default=500,
+    show_default=True,
+    help="executions of the past two days",
 )
 @click.option(
     "--rate", metavar="N", default=1.0, show_default=True, help="new executions per second"
+)
+@click.option(
+    "--never-ends",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="of executions that start and never end: outcome incomplete after a day",
 )
 @click.option("--seed", metavar="N", default=1, show_default=True, help="same seed, same data")
 @click.option(
@@ -112,6 +125,7 @@ def simulate(
     port: int,
     executions: int,
     rate: float,
+    never_ends: float,
     seed: int,
     max_limit: int | None,
     ignore_filters: bool,
@@ -119,7 +133,8 @@ def simulate(
 ) -> None:
     """Serve a stand-in of Alloy's GET /logs.
 
-    For dry runs without an account. Ctrl-C ends it.
+    For dry runs without an account. Names are invented; failures come in clusters, as where an app
+    is down or a user's connection has expired. Ctrl-C ends it.
 
     \b
     Examples:
@@ -135,10 +150,10 @@ def simulate(
     try:
         simulator = Simulator(config, clock=runtime.clock, port=port)
         now = runtime.clock()
-        traffic = Traffic(seed=seed)
-        simulator.store.feed(timeline(executions, start=now - 86400, end=now, traffic=traffic))
+        traffic = Traffic(seed=seed, clustered=0.7, never_ends=never_ends)
+        simulator.store.feed(timeline(executions, start=now - 172_800, end=now, traffic=traffic))
         if rate > 0:
-            simulator.store.feed(live(start=now, rate=rate, traffic=Traffic(seed=seed + 1)))
+            simulator.store.feed(live(start=now, rate=rate, traffic=traffic))
         simulator.start()
     except OSError as error:
         raise click.ClickException(
@@ -148,7 +163,7 @@ def simulate(
         click.echo(f"Simulated Alloy at {simulator.endpoint}/logs, Ctrl-C ends it. Try:")
         click.echo(
             f"  ALLOY_API_KEY={api_key or 'any'} ALLOY_ENDPOINT={simulator.endpoint} "
-            "otel-alloy run --once --since 1d"
+            "otel-alloy run --once --since 2d"
         )
         while not runtime.wait(60.0):
             pass

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from math import ceil
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -34,7 +35,7 @@ from otel_alloy.terminal.worth import Worth, WorthTable
 from otel_alloy.testing.order_service import SCOPE as SERVICE_SCOPE
 from otel_alloy.testing.order_service import OrderService
 from otel_alloy.testing.otlp_endpoint import Item, OtlpEndpoint, Received, attributes
-from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, eventful, live, timeline
 
 Settle = Callable[[Iterable[ExecutionFacts]], None]
 """Told of executions that were delivered."""
@@ -43,6 +44,10 @@ RunReceiver = Callable[[str, str, threading.Event, Settle], None]
 to be told of executions that are delivered."""
 
 _BACKLOG, _BACKLOG_SECONDS = 150, 3500.0
+_LOST, _A_DAY = 2, 86_460.0
+"""Executions that were given up by now, after `incomplete_after`."""
+LOOKBACK_SECONDS = 25 * 3600.0
+"""How far back the receiver has to begin."""
 _RATE = 5.0  # executions per second
 _RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
 _STOP_SECONDS = 10.0
@@ -105,7 +110,7 @@ class Shown:
         with self._lock:
             executions = list(self.executions)
         wide = options.max_width >= render.WIDE
-        durations = sorted(one.seconds for one in executions)
+        durations = sorted(one.seconds for one in executions if one.outcome != "incomplete")
         errors = sum(one.outcome == "error" for one in executions)
         yield render.figures(
             {
@@ -145,7 +150,7 @@ class Shown:
             Text(mark, style),
             Text(render.workflow_of(one), color),
             *user,
-            render.span_of_time(one.seconds),
+            render.took(one),
             *bar,
             self._links.id(one.trace_id, one.span_id),
         ]
@@ -296,7 +301,8 @@ def run_demo(
     `otlp_endpoint` is the OTLP/HTTP base URL to send to; `None` starts one that shows what arrives.
     `links`: how trace ids are shown that went to such an endpoint of the user's.
     `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
-    its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
+    its event is set. It should begin `LOOKBACK_SECONDS` ago and ask Alloy about once a second.
+    Ctrl-C ends early, and cleanly.
     """
     render.tolerant(console)
     if otlp_endpoint is not None:
@@ -307,22 +313,30 @@ def run_demo(
     view = DemoView()
     with OtlpEndpoint(view.receive, store=False) as endpoint:
         target = view.endpoint = endpoint.http_endpoint
-        with OrderService(target) as service, _simulator(runtime, service.url) as simulator:
+        with (
+            OrderService(target, runtime.wait) as service,
+            _simulator(runtime, service.url) as simulator,
+        ):
             code = _watch(runtime, view, seconds, console, run_receiver, simulator, target)
     return code if view.shown.executions else 1
 
 
 def _simulator(runtime: Runtime, custom_api_url: str | None) -> Simulator:
-    """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`."""
+    """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`. An app
+    is down meanwhile, and some executions began a day ago and have never ended."""
     now = runtime.clock()
     joint = now - _RUNNING_IN
     simulator = Simulator(Config(custom_api_url=custom_api_url), clock=runtime.clock)
-    traffic = Traffic(error_rate=0.05)
-    simulator.store.feed(
-        timeline(_BACKLOG, start=now - _BACKLOG_SECONDS, end=joint, traffic=traffic)
-    )
+    usual = Traffic(error_rate=0.05, clustered=0.7, never_ends=0.004)
+    usual = eventful(usual, joint, joint + 60)
+    lost = replace(usual, never_ends=1.0)
+    for executions, start, end, traffic in (
+        (_LOST, now - LOOKBACK_SECONDS + 60, now - _A_DAY, lost),
+        (_BACKLOG, now - _BACKLOG_SECONDS, joint, usual),
+    ):
+        simulator.store.feed(timeline(executions, start=start, end=end, traffic=traffic))
     calls = custom_api_url is not None
-    simulator.store.feed(live(start=joint, rate=_RATE, traffic=traffic, calls=calls))
+    simulator.store.feed(live(start=joint, rate=_RATE, traffic=usual, calls=calls))
     return simulator
 
 

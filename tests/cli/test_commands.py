@@ -7,12 +7,14 @@ import hashlib
 import json
 import signal
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from otel_alloy.testing.otlp_endpoint import attributes
 from otel_alloy.testing.simulator import iso, millis
 
 if TYPE_CHECKING:
@@ -264,7 +266,8 @@ def test_a_checkpoint_of_another_query(place: Place) -> None:
 
 def test_simulate(place: Place) -> None:
     """`simulate` says where it listens and how to use it, answers, and ends well on SIGTERM."""
-    process = place.start("simulate", "--port", "0", "--executions", "7", "--rate", "0")
+    words = ("--port", "0", "--executions", "7", "--rate", "0", "--never-ends", "0")
+    process = place.start("simulate", *words)
     assert process.stdout is not None
     url = process.stdout.readline().split()[3].rstrip(",")
     assert "otel-alloy run" in process.stdout.readline()
@@ -277,6 +280,21 @@ def test_simulate(place: Place) -> None:
     taken = place.otlp.http_endpoint.rsplit(":", 1)[1]
     busy = place.command("simulate", "--port", taken)
     assert (busy.code, "choose another with --port" in busy.err) == (1, True)
+
+
+def test_simulated_executions_that_never_end(place: Place) -> None:
+    """A share of them, as it is asked for, starts and has no end; what is older than a day becomes
+    incomplete with default settings."""
+    words = ("--port", "0", "--executions", "60", "--rate", "0", "--never-ends", "0.5")
+    process = place.start("simulate", *words)
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[3].rstrip(",").removesuffix("/logs")
+    place.once(ALLOY_ENDPOINT=url)
+    outcomes = Counter(
+        attributes(item.record.attributes)["runalloy.execution.outcome"]
+        for item in place.otlp.items("traces")
+    )
+    assert outcomes["success"] > 10 and outcomes["incomplete"] > 3
 
 
 def test_demo(place: Place) -> None:

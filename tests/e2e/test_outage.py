@@ -97,7 +97,7 @@ class Operated:
         wait_until(self._has_health_port, otherwise="no health port in the log")
 
     def _has_health_port(self) -> bool:
-        found = re.search(r"health: (http://\S+)/status", self.log.read_text())
+        found = re.search(r"health: (http://\S+)/ ", self.log.read_text())
         self.url = found[1] if found else ""
         return bool(found)
 
