@@ -134,7 +134,8 @@ def test_jaeger(manifests: Path, images: Mapping[str, Image], tmp_path: Path) ->
 
 def test_grafana(manifests: Path, images: Mapping[str, Image], tmp_path: Path) -> None:
     """The receiver's own metrics and those of the executions come out in Prometheus, which has the
-    alerts and whom to tell of them; spans and log records stay in the Collector's queue, as nobody is there to take them."""
+    alerts and whom to tell of them; spans and log records stay in the Collector's queue, as nobody
+    is there to take them."""
     with composed("grafana", manifests, images, tmp_path / "stack") as stack:
         query = "/api/v1/query?query="
         for metric in ("runalloy_receiver_lag_seconds", "traces_span_metrics_calls_total"):
