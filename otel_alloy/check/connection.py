@@ -24,8 +24,8 @@ def connection_findings(settings: Settings) -> Iterator[Finding]:
             yield from _finding(
                 f"OTLP {exporter.signal}: connection", chosen.route, not chosen.insecure
             )
-    for warning in settings.otlp.warnings:
-        yield Finding("configuration", "read the variables of OpenTelemetry", None, warning)
+    for warning in settings.warnings:
+        yield Finding("configuration", "read the variables", None, warning)
 
 
 def _finding(part: str, route: Route, tls: bool) -> Iterator[Finding]:
