@@ -111,7 +111,7 @@ def _empty_finding(exporter: Exporter, outcome: Outcome, takes_one: bool) -> Fin
     if outcome.no_signal and takes_one:
         off = f"if this backend takes no {exporter.signal}, set {exporter.variable}=none"
         remedy = f"{off}; otherwise {remedy}"
-    return Finding(part, tried, False, outcome.reason, remedy, facts=facts)
+    return Finding(part, tried, False, outcome.reason, chosen.named(remedy), facts=facts)
 
 
 def _remedy(outcome: Outcome) -> str:
@@ -152,6 +152,7 @@ def _send_test(
     trace_id = execution_ids(uuid)[0].hex()
     service = endpoint.resource[semconv.SERVICE_NAME]
     envelope = Envelope(endpoint.resource, semconv.SCOPE_NAME, __version__)
+    exporters = {exporter.signal: exporter for exporter in endpoint.exporters}
     for signal, sender in senders.items():
         item = items[signal]
         assert item is not None
@@ -169,4 +170,5 @@ def _send_test(
                 facts=facts,
             )
         else:
-            yield Finding(part, tried, False, outcome.reason, _remedy(outcome), facts=facts)
+            remedy = exporters[signal].settings.named(_remedy(outcome))
+            yield Finding(part, tried, False, outcome.reason, remedy, facts=facts)

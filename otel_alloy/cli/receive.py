@@ -79,7 +79,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.terminal.progress import RunView
     from otel_alloy.webhook.reception import error_webhook
 
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)  # what does the work says it, in the log
     console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
@@ -175,7 +175,7 @@ def backfill(
             raise click.UsageError(f"{option}: {error}") from None
     words = f"--from {begin}" + ("" if end is None else f" --to {end}")
     wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)  # what does the work says it, in the log
     console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)

@@ -119,7 +119,7 @@ def open_converter(
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
         execution_url=settings.execution_page,
-        attach=open_hook(settings.hook, runtime.monotonic),
+        attach=open_hook(settings.hook, runtime.monotonic, settings.places.named("hook")),
     )
 
 
