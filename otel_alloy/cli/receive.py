@@ -37,10 +37,16 @@ def _log_to(console: Console | None, settings: Settings, runtime: Runtime) -> No
     from otel_alloy.observability.logging import JsonLines, Lines, masked, set_up
     from otel_alloy.terminal.progress import ConsoleHandler
 
-    mask = masked(settings)
-    formatter = JsonLines(mask) if settings.log_format == "json" else Lines(mask)
-    handler = logging.StreamHandler() if console is None else ConsoleHandler(console)
-    set_up(handler, formatter, runtime.monotonic)
+    mask, traces, json = masked(settings), settings.traces, settings.log_format == "json"
+    handler: logging.Handler = logging.StreamHandler()
+    if console is not None:
+        from otel_alloy.terminal.links import TraceLinks
+
+        links = TraceLinks.on(console, None if json else traces, os.environ)
+        handler = ConsoleHandler(console, links)
+        if links.hyperlinks:
+            traces = None  # an id is a link as it stands
+    set_up(handler, (JsonLines if json else Lines)(mask, traces), runtime.monotonic)
 
 
 @contextmanager
