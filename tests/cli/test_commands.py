@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -321,3 +322,17 @@ def test_help_and_version(place: Place) -> None:
         assert done.code == 0
         assert done.out.startswith("Usage: otel-alloy")
     assert CANARY not in Path(place.folder).name
+
+
+def test_health(place: Place) -> None:
+    """`health` asks the health port that `run` was told to open: 0 while it lives, 1 and why where
+    nobody answers, 0 where there is none; it needs no key, and takes a key's file for none."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+    away = place.command("health", "--health-endpoint", endpoint)
+    assert (away.code, away.out) == (1, f"{endpoint} does not answer: Connection refused\n")
+    off = place.command("health")
+    assert (off.code, off.out) == (0, "the health port is off: nothing to ask\n")
+    del place.environment["ALLOY_API_KEY"]
+    place.environment["ALLOY_API_KEY_FILE"] = str(place.folder / "not-there")
+    assert place.command("health").code == 0

@@ -26,11 +26,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from .containers import Built
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = Path(__file__).parent / "servers" / "build.py"
@@ -443,6 +446,23 @@ def helm() -> Path:
 def prometheus_program() -> Path:
     """Prometheus's program."""
     return program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The image of examples/docker, built once for all processes of pytest. Skips where that takes
+    more than this machine has."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    needed = {"root": os.geteuid() == 0, "runc": bool(shutil.which("runc"))}
+    if missing := ", ".join(name for name, there in needed.items() if not there):
+        words = f"BuildKit cannot build here without {missing} (Debian: `apt-get install runc`)"
+        if os.environ.get("CI") and needed["root"]:
+            pytest.fail(words)
+        pytest.skip(words)
+    from .containers import build_once
+
+    return build_once(shared / "image", program("buildkitd"), program("buildctl"))
 
 
 def config_arguments(configurations: Sequence[str | Path]) -> list[str]:

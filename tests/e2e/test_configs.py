@@ -227,15 +227,6 @@ def test_systemd_unit_fits_the_receiver() -> None:
     assert service["Type"] == "notify"
 
 
-def test_dockerfile_ends_without_root() -> None:
-    lines = (EXAMPLES / "docker" / "Dockerfile").read_text().splitlines()
-    bases = [line for line in lines if line.startswith("FROM ")]
-    assert len(bases) == 2, "one stage builds, the other runs"
-    assert all(re.match(r"FROM \S+:\d+\.\d+-slim\S* *", base) for base in bases)
-    users = [line for line in lines if line.startswith("USER ")]
-    assert users == ["USER 10001:10001"]
-
-
 # --- Dashboard ------------------------------------------------------------------------------
 
 

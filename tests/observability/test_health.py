@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from email.message import Message
 from pathlib import Path
@@ -30,6 +30,7 @@ from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.errors import Unavailable
 from otel_alloy.http_server import Handler, Server
 from otel_alloy.observability import metrics as telemetry
+from otel_alloy.observability import probe
 from otel_alloy.observability.health import MOST, HealthServer
 from otel_alloy.observability.logging import JsonLines, masked
 from otel_alloy.observability.page import Page
@@ -732,3 +733,19 @@ def test_systemd_watchdog_of_a_stuck_loop(
                 systemd.tick()
                 with pytest.raises(BlockingIOError):
                     assert b"WATCHDOG" not in listening.recv(4096)
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0", "[::]"])
+def test_the_probe_of_containers(status: Status, clock: Clock, listening: str) -> None:
+    """It gets the answer of the health port wherever that listens, and its words."""
+    if not socket.has_ipv6 and listening == "[::]":
+        pytest.skip("no IPv6 here")
+    with closing(served(status, f"{listening}:0")) as server:
+        endpoint = f"{listening}:{server.url.rpartition(':')[2]}"
+        assert probe.ask(endpoint, "/livez") == (True, "live")
+        assert probe.ask(endpoint, "/elsewhere")[0] is False
+        clock.now += PATIENCE + 1
+        lives, words = probe.ask(endpoint, "/livez")
+    assert not lives and words.startswith("not live\n")
+    away, why = probe.ask(endpoint, "/livez")
+    assert not away and why == f"{endpoint} does not answer: Connection refused"

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from .world import HOSTS
 
@@ -127,9 +126,7 @@ class Terminal:
         assert found is not None
         return Done(int(found[1]), printed[: found.start()])
 
-    def _wait(
-        self, pattern: re.Pattern[str], or_else: Callable[[], bool], patience: float
-    ) -> str:
+    def _wait(self, pattern: re.Pattern[str], or_else: Callable[[], bool], patience: float) -> str:
         """What is printed up to the end of the pattern, or until `or_else` holds."""
         deadline = time.monotonic() + patience
         while (match := pattern.search(self._seen)) is None and not or_else():

@@ -51,7 +51,10 @@ COMMANDS = (
     ),
     How(r"^otel-alloy demo\b", until="Shopify", codes=(0, 130)),
     How(r"^otel-alloy simulate\b", until="Ctrl-C ends it", stays=True),
-    How(r"^otel-alloy run .*--once|^otel-alloy run --once", shows=r"\d+ spans? and \d+ log records? delivered|nothing"),
+    How(
+        r"^otel-alloy run .*--once|^otel-alloy run --once",
+        shows=r"\d+ spans? and \d+ log records? delivered|nothing",
+    ),
     How(r"^otel-alloy run\b", until=r"\bdelivered\b", codes=(0, 130)),
     How(r"^otel-alloy tail\b", until=r"\d\dZ  (ok|error)|\{.*\n", codes=(0, 130)),
     How(r"^otel-alloy check(?!.*--explain)", shows=r"\b0 to correct"),

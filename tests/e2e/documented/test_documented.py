@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from ..conftest import program
-from .blocks import REPOSITORY, Block, Command, blocks_of, documentation
-from .stage import HERE, Done, NoStage, Stage, Terminal, stage
+from .blocks import REPOSITORY, Block, Command, documentation
+from .stage import HERE, Done, NoStage, Stage, stage
 from .table import COMMANDS, LANGUAGES, PAGES, How, Kind, Page
 
 REQUIRED = "OTEL_ALLOY_TEST_NAMESPACES"

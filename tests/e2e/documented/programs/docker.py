@@ -64,7 +64,9 @@ def run(words: list[str]) -> None:
     image = told.image.partition(":")[0]
     if image == "jaegertracing/jaeger":
         published = {int(p.rpartition(":")[2]) for p in told.publish}
-        if not published <= JAEGER_PORTS or any(len(set(p.split(":")[-2:])) > 1 for p in told.publish):
+        if not published <= JAEGER_PORTS or any(
+            len(set(p.split(":")[-2:])) > 1 for p in told.publish
+        ):
             refuse(f"{told.publish}: Jaeger listens on {sorted(JAEGER_PORTS)}")
         server = subprocess.Popen(["jaeger", *told.arguments], env=environment)
         try:

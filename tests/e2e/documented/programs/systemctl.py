@@ -31,7 +31,10 @@ def enable(words: list[str]) -> None:
     environment |= {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SSL_CERT_FILE")}
     if folder := service.get("StateDirectory"):
         os.makedirs(f"/var/lib/{folder}", exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+    ):
         told.bind(f"{place}/notify")
         told.settimeout(60)
         environment["NOTIFY_SOCKET"] = f"{place}/notify"
