@@ -62,8 +62,8 @@ _RATE = 5.0  # executions per second
 _RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
 _STOP_SECONDS = 10.0
 _TICK = 0.1
-_BAR = 10
-"""Columns of the longest bar."""
+_BAR, _WITH_BARS = 10, 120
+"""Columns of the longest bar, and from how many columns on there are bars."""
 
 
 class _View(Protocol):
@@ -121,7 +121,7 @@ class Shown:
         last, as many as there is room for under a title."""
         with self._lock:
             executions = list(self.executions)
-        wide = options.max_width >= render.WIDE
+        wide, bars = options.max_width >= render.WIDE, options.max_width >= _WITH_BARS
         durations = sorted(one.seconds for one in executions if one.outcome != "incomplete")
         errors = sum(one.outcome == "error" for one in executions)
         yield render.figures(
@@ -140,23 +140,25 @@ class Shown:
         if wide:
             table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
         table.add_column("duration", no_wrap=True, justify="right", width=8)
-        if wide:
+        if bars:
             table.add_column("", no_wrap=True, width=_BAR)
         table.add_column("trace", no_wrap=True, width=ID_WIDTH)
         longest = render.percentile(durations, 0.95) or 1.0
         # Beside the rows: title (2), figures (4), the table's head (2), the end and one spare.
         room = max(1, (options.height or console.size.height) - 10)
         for one in executions[-room:]:
-            table.add_row(*self._cells(one, longest, wide))
+            table.add_row(*self._cells(one, longest, wide, bars))
         yield table
         yield Text()  # here the terminal echoes ^C, and breaks no row
 
-    def _cells(self, one: ExecutionFacts, longest: float, wide: bool) -> list[RenderableType]:
+    def _cells(
+        self, one: ExecutionFacts, longest: float, wide: bool, bars: bool
+    ) -> list[RenderableType]:
         mark, style = render.MARKS[one.outcome]
         color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
         user: list[RenderableType] = [Text(render.user_of(one))] if wide else []
         length = render.bar(one.seconds / longest, _BAR)
-        bar: list[RenderableType] = [Text(length, color or "green")] if wide else []
+        bar: list[RenderableType] = [Text(length, color or "green")] if bars else []
         return [
             render.clock_of(one),
             Text(mark, style),
