@@ -149,7 +149,9 @@ def _send_test(
     execution = Execution(read_notification(json.dumps(record)), Role.ENDED)
     converted = open_converter(settings, runtime).convert(execution)
     items = dict(zip(("traces", "logs"), converted, strict=True))
-    trace_id = execution_ids(uuid)[0].hex()
+    ids = execution_ids(uuid)
+    trace_id = ids[0].hex()
+    link = None if settings.traces is None else settings.traces.link(*ids)
     service = endpoint.resource[semconv.SERVICE_NAME]
     envelope = Envelope(endpoint.resource, semconv.SCOPE_NAME, __version__)
     exporters = {exporter.signal: exporter for exporter in endpoint.exporters}
@@ -159,14 +161,16 @@ def _send_test(
         outcome = sender.send(envelope.request([item]), endpoint.headers)
         what = "span" if signal == "traces" else "log record"
         part, tried = f"test {what}", f"sent one {what} named {TEST_NAME!r}"
-        facts = {"trace_id": trace_id, "service": service}
+        facts = {"trace_id": trace_id, "trace_url": link, "service": service}
         if outcome.kind is Kind.DELIVERED and not outcome.rejected:
             yield Finding(
                 part,
                 tried,
                 True,
                 f"acknowledged; trace id {trace_id}",
-                f"look for it in your backend, service {service}",
+                f"look at it: {link}"
+                if link
+                else f"look for it in your backend, service {service}",
                 facts=facts,
             )
         else:
