@@ -117,5 +117,7 @@ def documented() -> Iterator[tuple[str, str]]:
     for folder in ("docs", "examples", "collector-config"):
         pages += sorted((REPOSITORY / folder).rglob("*.md"))
     for page in pages:
-        for found in re.findall(r"`(\{ ?(?!service\.name)[a-z_.]+ ?=[^`]*)`", page.read_text("utf-8")):
+        for found in re.findall(
+            r"`(\{ ?(?!service\.name)[a-z_.]+ ?=[^`]*)`", page.read_text("utf-8")
+        ):
             yield str(page.relative_to(REPOSITORY)), found
