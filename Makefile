@@ -30,7 +30,7 @@ bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost 
 	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill postgres foreign instructions; do \
 	  echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-servers: $(VENV)/.dev  ## builds the Collector, Jaeger, Prometheus and Helm, and what judges manifests, for the e2e tests
+servers: $(VENV)/.dev  ## builds two Collectors, Jaeger, VictoriaLogs, Prometheus, Alertmanager and Helm, and what judges manifests, for the e2e tests
 	$(BIN)/python tests/e2e/servers/build.py
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions

@@ -364,8 +364,12 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str, str
 
 def alerts() -> dict[str, dict[str, Any]]:
     """The alert rules that are shipped, by name."""
+    return {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+
+
+def _rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def _alerts() -> str:
@@ -379,11 +383,13 @@ def _alerts() -> str:
 
 
 def alert(name: str) -> str:
-    """What the rule `name` says of itself, and its condition."""
+    """What the rule `name` says of itself, and its condition, with what it takes from others."""
     rule = alerts()[name]
     description = rule["annotations"].get("description", "")
     words = f"**{rule['labels']['severity'].capitalize()}.** {description}".strip()
-    condition = f"```promql\n{rule['expr'].strip()}\n```"
+    recorded = [r for r in _rules() if r.get("record", "alert") in rule["expr"]]
+    parts = [rule["expr"], *(f"# {r['record']}:\n{r['expr']}" for r in recorded)]
+    condition = "\n".join(["```promql", *(part.strip() for part in parts), "```"])
     return f"{words}\n\n{_folded('Condition', condition)}"
 
 

@@ -17,6 +17,8 @@ MOST_CHARACTERS = 1500
 """Terminals take links of about 2,000; what is filled in needs room."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_USUAL = re.compile(r"[A-Za-z0-9_-]+")
+"""What ids are made of, and needs no encoding."""
 _BEGIN = re.compile(r"(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _REST = re.compile(r"([/?#]([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?")
 
@@ -74,13 +76,17 @@ class UrlPattern:
 
     def fill(self, values: Mapping[str, str]) -> str | None:
         """The link with these values; None where one is missing."""
+        parts = self.parts
+        if len(parts) == 3:  # by far the most, and for each execution
+            value = _encoded(values.get(parts[1], ""))
+            return parts[0] + value + parts[2] if value else None
         pattern = self.partly(values)
         return None if pattern is None or len(pattern.parts) > 1 else pattern.parts[0]
 
 
 def _encoded(value: str) -> str:
     """Percent-encoded; "" for what is no segment of a path: nothing, and what would move it."""
-    if value.isascii() and value.isalnum():  # ids, nearly always
+    if _USUAL.fullmatch(value):
         return value
     return "" if value in (".", "..") else quote(value, safe="", errors="replace")
 

@@ -37,6 +37,7 @@ README = (REPOSITORY / "README.md").read_text("utf-8")
 sys.path.insert(0, str(DOCS))
 
 import generated  # noqa: E402
+import page_pictures  # noqa: E402
 import pages  # noqa: E402
 import reference  # noqa: E402
 
@@ -151,7 +152,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 def test_pictures_are_used_and_of_a_terminal() -> None:
     """Each picture in docs/images stands in a page; those of a terminal are made by the script and
-    are SVG text, those of a browser are PNG."""
+    are SVG text, those of a browser are PNG, and small."""
     from xml.etree import ElementTree
 
     texts = "".join(path.read_text("utf-8") for path in SOURCES.values())
@@ -164,6 +165,9 @@ def test_pictures_are_used_and_of_a_terminal() -> None:
         assert f'"{name}": Shot(' in script, name
         drawn = ElementTree.parse(path).getroot().itertext()
         assert "Shopify orders to NetSuite" in drawn, f"{name}: not the simulator's data"
+    photos = {path.stem: path for path in (DOCS / "images").glob("*.png")}
+    for name in page_pictures.LOOKS:
+        assert photos[name].stat().st_size < 100_000, name
 
 
 # What is made from the code ----------------------------------------------------------------------
@@ -380,6 +384,16 @@ def test_backends_have_sources() -> None:
         assert said is not None and said[1] == run, name
         assert re.search(r"\]\(https://", _backends()[name]), name
     assert len(rows) >= 10 and re.search(r"Looked up on \d+ \w+ 20\d\d", page)
+
+
+def test_addresses_of_traces_are_settings() -> None:
+    """Each pattern of a trace's address on the page is one that OTEL_ALLOY_TRACE_URL takes."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    patterns = re.findall(r"`(https?://[^`]*\{trace_id\}[^`]*)`", page)
+    for pattern in patterns:
+        settings = load_settings({"trace_url": pattern}, {"ALLOY_API_KEY": "any"})
+        assert settings.trace_url == pattern
+    assert len(patterns) >= 6
 
 
 # Attributes, events, metrics ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ def load(config: str | None, flags: dict[str, Any], *, key_needed: bool = True) 
 
     environment = dict(os.environ)
     if not key_needed and not environment.get("ALLOY_API_KEY", "").strip():
+        environment.pop("ALLOY_API_KEY_FILE", None)
         environment |= _NO_KEY_NEEDED
     return load_settings(flags, environment, file=config)
 

@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
@@ -28,7 +29,7 @@ from otel_alloy.mapping.enriched import (
 )
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.mapping.execution_url import ExecutionUrl
-from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.mapping.facts import ExecutionFacts, Failed, Glance
 from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
@@ -266,6 +267,28 @@ class Converter:
             with suppress(Unconvertible):
                 if (facts := self.facts(execution)) is not None:
                     yield facts
+
+    def glance(self, executions: Iterable[Execution], newest: int, since: int) -> Glance:
+        """Those that have a span, at a glance: the facts of so many `newest`, and those that failed
+        `since` (Unix ns). Costs a twentieth of `ended`: the facts of all others are not made."""
+        ended = [e for e in executions if e.role is _ENDED or e.role is _INCOMPLETE]
+        failed = []
+        for execution in ended:
+            n = execution.notification
+            if n.message == ERROR and execution.role is _ENDED:
+                with suppress(Unconvertible):
+                    end = times_of(execution)[1]
+                    if end >= since:
+                        failed.append(Failed(end, *self._workflow(n)))
+        facts = islice(self.ended(reversed(ended)), newest)
+        return Glance(len(ended), failed, tuple(facts))
+
+    def _workflow(self, n: Notification) -> tuple[str, str]:
+        """Name and id, as `_attributes` has them."""
+        workflow = n.forgeWorkflow
+        name = workflow.name if isinstance(workflow, Workflow) else None
+        key = n.forgeWorkflowId or (workflow if isinstance(workflow, str) else "")
+        return self.clean(name) if name else semconv.SPAN_NAME_FALLBACK, self.clean(key)
 
     def _repeating(self, n: Notification) -> _Repeating:
         common = n.common

@@ -14,6 +14,7 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 """The version of OpenTelemetry's semantic conventions whose names are used. It stands on whatever
 is sent; the registry in `semconv/` depends on the same version."""
 DEFAULT_SERVICE_NAME = "runalloy"
+DISTRO_NAME = "otel-alloy"
 
 # OpenTelemetry semantic conventions
 ERROR_TYPE = "error.type"
@@ -24,7 +25,7 @@ HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
 LOG_RECORD_UID = "log.record.uid"
 SERVICE_NAME = "service.name"
 SERVICE_PEER_NAME = "service.peer.name"
-URL_FULL = "url.full"
+TELEMETRY_DISTRO_NAME = "telemetry.distro.name"
 URL_FULL = "url.full"
 USER_ID = "user.id"
 USER_EMAIL = "user.email"

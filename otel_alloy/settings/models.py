@@ -34,7 +34,12 @@ from otel_alloy.environment import kept_quotes, without_empty
 from otel_alloy.errors import CheckpointError, ConfigurationError
 from otel_alloy.links import TraceUrl
 from otel_alloy.mapping.execution_url import ExecutionUrl
-from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+from otel_alloy.mapping.semconv import (
+    DEFAULT_SERVICE_NAME,
+    DISTRO_NAME,
+    SERVICE_NAME,
+    TELEMETRY_DISTRO_NAME,
+)
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
 from otel_alloy.routing.customers import ATTRIBUTES
@@ -293,7 +298,8 @@ class Settings(Model):
     )
     health_endpoint: str | None = Field(
         "127.0.0.1:8089",
-        description="host:port of /livez, /readyz and /status, while `run` goes on; empty = off",
+        description="host:port of the page, /livez, /readyz and /status, while `run` goes on; "
+        "empty = off",
     )
     ready_max_lag: Seconds = Field(
         900.0, ge=1, description="/readyz says no when further behind than this"
@@ -556,8 +562,16 @@ class Settings(Model):
 
     def resource(self, source: SourceSettings) -> dict[str, str | bool | int | float]:
         """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, over it
-        OTEL_SERVICE_NAME, over both the source's own, as in OpenTelemetry's resource SDK."""
-        attributes: dict[str, str | bool | int | float] = {SERVICE_NAME: DEFAULT_SERVICE_NAME}
+        OTEL_SERVICE_NAME, over both the source's own, as in OpenTelemetry's resource SDK.
+
+        Nothing in it differs from one version of otel-alloy to the next (the scope tells that):
+        backends compare a repeat with its resource (Jaeger's deduplication hashes it), so that one
+        of before an upgrade would be shown twice. And nothing of `telemetry.sdk`, as no SDK made
+        it, nor `service.version`, which is Alloy's own."""
+        attributes: dict[str, str | bool | int | float] = {
+            SERVICE_NAME: DEFAULT_SERVICE_NAME,
+            TELEMETRY_DISTRO_NAME: DISTRO_NAME,
+        }
         for pair in self.environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             key, equals, value = pair.partition("=")
             if equals and key.strip():
