@@ -67,6 +67,9 @@ sys.exit(found.load()())
 """
 
 
+_GIT = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.com")
+
+
 class NoStage(Exception):
     """Namespaces cannot be made here; the message says why."""
 
@@ -225,6 +228,8 @@ def copy_of_checkout(target: Path) -> None:
         if source.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "As it is"]):
+        subprocess.run([*_GIT, *words], cwd=target, check=True)
 
 
 @contextmanager

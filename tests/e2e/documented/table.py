@@ -61,6 +61,12 @@ COMMANDS = (
         instead=r"otel-alloy completion \1",
         why="needs that shell; tests/cli/test_completion.py types into it where it is installed",
     ),
+    How(r"^ssh ", instead="true", why="there is no other machine"),
+    How(
+        r"^weaver registry \S+ --registry (\S+)",
+        instead=r"test -f \1/manifest.yaml",
+        why="Weaver is on no package registry; tests/semconv hold the registry against the code",
+    ),
     How(r"^docker run .*\bjaegertracing/jaeger", until="listening on", stays=True),
     How(r"^(?s:docker run .*\botel-alloy:)", until=r"\bdelivered\b", codes=(0, 130)),
     How(r"opentelemetry-instrument uvicorn", until="Application startup complete", stays=True),
@@ -194,6 +200,7 @@ PAGES: Mapping[str, Page] = {
     "docs/index.md#See it work": Page(),
     "docs/index.md#No collector?": Page(world=("no-otlp",), servers=("jaeger",), environment=KEY),
     "docs/operate.md": Page(
+        servers=("manifests",),
         environment=KEY,
         beside={"curl localhost:8089": "otel-alloy run"},
         first=("set-aside 1",),
@@ -235,4 +242,5 @@ PAGES: Mapping[str, Page] = {
     "examples/systemd/README.md": Page(first=("mkdir -p /etc/systemd/system",)),
     "examples/webhook-proxy/README.md": Page(environment=KEY),
     "propagator/README.md": Page(before_python=SDK),
+    "semconv/README.md": Page(world=("grpc",), environment=KEY),
 }

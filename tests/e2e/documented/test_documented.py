@@ -101,7 +101,7 @@ def test_page(name: str, tmp_path: Path) -> None:
 
 WRONG: Sequence[tuple[str, str, str]] = (
     ("sh", "otel-alloy id x\notel-alloy run --twice", "page.md:4: otel-alloy run --twice\n"),
-    ("sh", "otel-alloy chekc", "No such command 'chekc'"),
+    ("sh", "otel-alloy chekc", "did you mean check"),
     ("sh", "exit_code() { return 7; }; exit_code", "it ended with 7"),
     ("python", "import otel_alloy.nothing", "page.md:3: python 1.py\n"),
     ("yaml", "collection_intervall: 30s", "collection_intervall"),

@@ -2,8 +2,8 @@
 
 Alloy is at https://production.runalloy.com, with a certificate of an authority whose file is in
 FOLDER. It has sixty days of executions, five a second from now on, and the one that the pages
-mention. What takes OTLP over HTTP listens on port 4318, unless `no-otlp` says that the page brings
-its own, and where the pages have endpoints of customers; for each request the signal becomes a line
+mention. What takes OTLP over HTTP listens on port 4318 (with `grpc` also over gRPC, on 4317), unless
+`no-otlp` says that the page brings its own, and where the pages have endpoints of customers; for each request the signal becomes a line
 of the file `received`. `postgres` is a database as docs/replicas.md has it. Says `ready`, and ends
 when it is killed.
 """
@@ -15,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +33,7 @@ DATABASE = "db.example.com"
 HOSTS = dict.fromkeys(("localhost", *ALLOY, "collector", DATABASE), "127.0.0.1") | {
     ACME: "127.0.0.2"
 }
-OTLP, OTHERS = 4318, (4328, 4338)
+GRPC, OTLP, OTHERS = 4317, 4318, (4328, 4338)
 
 
 def alloy(now: float) -> Simulator:
@@ -52,11 +53,21 @@ def with_tls(authority: trustme.CA, names: tuple[str, ...], port: int, behind: i
     """Passes what comes to `port` of `names` over TLS on to the port `behind` it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names).configure_cert(context)
-    listening = socket.create_server((HOSTS[names[0]], port))
+    pass_on(HOSTS[names[0]], port, behind, lambda one: context.wrap_socket(one, server_side=True))
+
+
+def pass_on(
+    address: str,
+    port: int,
+    behind: int,
+    opened: Callable[[socket.socket], socket.socket] = lambda accepted: accepted,
+) -> None:
+    """Passes what comes to a port on to the port `behind` it."""
+    listening = socket.create_server((address, port))
 
     def serve(accepted: socket.socket) -> None:
         try:
-            inner = context.wrap_socket(accepted, server_side=True)
+            inner = opened(accepted)
             outer = socket.create_connection(("127.0.0.1", behind))
         except OSError:
             accepted.close()
@@ -113,9 +124,14 @@ def main(folder: Path, parts: list[str]) -> None:
         OtlpEndpoint(store=False, http_port=port).__enter__()
     if "no-otlp" not in parts:
         received = (folder / "received").open("w", buffering=1)
-        OtlpEndpoint(
-            lambda request: print(request.signal, file=received), store=False, http_port=OTLP
+        endpoint = OtlpEndpoint(
+            lambda request: print(request.signal, file=received),
+            store=False,
+            http_port=OTLP,
+            grpc="grpc" in parts,
         ).__enter__()
+        if "grpc" in parts:
+            pass_on("127.0.0.1", GRPC, int(endpoint.grpc_endpoint.rpartition(":")[2]))
         with_tls(authority, (ACME,), OTLP, OTLP)
     if "postgres" in parts:
         database(authority)
