@@ -76,6 +76,7 @@ LANGUAGES: Mapping[str, Kind] = {
     "yaml": "settings",
     "text": "shown",
     "promql": "shown",
+    "logsql": "shown",
     "": "shown",
 }
 """What is done with a block. `values` is a Helm chart's; what is `shown` is no command."""
@@ -129,6 +130,12 @@ PAGES: Mapping[str, Page] = {
     "README.md": Page(
         environment={"UUID": "35SnGU0DUSNP5L26fsmnq"},
         python_until="grep -q traces $HOME/../received",
+    ),
+    "collector-config/README.md": Page(
+        elsewhere={
+            "logsql": "tests/e2e/test_victorialogs.py::"
+            "test_each_record_is_found_once_by_the_queries_of_the_documentation"
+        }
     ),
     "deploy/helm/otel-alloy/README.md": Page(
         servers=("helm", "manifests"), files={"key.txt": "your-key"}, yaml="values"
