@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from otel_alloy.cli.meant import Commands
 
-@click.group()
+
+@click.group(cls=Commands)
 def storage() -> None:
     """Take the checkpoint elsewhere."""
 

@@ -101,8 +101,8 @@ def test_all_mistakes_at_once(place: Place) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"api_key: {CANARY}\n  endpoint: [", "is not YAML at line 2"),
-        (f"api_key: '{CANARY}", "is not YAML"),
+        (f"api_key: {CANARY}\n  endpoint: [", "settings.yaml, line 2, column 3: it is not YAML"),
+        (f"api_key: '{CANARY}", "  1 | api_key: …\n          |          ^"),
         (f"- {CANARY}", "has to be `name: value` lines"),
         (f"{CANARY}", "has to be `name: value` lines"),
         ("sources: 7", "sources"),
