@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-floor test-propagator lint format bench bench-all audit wheel docs screenshots servers clean
+.PHONY: demo test test-pythons test-floor test-propagator test-wheel sbom release-check lint format bench bench-all audit wheel docs reference screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -12,11 +12,12 @@ demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 test: $(VENV)/.dev  ## all tests; those marked e2e need `make servers` once, and Go
 	$(BIN)/pytest -n auto $(ARGS)
 
-lint: $(VENV)/.dev  ## style, formatting, types, who imports whom
+lint: $(VENV)/.dev  ## style, formatting, types, who imports whom, reference pages that are stale
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/generated.py --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -29,7 +30,7 @@ bench-all: $(VENV)/.dev  ## that, and waiting, depth, idling, reading, the cost 
 	@for name in run waiting depth idle reading request_cost sources audit latency open_executions backfill postgres foreign instructions; do \
 	  echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-servers: $(VENV)/.dev  ## builds the Collector, Jaeger, Prometheus and Helm, and what judges manifests, for the e2e tests
+servers: $(VENV)/.dev  ## builds two Collectors, Jaeger, VictoriaLogs, Prometheus, Alertmanager and Helm, and what judges manifests, for the e2e tests
 	$(BIN)/python tests/e2e/servers/build.py
 
 audit: $(VENV)/.dev  ## known vulnerabilities of the pinned versions
@@ -49,8 +50,20 @@ wheel: $(VENV)/.dev  ## wheel and sdist, in dist; those of the propagator alone,
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m build --quiet --outdir dist propagator
 
+test-wheel: wheel  ## that wheel, installed and used on every supported Python there is
+	$(BIN)/python .ci/wheel
+
+sbom: wheel  ## its bill of materials (CycloneDX), beside it
+	$(BIN)/python .ci/sbom
+
+release-check:  ## whether version, changelog, chart and images agree; TAG=v… whether that may be released
+	$(PYTHON) .ci/release-check $(TAG)
+
 docs: $(VENV)/.dev  ## the documentation, as pages in site/; a warning is an error
 	$(BIN)/python docs/pages.py $(ARGS)
+
+reference: $(VENV)/.dev  ## writes what the pages have from the code: tables, commands, alerts
+	$(BIN)/python docs/generated.py
 
 screenshots: $(VENV)/.dev  ## takes the pictures in docs/images anew
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -1,7 +1,5 @@
-"""The table of the Helm chart's values, in its README: `python docs/chart_values.py` writes it.
-
-What it says is the comment above each value in `values.yaml`; a test holds that the committed table
-is the one that this makes.
+"""The values of the Helm chart, as its `values.yaml` has them: the comment above each says what it
+is. `reference` makes the table of the chart's README from it.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parents[1] / "deploy/helm/otel-alloy"
-README = CHART / "README.md"
-_MARK = "<!-- Made by docs/chart_values.py from values.yaml. -->\n"
+VALUES = CHART / "values.yaml"
 _KEY = re.compile(r"^( *)(\w+):")
 
 
@@ -37,21 +34,3 @@ def _at(values: Any, path: list[str]) -> Any:
     for name in path:
         values = values[name]
     return values
-
-
-def table(text: str) -> str:
-    """The table for such a `values.yaml`."""
-    lines = [f"| `{name}` | `{default}` | {what} |" for name, default, what in rows(text)]
-    return "\n".join(["| value | default | meaning |", "|---|---|---|", *lines]) + "\n"
-
-
-def renewed(readme: str, values: str) -> str:
-    """The README with its table made anew."""
-    before, mark, after = readme.partition(_MARK)
-    following = after.index("\n## ")
-    return f"{before}{mark}\n{table(values)}{after[following:]}"
-
-
-if __name__ == "__main__":
-    values = (CHART / "values.yaml").read_text()
-    README.write_text(renewed(README.read_text(), values))

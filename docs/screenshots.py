@@ -3,7 +3,8 @@
 Each is the last screen of the real command, run in a pseudo-terminal against the simulator, whose
 names are invented. A terminal emulator (pyte) keeps the screen; it becomes an SVG of fixed-width
 text that loads nothing from anywhere. Block characters are drawn as rectangles, because fonts
-differ in where those end. Times, and with them the pictures, differ from one run to the next.
+differ in where those end. Those of the health endpoint's page are taken by `page_pictures`. Times,
+and with them the pictures, differ from one run to the next.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from itertools import groupby
 from math import cos, pi
 from pathlib import Path
 
+import page_pictures
 import pyte
 from pyte.screens import Char
 
@@ -77,10 +79,15 @@ _RISING = " ▁▂▃▄▅▆▇█"  # from below
 def main() -> None:
     """Takes the pictures that are named, or all."""
     parser = argparse.ArgumentParser(description="Takes the pictures of the documentation.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SHOTS))
-    names = parser.parse_args().names or list(SHOTS)
+    every = [*SHOTS, *page_pictures.LOOKS]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(every))
+    names = parser.parse_args().names or every
     IMAGES.mkdir(exist_ok=True)
+    if pages := [name for name in names if name in page_pictures.LOOKS]:
+        page_pictures.take(pages, IMAGES)
     for name in names:
+        if name in pages:
+            continue
         shot = SHOTS[name]
         screen = take(shot)
         path = IMAGES / f"{name}.svg"

@@ -58,6 +58,17 @@ def duration_text(nanoseconds: int) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+def about(seconds: float) -> str:
+    """A span of time for people, as exactly as it matters: `12 s`, `2 min 5 s`, `3 h 12 min`,
+    `4 d 3 h`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 86_400:
+        return duration_text(whole * 1_000_000_000)
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
 def retry_after(value: str | None, *, date: str | None = None, now: float) -> float | None:
     """Seconds that a `Retry-After` header asks to wait, from 0 to 1e9.
 

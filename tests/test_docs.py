@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import click
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from otel_alloy import cli
 from otel_alloy.errors import ConfigurationError
@@ -37,6 +39,8 @@ TESTDATA = Path(__file__).parent / "testdata"
 README = (REPOSITORY / "README.md").read_text("utf-8")
 sys.path.insert(0, str(DOCS))
 
+import generated  # noqa: E402
+import page_pictures  # noqa: E402
 import pages  # noqa: E402
 import reference  # noqa: E402
 
@@ -55,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site's sources, tables included."""
+    """The site's sources."""
     folder = tmp_path_factory.mktemp("docs") / "staged"
     pages.stage(folder)
     return folder
@@ -151,7 +155,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 def test_pictures_are_used_and_of_a_terminal() -> None:
     """Each picture in docs/images stands in a page; those of a terminal are made by the script and
-    are SVG text, those of a browser are PNG."""
+    are SVG text, those of a browser are PNG, and small."""
     from xml.etree import ElementTree
 
     texts = "".join(path.read_text("utf-8") for path in SOURCES.values())
@@ -164,6 +168,58 @@ def test_pictures_are_used_and_of_a_terminal() -> None:
         assert f'"{name}": Shot(' in script, name
         drawn = ElementTree.parse(path).getroot().itertext()
         assert "Shopify orders to NetSuite" in drawn, f"{name}: not the simulator's data"
+    photos = {path.stem: path for path in (DOCS / "images").glob("*.png")}
+    for name in page_pictures.LOOKS:
+        assert photos[name].stat().st_size < 100_000, name
+
+
+# What is made from the code ----------------------------------------------------------------------
+
+
+def test_pages_are_as_the_code_has_it_now() -> None:
+    """Each block that a page has from the code is committed as the code makes it today; whatever
+    can be made stands in some page."""
+    assert not generated.stale(), f"run `{generated.COMMAND}` and commit what it writes"
+    texts = "".join(path.read_text("utf-8") for path in generated.pages())
+    for name in reference.TABLES:
+        assert f"<!-- generated: {name} -->\n" in texts, name
+
+
+def test_a_stale_block_is_named_and_made_anew() -> None:
+    """Only what differs is named; the text around it stays. A block that nothing makes or that
+    does not end is an error, not an empty page."""
+    tables = {"one": lambda: "| 1 |", "two": lambda: "| 2 |"}
+    page = "".join(
+        f"before\n<!-- generated: {name} -->\n\n| 1 |\n\n<!-- end of generated -->\nafter\n"
+        for name in tables
+    )
+    assert generated.renewed(page, tables) == (page[::-1].replace("1", "2", 1)[::-1], ["two"])
+    for wrong, told in (("three -->", "nothing makes 'three'"), ("one", "end of generated")):
+        with pytest.raises(generated.WrongPage, match=told):
+            generated.renewed(page.replace("one -->", wrong), tables)
+    with pytest.raises(generated.WrongPage, match="end of generated"):
+        generated.renewed(page + "<!-- generated: one -->\n", tables)
+
+
+def test_a_forge_shows_the_blocks_as_they_are_meant() -> None:
+    """By the rules of CommonMark and of tables: the markers are comments, every row of a table is a
+    row with as many cells as its head, no line ends in a space."""
+    for name, make in reference.TABLES.items():
+        text = f"before\n\n<!-- generated: {name} -->\n\n{make()}\n\n<!-- end of generated -->\n"
+        assert not re.search(r"[ \t]$", text, re.MULTILINE), name
+        tokens = MarkdownIt("commonmark").enable("table").parse(text)
+        comments = [token.content.strip() for token in tokens if token.type == "html_block"]
+        assert comments[0] == f"<!-- generated: {name} -->", name
+        assert comments[-1] == "<!-- end of generated -->", name
+        written = [line for line in text.splitlines() if line.startswith("|")]
+        shown = sum(token.type == "tr_open" for token in tokens)
+        heads = sum(token.type == "thead_open" for token in tokens)
+        assert shown + heads == len(written), name  # the line below a head is no row
+        width = 0
+        for line, following in pairwise([*written, ""]):
+            cells = len(re.findall(r"(?<!\\)\|", line)) - 1
+            width = cells if following and set(following) <= set("|- ") else width
+            assert cells == width, f"{name}: {line}"
 
 
 # Settings ----------------------------------------------------------------------------------------
@@ -331,6 +387,16 @@ def test_backends_have_sources() -> None:
     assert len(rows) >= 10 and re.search(r"Looked up on \d+ \w+ 20\d\d", page)
 
 
+def test_addresses_of_traces_are_settings() -> None:
+    """Each pattern of a trace's address on the page is one that OTEL_ALLOY_TRACE_URL takes."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    patterns = re.findall(r"`(https?://[^`]*\{trace_id\}[^`]*)`", page)
+    for pattern in patterns:
+        settings = load_settings({"trace_url": pattern}, {"ALLOY_API_KEY": "any"})
+        assert settings.trace_url == pattern
+    assert len(patterns) >= 6
+
+
 # Attributes, events, metrics ---------------------------------------------------------------------
 
 
@@ -467,7 +533,7 @@ def test_every_alert_has_its_remedy() -> None:
     heads = re.findall(r"^### (.+)$", text, flags=re.MULTILINE)
     assert heads == list(reference.alerts())
     for head, section in zip(heads, re.split(r"^### .+$", text, flags=re.M)[1:], strict=True):
-        assert f"*Generated by `make docs`: alert {head}*" in section
+        assert f"<!-- generated: alert {head} -->" in section
         assert len(section.partition("**Remedy.** ")[2]) > 80, head
 
 

@@ -15,7 +15,7 @@ import click
 
 from otel_alloy.cli.completion import completion
 from otel_alloy.cli.destinations import destinations
-from otel_alloy.cli.look import check, summary, tail
+from otel_alloy.cli.look import check, health, summary, tail
 from otel_alloy.cli.meant import Commands, option_meant
 from otel_alloy.cli.receive import backfill, run
 from otel_alloy.cli.replicas import replicas
@@ -70,7 +70,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(run, backfill, check, tail, summary),
+    *(run, backfill, check, health, tail, summary),
     *(checkpoint, rejected, audit, storage, replicas),
     destinations,
     *(demo, simulate, id_),

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from otel_alloy.settings.models import Settings
 
 _NO_KEY_NEEDED = {"ALLOY_API_KEY": "not-needed-by-this-command"}
-_KEYS = ("ALLOY_API_KEY", "ALLOY_API_KEY_FILE")
 
 
 def load(
@@ -25,7 +24,8 @@ def load(
     from otel_alloy.settings.loader import load_settings
 
     environment = dict(os.environ)
-    if not key_needed and not any(environment.get(name, "").strip() for name in _KEYS):
+    if not key_needed and not environment.get("ALLOY_API_KEY", "").strip():
+        environment.pop("ALLOY_API_KEY_FILE", None)
         environment |= _NO_KEY_NEEDED
     settings = load_settings(flags, environment, file=config)
     for words in settings.places.warnings if warn else ():

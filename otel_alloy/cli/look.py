@@ -1,7 +1,8 @@
-"""The commands that only read: `check`, `tail` and `summary`."""
+"""The commands that only read: `check`, `health`, `tail` and `summary`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -79,9 +80,33 @@ def check(
     )
 
 
-def _explain(config: str | None, flags: dict[str, Any], which: str, as_json: bool) -> None:
-    import os
+@click.command(cls=SettingsCommand)
+@click.option("--ready", is_flag=True, help="ask whether executions get through, too: /readyz")
+@config_option
+@setting_option("health_endpoint")
+def health(config: str | None, ready: bool, health_endpoint: str | None) -> None:
+    """Ask the `run` of this machine whether it lives.
 
+    Exit code 0: it does, or its health port is off, so that there is nothing to ask. 1: it does
+    not, or nobody answers. Give it what `run` was given.
+
+    \b
+    Examples:
+      otel-alloy health
+      otel-alloy health --ready --config settings.yaml
+    """
+    from otel_alloy.observability.probe import ask
+
+    settings = load(config, {"health_endpoint": health_endpoint}, key_needed=False)
+    if not settings.health_endpoint:
+        click.echo("the health port is off: nothing to ask")
+        return
+    good, words = ask(settings.health_endpoint, "/readyz" if ready else "/livez")
+    click.echo(words)
+    raise SystemExit(0 if good else 1)
+
+
+def _explain(config: str | None, flags: dict[str, Any], which: str, as_json: bool) -> None:
     from otel_alloy.runtime import system_runtime
     from otel_alloy.terminal.explain_rules import run_explain
 
@@ -101,6 +126,7 @@ def _look_options(since: str) -> Callable[[F], F]:
         source_option,
         setting_option("page_size"),
         setting_option("requests_per_minute"),
+        setting_option("trace_url"),
         click.option(
             "--since",
             metavar="MOMENT",
@@ -157,6 +183,7 @@ def tail(
     from otel_alloy.durations import parse_duration
     from otel_alloy.pipeline.query import Wanted
     from otel_alloy.runtime import system_runtime
+    from otel_alloy.terminal.links import TraceLinks
     from otel_alloy.terminal.tail import run_tail
 
     try:
@@ -167,6 +194,7 @@ def tail(
         raise click.UsageError("--interval: write a duration from 1s to 1h")
     settings = load(config, flags | {"user_id": user})
     interrupt_on_sigterm()
+    console = Console(highlight=False)
     run_tail(
         settings,
         system_runtime(),
@@ -175,7 +203,8 @@ def tail(
         since=settings.since or 0.0,
         interval=seconds,
         as_json=as_json,
-        console=Console(highlight=False),
+        console=console,
+        links=TraceLinks.on(console, settings.traces, os.environ),
         say=say,
     )
 
@@ -211,10 +240,12 @@ def summary(
 
     from otel_alloy.pipeline.query import Wanted
     from otel_alloy.runtime import system_runtime
+    from otel_alloy.terminal.links import TraceLinks
     from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})
     interrupt_on_sigterm()
+    console = Console(highlight=False)
     complete = run_summary(
         settings,
         system_runtime(),
@@ -224,8 +255,9 @@ def summary(
         by=by,
         top=top,
         as_json=as_json,
-        console=Console(highlight=False),
+        console=console,
         errors=errors_console(),
+        links=TraceLinks.on(console, settings.traces, os.environ),
         say=say,
     )
     raise SystemExit(0 if complete else 130)

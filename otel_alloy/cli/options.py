@@ -36,7 +36,7 @@ others are no plain values."""
 _METAVARS = {
     **{"api_key_file": "FILE", "endpoint": "URL", "storage": "URL"},
     **{"health_endpoint": "HOST:PORT", "destinations_dir": "FOLDER", "since": "MOMENT"},
-    "resource_per": "FIELD,…",
+    **{"resource_per": "FIELD,…", "trace_url": "URL", "execution_url": "URL"},
 }
 _UNITS = (("h", 3600), ("m", 60), ("s", 1))
 

@@ -8,21 +8,23 @@ import threading
 
 import click
 
-from otel_alloy.cli.options import json_option
+from otel_alloy.cli.options import SettingsCommand, json_option, setting_option
 from otel_alloy.cli.terminal import say, stop_on_signals
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
 @click.option(
     "--seconds", metavar="N", type=float, default=20.0, show_default=True, help="how long it runs"
 )
 @click.option(
     "--otlp-endpoint", metavar="URL", default=None, help="send to this OTLP endpoint instead"
 )
-def demo(seconds: float, otlp_endpoint: str | None) -> None:
+@setting_option("trace_url")
+def demo(seconds: float, otlp_endpoint: str | None, trace_url: str | None) -> None:
     """See it work, with all of it on this machine.
 
-    Simulated Alloy, receiver and OTLP endpoint; neither account nor collector is needed.
+    Simulated Alloy, receiver and OTLP endpoint; neither account nor collector is needed. With an
+    endpoint of your own, --trace-url makes trace ids links.
 
     \b
     Examples:
@@ -34,33 +36,43 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
     from rich.console import Console
 
     from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
+    from otel_alloy.pipeline.events import Settled
     from otel_alloy.pipeline.receiver import Receiver
     from otel_alloy.runtime import system_runtime
     from otel_alloy.settings.loader import load_settings
-    from otel_alloy.terminal.demo import run_demo
+    from otel_alloy.terminal.demo import LOOKBACK_SECONDS, Settle, run_demo
+    from otel_alloy.terminal.links import TraceLinks
 
     runtime = system_runtime()
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in NETWORK_VARIABLES or (otlp_endpoint and name.startswith("OTEL_EXPORTER_OTLP_"))
+        if name in NETWORK_VARIABLES
+        or (otlp_endpoint and name.startswith("OTEL_EXPORTER_OTLP_"))
+        or name == "OTEL_ALLOY_TRACE_URL"
     }
 
     def environment(alloy: str, otlp: str) -> dict[str, str]:
         own = {"ALLOY_API_KEY": "demo", "ALLOY_ENDPOINT": alloy}
         return kept | own | {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
 
-    load_settings({}, environment("http://localhost", otlp_endpoint or "http://localhost"))
+    somewhere = environment("http://localhost", otlp_endpoint or "http://localhost")
+    settings = load_settings({"trace_url": trace_url}, somewhere)
 
-    def run_receiver(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run_receiver(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+        def observe(event: object) -> None:
+            if isinstance(event, Settled):
+                settle(event.ended())
+
         with tempfile.TemporaryDirectory() as folder:
             flags = {
                 "storage": f"sqlite:///{folder}/demo.db",
                 "collection_interval": 1,
+                "initial_lookback": LOOKBACK_SECONDS,
                 "requests_per_minute": 0,
                 "enrich_timeout": 2,  # a demo is short, and simulated Alloy is quick
             }
-            receiver = Receiver(load_settings(flags, environment(alloy, otlp)))
+            receiver = Receiver(load_settings(flags, environment(alloy, otlp)), observe=observe)
 
             def end() -> None:
                 stop.wait()
@@ -69,12 +81,14 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
             runtime.spawn(end, "otel-alloy-demo-end")
             receiver.run()
 
+    console = Console()
     raise SystemExit(
         run_demo(
             runtime=runtime,
             seconds=seconds,
             otlp_endpoint=otlp_endpoint,
-            console=Console(),
+            links=TraceLinks.on(console, settings.traces, os.environ),
+            console=console,
             run_receiver=run_receiver,
         )
     )
@@ -85,10 +99,22 @@ def demo(seconds: float, otlp_endpoint: str | None) -> None:
     "--port", metavar="N", default=8080, show_default=True, help="port on 127.0.0.1; 0 = a free one"
 )
 @click.option(
-    "--executions", metavar="N", default=500, show_default=True, help="executions of the past day"
+    "--executions",
+    metavar="N",
+    default=500,
+    show_default=True,
+    help="executions of the past two days",
 )
 @click.option(
     "--rate", metavar="N", default=1.0, show_default=True, help="new executions per second"
+)
+@click.option(
+    "--never-ends",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="of executions that start and never end: outcome incomplete after a day",
 )
 @click.option("--seed", metavar="N", default=1, show_default=True, help="same seed, same data")
 @click.option(
@@ -100,6 +126,7 @@ def simulate(
     port: int,
     executions: int,
     rate: float,
+    never_ends: float,
     seed: int,
     max_limit: int | None,
     ignore_filters: bool,
@@ -107,7 +134,8 @@ def simulate(
 ) -> None:
     """Serve a stand-in of Alloy's GET /logs.
 
-    For dry runs without an account. Ctrl-C ends it.
+    For dry runs without an account. Names are invented; failures come in clusters, as where an app
+    is down or a user's connection has expired. Ctrl-C ends it.
 
     \b
     Examples:
@@ -123,10 +151,10 @@ def simulate(
     try:
         simulator = Simulator(config, clock=runtime.clock, port=port)
         now = runtime.clock()
-        traffic = Traffic(seed=seed)
-        simulator.store.feed(timeline(executions, start=now - 86400, end=now, traffic=traffic))
+        traffic = Traffic(seed=seed, clustered=0.7, never_ends=never_ends)
+        simulator.store.feed(timeline(executions, start=now - 172_800, end=now, traffic=traffic))
         if rate > 0:
-            simulator.store.feed(live(start=now, rate=rate, traffic=Traffic(seed=seed + 1)))
+            simulator.store.feed(live(start=now, rate=rate, traffic=traffic))
         simulator.start()
     except OSError as error:
         raise click.ClickException(
@@ -136,7 +164,7 @@ def simulate(
         click.echo(f"Simulated Alloy at {simulator.endpoint}/logs, Ctrl-C ends it. Try:")
         click.echo(
             f"  ALLOY_API_KEY={api_key or 'any'} ALLOY_ENDPOINT={simulator.endpoint} "
-            "otel-alloy run --once --since 1d"
+            "otel-alloy run --once --since 2d"
         )
         while not runtime.wait(60.0):
             pass

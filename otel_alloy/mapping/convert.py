@@ -10,9 +10,10 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
@@ -27,7 +28,8 @@ from otel_alloy.mapping.enriched import (
     span_attributes,
 )
 from otel_alloy.mapping.enrichment import Enrichment
-from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.mapping.execution_url import ExecutionUrl
+from otel_alloy.mapping.facts import ExecutionFacts, Failed, Glance
 from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
@@ -101,18 +103,19 @@ _KINDS = {
 }
 
 
-_Sizes = tuple[forms.Kind, bool, int, int, int]
+_Sizes = tuple[forms.Kind, bool, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Repeating:
-    """What becomes of `common`: its `fields`, serialized, how the log's body begins (`label`), and
-    the forms of its executions that ended, by their kind, whether a time was made up, and the
-    lengths of their ids."""
+    """What becomes of `common`: its `fields`, serialized, how the log's body begins (`label`), what
+    its executions' pages have in common (`url`), and the forms of those that ended, by their kind,
+    whether a time was made up, and the lengths of their ids and of that address."""
 
     common: Common
     fields: forms.Repeating
     label: bytes
+    url: ExecutionUrl | None
     ended: dict[_Sizes, tuple[encode.SpanForm, encode.LogForm]] = field(default_factory=dict)
 
 
@@ -121,7 +124,8 @@ class Converter:
 
     `value_limit`: characters kept of a text value. `email`, `full_name`: what becomes of personal
     data; "hash" writes HMAC-SHA-256 under `privacy_key` into `user.hash`. `started_logs`: whether
-    a start makes a log record. `attach`: the hook, which is asked last of all.
+    a start makes a log record. `execution_url`: where Alloy's own page of an execution is.
+    `attach`: the hook, which is asked last of all.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class Converter:
         full_name: Privacy = "keep",
         privacy_key: bytes = b"",
         started_logs: bool = False,
+        execution_url: ExecutionUrl | None = None,
         attach: Attach | None = None,
     ) -> None:
         self._limit = value_limit
@@ -139,6 +144,7 @@ class Converter:
         self._full_name = full_name
         self._key = privacy_key
         self._started_logs = started_logs
+        self._execution_url = execution_url
         self._attach = attach
         self._cache: dict[int, _Repeating] = {}  # by the id of their `common`, which they keep
 
@@ -160,8 +166,11 @@ class Converter:
         trace_id, span_id = execution_ids(uuid or execution_id or notification_id)
         start, end, observed, adjusted = times_of(execution)
         repeating = self._repeating(n)
-        texts = self._texts(execution_id, uuid, notification_id)
-        one, two, uid = texts
+        one, two, three = self._texts(execution_id, uuid, notification_id)
+        uid = three
+        span_url = log_url = b""
+        if repeating.url is not None and (url := self._url(repeating.url, execution_id, uuid)):
+            span_url, log_url = forms.url(url.encode())
 
         attached = _NOT_ATTACHED
         if self._attach is not None:
@@ -170,12 +179,12 @@ class Converter:
         if role is _ENDED or role is _ENDED_AGAIN:
             kind = _ended_kind(n)
             body = repeating.label + kind.words + _duration(end - start)
-            sizes = kind, adjusted, len(one), len(two), len(uid)
+            sizes = kind, adjusted, len(one), len(two), len(three), len(span_url)
             span_form, log_form = repeating.ended.get(sizes) or _ended_forms(repeating, sizes)
         else:
             kind = _KINDS[role]
             body = repeating.label + kind.words
-            sizes = kind, adjusted, len(one), len(two), len(uid)
+            sizes = kind, adjusted, len(one), len(two), len(three), len(span_url)
             message = b""
             if role is _INCOMPLETE and uid:
                 # A start may be sent twice, as `started` and as this: two records, two uids.
@@ -190,10 +199,10 @@ class Converter:
         span, ended = None, fixed64(end)
         if role is _ENDED or role is _INCOMPLETE:
             began = fixed64(start)
+            texts = one, two, three + span_url
             span = span_form.fill(trace_id, span_id, began, ended, texts)
         seen = ended if observed == end else fixed64(observed)
-        one, two, three = texts
-        texts_of_log = one, two, three, uid
+        texts_of_log = one, two, three + log_url, uid
         record = log_form.fill(trace_id, span_id, ended, seen, body, texts_of_log)
         if execution.enrichment is not None:
             identity = uuid or execution_id or notification_id
@@ -221,7 +230,10 @@ class Converter:
             (semconv.NOTIFICATION_ID, notification_id),
         )
         attributes = self._attributes(n)
+        common = self._common_url(attributes)
         attributes.update((key, self.clean(value)) for key, value in ids if value)
+        if common is not None and (url := self._url(common, execution_id, uuid)):
+            attributes[semconv.URL_FULL] = url
         attributes.update(
             _ended_kind(n).attributes if role is _ENDED else forms.INCOMPLETE.attributes
         )
@@ -249,6 +261,28 @@ class Converter:
                 if (facts := self.facts(execution)) is not None:
                     yield facts
 
+    def glance(self, executions: Iterable[Execution], newest: int, since: int) -> Glance:
+        """Those that have a span, at a glance: the facts of so many `newest`, and those that failed
+        `since` (Unix ns). Costs a twentieth of `ended`: the facts of all others are not made."""
+        ended = [e for e in executions if e.role is _ENDED or e.role is _INCOMPLETE]
+        failed = []
+        for execution in ended:
+            n = execution.notification
+            if n.message == ERROR and execution.role is _ENDED:
+                with suppress(Unconvertible):
+                    end = times_of(execution)[1]
+                    if end >= since:
+                        failed.append(Failed(end, *self._workflow(n)))
+        facts = islice(self.ended(reversed(ended)), newest)
+        return Glance(len(ended), failed, tuple(facts))
+
+    def _workflow(self, n: Notification) -> tuple[str, str]:
+        """Name and id, as `_attributes` has them."""
+        workflow = n.forgeWorkflow
+        name = workflow.name if isinstance(workflow, Workflow) else None
+        key = n.forgeWorkflowId or (workflow if isinstance(workflow, str) else "")
+        return self.clean(name) if name else semconv.SPAN_NAME_FALLBACK, self.clean(key)
+
     def _repeating(self, n: Notification) -> _Repeating:
         common = n.common
         found = self._cache.get(id(common))
@@ -268,7 +302,17 @@ class Converter:
             encode.span_attributes(attributes),
             encode.log_attributes(attributes),
         )
-        return _Repeating(n.common, fields, (label + version).encode())
+        return _Repeating(n.common, fields, (label + version).encode(), self._common_url(values))
+
+    def _common_url(self, attributes: Mapping[str, encode.Value]) -> ExecutionUrl | None:
+        """The page of an execution with these attributes, but for its own ids; None where there is
+        none to tell."""
+        return None if self._execution_url is None else self._execution_url.common(attributes)
+
+    def _url(self, common: ExecutionUrl, execution_id: str, uuid: str) -> str:
+        """The page of an execution; "" where an id is missing, or where it would have to be cut."""
+        url = common.of(execution_id, uuid)
+        return url if len(url) <= self._limit else ""
 
     def _attributes(self, n: Notification) -> dict[str, encode.Value]:
         """What executions of one workflow, version and user have in common, as it is sent."""
@@ -352,7 +396,8 @@ def _duration(nanoseconds: int) -> bytes:
 
 def _ended_forms(repeating: _Repeating, sizes: _Sizes) -> tuple[encode.SpanForm, encode.LogForm]:
     span = forms.span_form(repeating.fields, *sizes)
-    log = forms.log_form(repeating.fields, *sizes, sizes[-1], b"")
+    *_, notification, _ = sizes
+    log = forms.log_form(repeating.fields, *sizes, notification, b"")
     if len(repeating.ended) >= _FORMS:
         repeating.ended.clear()
     repeating.ended[sizes] = span, log

@@ -66,6 +66,12 @@ _span_notification_id, _log_notification_id = _text(semconv.NOTIFICATION_ID)
 _, _log_record_uid = _text(semconv.LOG_RECORD_UID)
 _, log_message = _text(semconv.MESSAGE)
 """What stands before the text of a message that is not known, for its length in bytes."""
+_span_url, _log_url = _text(semconv.URL_FULL)
+
+
+def url(text: bytes) -> tuple[bytes, bytes]:
+    """Alloy's page of an execution as fields of span and log record, equally long."""
+    return _span_url(len(text)) + text, _log_url(len(text)) + text
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,13 @@ def span_form(
     execution: int,
     uuid: int,
     notification: int,
+    url: int,
     parent: bytes = b"",
     links: bytes = b"",
 ) -> encode.SpanForm:
-    """For ids of these lengths (bytes); one that is missing has length 0, and no head. `parent`,
-    `links`: serialized fields."""
+    """For ids of these lengths (bytes); one that is missing has length 0, and no head. `url`: the
+    length of that field, which follows the last id; 0 where there is none. `parent`, `links`:
+    serialized fields."""
     return encode.SpanForm(
         common.name,
         common.span,
@@ -97,7 +105,7 @@ def span_form(
             _span_execution_uuid(uuid) if uuid else b"",
             _span_notification_id(notification) if notification else b"",
         ),
-        execution + uuid + notification,
+        execution + uuid + notification + url,
         kind.span_attributes + (_SPAN_ADJUSTED if adjusted else b""),
         kind.span_status,
         parent,
@@ -112,6 +120,7 @@ def log_form(
     execution: int,
     uuid: int,
     notification: int,
+    url: int,
     uid: int,
     message: bytes,
 ) -> encode.LogForm:
@@ -125,7 +134,7 @@ def log_form(
             _log_notification_id(notification) if notification else b"",
             message + (_log_record_uid(uid) if uid else b""),
         ),
-        execution + uuid + notification + uid,
+        execution + uuid + notification + url + uid,
         kind.log_attributes + (_LOG_ADJUSTED if adjusted else b""),
         kind.log_event,
     )

@@ -12,6 +12,7 @@ from typing import Literal
 
 SCOPE_NAME = "otel_alloy"
 DEFAULT_SERVICE_NAME = "runalloy"
+DISTRO_NAME = "otel-alloy"
 
 # OpenTelemetry semantic conventions
 ERROR_TYPE = "error.type"
@@ -22,6 +23,8 @@ HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
 LOG_RECORD_UID = "log.record.uid"
 SERVICE_NAME = "service.name"
 SERVICE_PEER_NAME = "service.peer.name"
+TELEMETRY_DISTRO_NAME = "telemetry.distro.name"
+URL_FULL = "url.full"
 USER_ID = "user.id"
 USER_EMAIL = "user.email"
 USER_FULL_NAME = "user.full_name"
@@ -167,6 +170,12 @@ ATTRIBUTES = (
     ),
     Attribute(NOTIFICATION_ID, "68110feaa81a0e507fbdd36a", "The record in Alloy's log (`_id`)"),
     Attribute(
+        URL_FULL,
+        "https://alloy.example.com/executions/68110fea7d181f356acd1bf1",
+        "Alloy's own page of the execution, as `execution_url` says",
+        "where `execution_url` is set, and Alloy tells the ids that it has",
+    ),
+    Attribute(
         LOG_RECORD_UID,
         "68110feaa81a0e507fbdd36a",
         "Identifies the log record: `_id`, with `:incomplete` after it for an execution whose end "
@@ -280,6 +289,14 @@ ATTRIBUTES = (
         SERVICE_NAME,
         DEFAULT_SERVICE_NAME,
         "`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or a source's `resource` change it",
+        "always",
+        on=("resource",),
+    ),
+    Attribute(
+        TELEMETRY_DISTRO_NAME,
+        DISTRO_NAME,
+        "What made this telemetry; its version is the scope's. `OTEL_RESOURCE_ATTRIBUTES` and a "
+        "source's `resource` change it",
         "always",
         on=("resource",),
     ),

@@ -15,10 +15,11 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
-from otel_alloy.checkpoint.postgres_url import place_of
+from otel_alloy.checkpoint.postgres_url import is_postgres
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.destinations import DestinationGauges
 from otel_alloy.observability.leases import LeaseGauges
@@ -373,11 +374,13 @@ class Telemetry:
                 meter.create_observable_gauge(
                     m.name, [_observations(m, status)], m.unit, m.description
                 )
-        for source in sources:  # a counter that begins above zero shows no rise
-            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP, AUDIT_RECOVERED):
+        for source in sources:  # 0 is a figure, too, and not the same as none
+            for m in (RECEIVED, SETTLED, REPEATED, REJECTED, GAP, AUDIT_RECOVERED, HOOK_FAILURES):
                 self._count[m](0, {SOURCE: source})
             for signal in ("traces", "logs"):
                 self._count[REFUSED](0, {SOURCE: source, SIGNAL: signal})
+            for stage in STAGES:
+                self._count[RETRIES](0, {SOURCE: source, STAGE: stage})
 
     def __call__(self, event: object) -> None:
         """Takes an event."""
@@ -406,7 +409,7 @@ class Telemetry:
                 before = "expired" if event.takeover else "given_back"
                 count[LEASE_TAKEOVERS](1, {**self._unit(event.unit), LEASE_BEFORE: before})
             case events.WebhookListens():
-                for outcome in events.WEBHOOK_OUTCOMES:  # see above: it begins at zero
+                for outcome in events.WEBHOOK_OUTCOMES:  # as above
                     count[WEBHOOK_REPORTS](0, {WEBHOOK_OUTCOME: outcome})
             case events.WebhookAnswered():
                 count[WEBHOOK_REPORTS](1, {WEBHOOK_OUTCOME: event.outcome})
@@ -522,8 +525,9 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
     return observe
 
 
-def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
+def open_telemetry(settings: Settings, status: Status, process: str) -> Telemetry | None:
     """The metrics that `OTEL_METRICS_EXPORTER` and `OTEL_SDK_DISABLED` ask for; None for none.
+    `process`: as in `resource`.
 
     Raises ConfigurationError where a variable is wrong.
     """
@@ -532,21 +536,32 @@ def open_telemetry(settings: Settings, status: Status) -> Telemetry | None:
         return None
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
+    from otel_alloy.observability.births import FromZero
+
     readers = [
-        PeriodicExportingMetricReader(exporter, otlp.metric_interval, otlp.metric_timeout)
+        PeriodicExportingMetricReader(FromZero(exporter), otlp.metric_interval, otlp.metric_timeout)
         for exporter in sdk_exporters(*otlp.metrics)
     ]
     sources = [source.name for source in settings.sources]
-    return Telemetry(readers, resource(settings), status, sources=sources)
+    return Telemetry(readers, resource(settings, process), status, sources=sources)
 
 
-def resource(settings: Settings) -> dict[str, str | bool | int | float]:
-    """This process: a service of its own, and an instance that stays the same over restarts."""
+def resource(settings: Settings, process: str) -> dict[str, str | bool | int | float]:
+    """What describes a process: a service of its own, and an instance.
+
+    The instance stays the same over restarts, where the storage lets one process in at a time. Of
+    replicas one machine may run several, so each has one of its own, from `process`: what no other
+    process is called. The SDK is told, as it makes this telemetry (not that of executions).
+    """
     attributes = settings.resource(settings.sources[0].model_copy(update={"resource": {}}))
-    instance = uuid5(NAMESPACE_URL, f"{socket.gethostname()} {place_of(settings.storage)}")
+    place = process if is_postgres(settings.storage) else settings.storage
     return {
-        "service.instance.id": str(instance),
+        "service.instance.id": str(uuid5(NAMESPACE_URL, f"{socket.gethostname()} {place}")),
         **attributes,
         semconv.SERVICE_NAME: SERVICE_NAME,
         "service.version": __version__,
+        "telemetry.distro.version": __version__,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": version("opentelemetry-sdk"),
     }

@@ -73,10 +73,12 @@ class _Cycle:
 class OwnTraces:
     """A watcher of events that makes spans of them and hands them to `processor`."""
 
-    def __init__(self, settings: Settings, runtime: Runtime, processor: SpanProcessor) -> None:
+    def __init__(
+        self, settings: Settings, runtime: Runtime, process: str, processor: SpanProcessor
+    ) -> None:
         self._runtime = runtime
         self._provider = TracerProvider(
-            resource=Resource(dict(resource(settings))), shutdown_on_exit=False
+            resource=Resource(dict(resource(settings, process))), shutdown_on_exit=False
         )
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer(semconv.SCOPE_NAME, __version__)
@@ -187,8 +189,9 @@ class OwnTraces:
         sending.join(_SHUTDOWN_SECONDS)
 
 
-def open_own_traces(settings: Settings, runtime: Runtime) -> OwnTraces | None:
-    """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true, or traces are off."""
+def open_own_traces(settings: Settings, runtime: Runtime, process: str) -> OwnTraces | None:
+    """What `own_traces` asks for; None where OTEL_SDK_DISABLED is true, or traces are off.
+    `process`: as in `resource`."""
     if settings.otlp.sdk_disabled or settings.otlp.traces.off:
         return None
     (exporter,) = sdk_exporters(settings.otlp.traces)
@@ -196,7 +199,7 @@ def open_own_traces(settings: Settings, runtime: Runtime) -> OwnTraces | None:
         processor = BatchSpanProcessor(exporter)
     except ValueError as error:  # its words name what is wrong, not the variable
         raise ConfigurationError([f"OTEL_BSP_*: {error}: correct it, or unset it."]) from None
-    return OwnTraces(settings, runtime, processor)
+    return OwnTraces(settings, runtime, process, processor)
 
 
 def _alloy(endpoint: str) -> Attributes:

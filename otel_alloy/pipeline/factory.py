@@ -118,6 +118,7 @@ def open_converter(
         full_name=privacy.user_full_name,
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
+        execution_url=settings.execution_page,
         attach=open_hook(settings.hook, runtime.monotonic, settings.places.named("hook")),
     )
 

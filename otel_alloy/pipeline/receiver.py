@@ -160,7 +160,7 @@ class Receiver:
         elif len(self._settings.sources) > 1:
             log.error("source %s stopped: %s", source, error, extra={"source": source})
         self._failures.append(error)
-        self._observe(SourceStopped(source, reason))
+        self._observe(SourceStopped(source, reason, type(error).__name__))
 
 
 def _turns(session: Session) -> Turns:

@@ -33,7 +33,14 @@ from otel_alloy.checkpoint.postgres_url import is_postgres, parse_postgres
 from otel_alloy.durations import parse_duration
 from otel_alloy.environment import kept_quotes, without_empty
 from otel_alloy.errors import CheckpointError, ConfigurationError, WrongParts
-from otel_alloy.mapping.semconv import DEFAULT_SERVICE_NAME, SERVICE_NAME
+from otel_alloy.links import TraceUrl
+from otel_alloy.mapping.execution_url import ExecutionUrl
+from otel_alloy.mapping.semconv import (
+    DEFAULT_SERVICE_NAME,
+    DISTRO_NAME,
+    SERVICE_NAME,
+    TELEMETRY_DISTRO_NAME,
+)
 from otel_alloy.near import advice
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
@@ -291,7 +298,8 @@ class Settings(Model):
     started_logs: bool = Field(False, description="also a log record when an execution starts")
     health_endpoint: str | None = Field(
         "127.0.0.1:8089",
-        description="host:port of /livez, /readyz and /status, while `run` goes on; empty = off",
+        description="host:port of the page, /livez, /readyz and /status, while `run` goes on; "
+        "empty = off",
     )
     ready_max_lag: Seconds = Field(
         900.0, ge=1, description="/readyz says no when further behind than this"
@@ -349,6 +357,16 @@ class Settings(Model):
         description="attaches executions to other traces: module:callable, or the name of an "
         "entry point otel_alloy_hook",
     )
+    trace_url: str | None = Field(
+        None,
+        description="where a trace can be looked at, such as "
+        "`http://localhost:16686/trace/{trace_id}`; makes ids links",
+    )
+    execution_url: str | None = Field(
+        None,
+        description="where Alloy's own page of an execution is, with `{execution.id}` or "
+        "`{execution.uuid}`; becomes `url.full`",
+    )
     environment: dict[str, str] = Field(
         default_factory=lambda: environment_of(os.environ), repr=False
     )
@@ -394,6 +412,22 @@ class Settings(Model):
                 "write module:callable, such as my_hooks:correlate, or the name of an entry point "
                 "of the group otel_alloy_hook; empty = none"
             )
+        return value
+
+    @field_validator("trace_url")
+    @classmethod
+    def _trace_url_is_a_pattern(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        TraceUrl.parse(value)
+        return value
+
+    @field_validator("execution_url")
+    @classmethod
+    def _execution_url_is_a_pattern(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        ExecutionUrl.parse(value)
         return value
 
     @field_validator("resource_per")
@@ -533,6 +567,16 @@ class Settings(Model):
         return tuple(Template.of(n, v, self.resource_per) for n, v in self.headers.items())
 
     @cached_property
+    def traces(self) -> TraceUrl | None:
+        """`trace_url`, understood; None where it is not set."""
+        return TraceUrl.parse(self.trace_url) if self.trace_url else None
+
+    @cached_property
+    def execution_page(self) -> ExecutionUrl | None:
+        """`execution_url`, understood; None where it is not set."""
+        return ExecutionUrl.parse(self.execution_url) if self.execution_url else None
+
+    @cached_property
     def otlp(self) -> OtlpExporters:
         """Where everything goes, mistakes included."""
         return otlp_exporters(self.environment, find=self.places.variable)
@@ -548,8 +592,16 @@ class Settings(Model):
 
     def resource(self, source: SourceSettings) -> dict[str, str | bool | int | float]:
         """The resource attributes of a source: OTEL_RESOURCE_ATTRIBUTES, over it
-        OTEL_SERVICE_NAME, over both the source's own, as in OpenTelemetry's resource SDK."""
-        attributes: dict[str, str | bool | int | float] = {SERVICE_NAME: DEFAULT_SERVICE_NAME}
+        OTEL_SERVICE_NAME, over both the source's own, as in OpenTelemetry's resource SDK.
+
+        Nothing in it differs from one version of otel-alloy to the next (the scope tells that):
+        backends compare a repeat with its resource (Jaeger's deduplication hashes it), so that one
+        of before an upgrade would be shown twice. And nothing of `telemetry.sdk`, as no SDK made
+        it, nor `service.version`, which is Alloy's own."""
+        attributes: dict[str, str | bool | int | float] = {
+            SERVICE_NAME: DEFAULT_SERVICE_NAME,
+            TELEMETRY_DISTRO_NAME: DISTRO_NAME,
+        }
         for pair in self.environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             key, equals, value = pair.partition("=")
             if equals and key.strip():

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from math import ceil
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -29,19 +30,30 @@ from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.otlp.outcome import clean
 from otel_alloy.runtime import Runtime
 from otel_alloy.terminal import render
+from otel_alloy.terminal.links import ID_WIDTH, TraceLinks
+from otel_alloy.terminal.worth import Worth, WorthTable
 from otel_alloy.testing.order_service import SCOPE as SERVICE_SCOPE
 from otel_alloy.testing.order_service import OrderService
 from otel_alloy.testing.otlp_endpoint import Item, OtlpEndpoint, Received, attributes
-from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, eventful, live, timeline
 
-RunReceiver = Callable[[str, str, threading.Event], None]
-"""Called with Alloy's base URL, the OTLP/HTTP base URL and the event that tells it to end."""
+Settle = Callable[[Iterable[ExecutionFacts]], None]
+"""Told of executions that were delivered."""
+RunReceiver = Callable[[str, str, threading.Event, Settle], None]
+"""Called with Alloy's base URL, the OTLP/HTTP base URL, the event that tells it to end, and what is
+to be told of executions that are delivered."""
 
 _BACKLOG, _BACKLOG_SECONDS = 150, 3500.0
+_LOST, _A_DAY = 2, 86_460.0
+"""Executions that were given up by now, after `incomplete_after`."""
+LOOKBACK_SECONDS = 25 * 3600.0
+"""How far back the receiver has to begin."""
 _RATE = 5.0  # executions per second
 _RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
 _STOP_SECONDS = 10.0
 _TICK = 0.1
+_BAR = 10
+"""Columns of the longest bar."""
 
 
 class _View(Protocol):
@@ -50,27 +62,134 @@ class _View(Protocol):
     left: float
     """Seconds until the demo ends."""
 
+    def settle(self, executions: Iterable[ExecutionFacts]) -> None: ...
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
     def lines(self) -> list[str]: ...
     def summary(self) -> RenderableType: ...
 
 
+class Shown:
+    """Executions as they are shown: a table while they come, and what they add up to. Fed from any
+    thread."""
+
+    def __init__(self, links: TraceLinks) -> None:
+        self.executions: list[ExecutionFacts] = []
+        """In order of arrival, each once."""
+        self._links = links
+        self._worth = Worth()
+        self._seen: set[bytes] = set()
+        self._printed = 0
+        self._lock = threading.Lock()
+
+    def add(self, one: ExecutionFacts) -> bool:
+        """Adds one; False for one that was there before."""
+        with self._lock:
+            if one.trace_id + one.span_id in self._seen:
+                return False
+            self._seen.add(one.trace_id + one.span_id)
+            self.executions.append(one)
+            self._worth.add(one)
+            return True
+
+    def lines(self) -> list[str]:
+        """One line of plain text for each execution since the last call."""
+        with self._lock:
+            new = self.executions[self._printed :]
+            self._printed += len(new)
+        links = self._links
+        return [
+            render.plain_line(
+                one, render.clock_of(one), address=links.address(one.trace_id, one.span_id)
+            )
+            for one in new
+        ]
+
+    def now(self, console: Console, options: ConsoleOptions, more: dict[str, str]) -> RenderResult:
+        """Figures, with `more` behind the number of executions, and below them those that came
+        last, as many as there is room for under a title."""
+        with self._lock:
+            executions = list(self.executions)
+        wide = options.max_width >= render.WIDE
+        durations = sorted(one.seconds for one in executions if one.outcome != "incomplete")
+        errors = sum(one.outcome == "error" for one in executions)
+        yield render.figures(
+            {
+                "executions": f"{len(executions):,}",
+                **more,
+                "errors": f"{errors:,}",
+                "p50": render.span_of_time(render.percentile(durations, 0.5)),
+                "p95": render.span_of_time(render.percentile(durations, 0.95)),
+            }
+        )
+        table = render.new_table(expand=True)
+        table.add_column("time", no_wrap=True, style="dim", width=8)
+        table.add_column("", no_wrap=True, width=1)
+        table.add_column("workflow", no_wrap=True, overflow="ellipsis", ratio=3)
+        if wide:
+            table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
+        table.add_column("duration", no_wrap=True, justify="right", width=8)
+        if wide:
+            table.add_column("", no_wrap=True, width=_BAR)
+        table.add_column("trace", no_wrap=True, width=ID_WIDTH)
+        longest = render.percentile(durations, 0.95) or 1.0
+        # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
+        room = max(1, (options.height or console.size.height) - 9)
+        for one in executions[-room:]:
+            table.add_row(*self._cells(one, longest, wide))
+        yield table
+        yield Text()  # here the terminal echoes ^C, and breaks no row
+
+    def _cells(self, one: ExecutionFacts, longest: float, wide: bool) -> list[RenderableType]:
+        mark, style = render.MARKS[one.outcome]
+        color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
+        user: list[RenderableType] = [Text(render.user_of(one))] if wide else []
+        length = render.bar(one.seconds / longest, _BAR)
+        bar: list[RenderableType] = [Text(length, color or "green")] if wide else []
+        return [
+            render.clock_of(one),
+            Text(mark, style),
+            Text(render.workflow_of(one), color),
+            *user,
+            render.took(one),
+            *bar,
+            self._links.id(one.trace_id, one.span_id),
+        ]
+
+    def sums(self) -> list[RenderableType]:
+        """What they add up to by workflow, and the traces worth a look."""
+        with self._lock:
+            executions = list(self.executions)
+        everything = render.Tally()
+        groups: dict[str, render.Tally] = {}
+        for one in executions:
+            everything.add(one)
+            label = render.workflow_of(one)
+            groups.setdefault(one.workflow_id or label, render.Tally(label)).add(one)
+        apart = render.apart({key: group.label for key, group in groups.items()})
+        table = render.new_table(show_footer=True)
+        table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
+        heads = ("executions", "errors", "     p50", "     p95")
+        for head, total in zip(heads, everything.cells(), strict=True):
+            table.add_column(head, total, justify="right", no_wrap=True)
+        for key, group in sorted(groups.items(), key=lambda pair: -pair[1].executions):
+            table.add_row(render.Named(group.label, apart.get(key, "")), *group.cells())
+        return [table, Text(), WorthTable(self._worth, self._links)]
+
+
 class DemoView:
-    """The table of executions, fed from any thread and rendered by rich."""
+    """A demo whose endpoint is its own: what arrives there, fed from any thread."""
 
     def __init__(self, endpoint: str = "") -> None:
         self.endpoint = endpoint
         """The OTLP base URL, for display."""
         self.left = 0.0
-        self.executions: list[ExecutionFacts] = []
-        """In order of arrival, each once."""
+        # What arrives here is not in the user's backend, so there is nothing to link to.
+        self.shown = Shown(TraceLinks())
         self.spans = 0
         self.log_records = 0
         self._called: dict[bytes, list[Item]] = {}  # spans of the customer's service, by trace
         self._whole: list[Item] = []  # the newest trace that has them and the execution's span
         self._failed: list[Item] = []  # the newest execution that failed and tells why, its blocks
-        self._seen: set[bytes] = set()
-        self._printed = 0
         self._lock = threading.Lock()
 
     def receive(self, received: Received) -> None:
@@ -87,105 +206,39 @@ class DemoView:
                     self.log_records += 1
                     continue
                 self.spans += 1
-                if is_block(record):
+                if is_block(record) or not self.shown.add(facts_of_span(record)):
                     continue
-                if record.trace_id + record.span_id not in self._seen:
-                    self._seen.add(record.trace_id + record.span_id)
-                    self.executions.append(facts_of_span(record))
-                    if record.trace_id in self._called:
-                        self._whole = [item, *self._called[record.trace_id]]
-                    if record.status.message:
-                        blocks = (i for i in items if _is_below(i.record, record))
-                        self._failed = [item, *blocks]
+                if record.trace_id in self._called:
+                    self._whole = [item, *self._called[record.trace_id]]
+                if record.status.message:
+                    blocks = (i for i in items if _is_below(i.record, record))
+                    self._failed = [item, *blocks]
+
+    def settle(self, executions: Iterable[ExecutionFacts]) -> None:
+        """What is delivered is seen where it arrives."""
 
     def lines(self) -> list[str]:
         """One line of plain text for each execution since the last call."""
-        with self._lock:
-            new = self.executions[self._printed :]
-            self._printed += len(new)
-        return [render.plain_line(one, render.clock_of(one)) for one in new]
+        return self.shown.lines()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
-            executions = list(self.executions)
-            spans, log_records = self.spans, self.log_records
-        wide = options.max_width >= render.WIDE
+            more = {"spans": f"{self.spans:,}", "log records": f"{self.log_records:,}"}
         yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.left)
-        durations = sorted(one.seconds for one in executions)
-        errors = sum(one.outcome == "error" for one in executions)
-        yield render.figures(
-            {
-                "executions": f"{len(executions):,}",
-                "spans": f"{spans:,}",
-                "log records": f"{log_records:,}",
-                "errors": f"{errors:,}",
-                "p50": render.span_of_time(render.percentile(durations, 0.5)),
-                "p95": render.span_of_time(render.percentile(durations, 0.95)),
-            }
-        )
-        table = render.new_table(expand=True)
-        table.add_column("time", no_wrap=True, style="dim", width=8)
-        table.add_column("", no_wrap=True, width=1)
-        table.add_column("workflow", no_wrap=True, overflow="ellipsis", ratio=3)
-        table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
-        table.add_column("duration", no_wrap=True, justify="right", width=8)
-        cells = 18 if wide else 6
-        table.add_column("", no_wrap=True, width=cells)
-        table.add_column("trace", no_wrap=True, style="cyan", width=16 if wide else 8)
-        longest = render.percentile(durations, 0.95) or 1.0
-        # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
-        room = max(1, (options.height or console.size.height) - 9)
-        for one in executions[-room:]:
-            mark, style = render.MARKS[one.outcome]
-            failed = "red" if one.outcome == "error" else ""
-            table.add_row(
-                render.clock_of(one),
-                Text(mark, style),
-                Text(render.workflow_of(one), failed),
-                Text(render.user_of(one)),
-                render.span_of_time(one.seconds),
-                Text(render.bar(one.seconds / longest, cells), failed or "green"),
-                one.trace_id.hex()[: 16 if wide else 8],
-            )
-        yield table
-        yield Text()  # here the terminal echoes ^C, and breaks no row
+        yield from self.shown.now(console, options, more)
 
     def summary(self) -> RenderableType:
         """What arrived, by workflow, and the full ids of traces worth a look."""
         with self._lock:
-            executions = list(self.executions)
             spans, log_records = self.spans, self.log_records
             whole, failed = list(self._whole), list(self._failed)
-        if not executions:
+        if not self.shown.executions:
             return Text("No execution arrived.", "yellow")
-        everything = render.Tally()
-        groups: dict[str, render.Tally] = defaultdict(render.Tally)
-        for one in executions:
-            everything.add(one)
-            groups[render.workflow_of(one)].add(one)
-        table = render.new_table(show_footer=True)
-        table.add_column("workflow", "all", no_wrap=True, overflow="ellipsis", max_width=40)
-        heads = ("executions", "errors", "     p50", "     p95")
-        for head, total in zip(heads, everything.cells(), strict=True):
-            table.add_column(head, total, justify="right", no_wrap=True)
-        for name, group in sorted(groups.items(), key=lambda pair: -pair[1].executions):
-            table.add_row(Text(name), *group.cells())
-        worth = [("slowest", max(executions, key=lambda one: one.seconds))]
-        worth += [("failed", one) for one in executions if one.outcome == "error"][-3:]
-        traces = Table.grid(padding=(0, 2), expand=True)
-        traces.add_column(style="dim", width=7)
-        traces.add_column(style="cyan", width=32)
-        traces.add_column(justify="right", width=8)
-        traces.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for why, one in worth:
-            took = render.span_of_time(one.seconds)
-            traces.add_row(why, one.trace_id.hex(), took, Text(render.workflow_of(one)))
         told = (
-            f"{len(executions):,} executions arrived as {spans:,} spans and {log_records:,} log"
-            " records."
+            f"{len(self.shown.executions):,} executions arrived as {spans:,} spans and"
+            f" {log_records:,} log records."
         )
-        look = Text("\nTraces worth a look", "bold")
-        parts: list[RenderableType] = [table, look, traces]
+        parts = self.shown.sums()
         if failed:
             parts.append(Text("\nOne that failed: its blocks, and why", "bold"))
             parts.append(trace_tree(failed))
@@ -195,36 +248,42 @@ class DemoView:
         return Group(*parts, Text("\n" + told))
 
 
-class _RemoteView:
-    """A demo that sends to somebody's own collector: what can be told from this side."""
+class RemoteView:
+    """A demo that sends to somebody's own collector: what that has acknowledged."""
 
-    def __init__(self, simulator: Simulator, endpoint: str) -> None:
+    def __init__(self, endpoint: str, links: TraceLinks) -> None:
         self.left = 0.0
-        self._simulator = simulator
+        self.shown = Shown(links)
         self._endpoint = endpoint
 
+    def settle(self, executions: Iterable[ExecutionFacts]) -> None:
+        """Takes executions that were delivered."""
+        for one in executions:
+            self.shown.add(one)
+
     def lines(self) -> list[str]:
-        return []
+        """One line of plain text for each execution since the last call."""
+        return self.shown.lines()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _title(f"simulated Alloy to {self._endpoint}", self.left)
-        yield render.figures(
-            {
-                "records in the log": f"{len(self._simulator.store):,}",
-                "requests to the API": f"{len(self._simulator.requests):,}",
-            }
-        )
+        yield _title(f"simulated Alloy → otel-alloy → {self._endpoint}", self.left)
+        yield from self.shown.now(console, options, {})
 
     def summary(self) -> RenderableType:
-        ends = ("executionFinished", "executionError")
-        ended = sum(one.get("message") in ends for one in self._simulator.store.records())
+        """What was delivered, and where to look at it."""
+        delivered = len(self.shown.executions)
+        if not delivered:
+            return Text(f"No execution was delivered to {self._endpoint}.", "yellow")
         host = urlsplit(self._endpoint).hostname or "localhost"
         service = semconv.DEFAULT_SERVICE_NAME
-        return Text(
-            f"{ended:,} simulated executions ended. They go to {self._endpoint}.\n"
-            f"Where to look, for example:\n"
-            f"  Jaeger   http://{host}:16686/search?service={service}\n"
-            f"  Grafana  http://{host}:3000/explore (Tempo, service {service})"
+        return Group(
+            *self.shown.sums(),
+            Text(
+                f"\n{delivered:,} simulated executions were delivered to {self._endpoint}.\n"
+                f"Where to look, for example:\n"
+                f"  Jaeger   http://{host}:16686/search?service={service}\n"
+                f"  Grafana  http://{host}:3000/explore (Tempo, service {service})"
+            ),
         )
 
 
@@ -233,39 +292,51 @@ def run_demo(
     runtime: Runtime,
     seconds: float = 20.0,
     otlp_endpoint: str | None,
+    links: TraceLinks,
     console: Console,
     run_receiver: RunReceiver,
 ) -> int:
     """Play the demo for `seconds` and print the summary; 0, or 1 if the receiver failed.
 
     `otlp_endpoint` is the OTLP/HTTP base URL to send to; `None` starts one that shows what arrives.
+    `links`: how trace ids are shown that went to such an endpoint of the user's.
     `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
-    its event is set. It should ask Alloy about once a second. Ctrl-C ends early, and cleanly.
+    its event is set. It should begin `LOOKBACK_SECONDS` ago and ask Alloy about once a second.
+    Ctrl-C ends early, and cleanly.
     """
     render.tolerant(console)
     if otlp_endpoint is not None:
+        remote = RemoteView(otlp_endpoint, links)
         with _simulator(runtime, None) as simulator:
-            remote = _RemoteView(simulator, otlp_endpoint)
-            return _watch(runtime, remote, seconds, console, run_receiver, simulator, otlp_endpoint)
+            code = _watch(runtime, remote, seconds, console, run_receiver, simulator, otlp_endpoint)
+        return code if remote.shown.executions else 1
     view = DemoView()
     with OtlpEndpoint(view.receive, store=False) as endpoint:
         target = view.endpoint = endpoint.http_endpoint
-        with OrderService(target) as service, _simulator(runtime, service.url) as simulator:
+        with (
+            OrderService(target, runtime.wait) as service,
+            _simulator(runtime, service.url) as simulator,
+        ):
             code = _watch(runtime, view, seconds, console, run_receiver, simulator, target)
-    return code if view.executions else 1
+    return code if view.shown.executions else 1
 
 
 def _simulator(runtime: Runtime, custom_api_url: str | None) -> Simulator:
-    """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`."""
+    """Simulated Alloy with a past and live traffic, whose executions call `custom_api_url`. An app
+    is down meanwhile, and some executions began a day ago and have never ended."""
     now = runtime.clock()
     joint = now - _RUNNING_IN
     simulator = Simulator(Config(custom_api_url=custom_api_url), clock=runtime.clock)
-    traffic = Traffic(error_rate=0.05)
-    simulator.store.feed(
-        timeline(_BACKLOG, start=now - _BACKLOG_SECONDS, end=joint, traffic=traffic)
-    )
+    usual = Traffic(error_rate=0.05, clustered=0.7, never_ends=0.004)
+    usual = eventful(usual, joint, joint + 60)
+    lost = replace(usual, never_ends=1.0)
+    for executions, start, end, traffic in (
+        (_LOST, now - LOOKBACK_SECONDS + 60, now - _A_DAY, lost),
+        (_BACKLOG, now - _BACKLOG_SECONDS, joint, usual),
+    ):
+        simulator.store.feed(timeline(executions, start=start, end=end, traffic=traffic))
     calls = custom_api_url is not None
-    simulator.store.feed(live(start=joint, rate=_RATE, traffic=traffic, calls=calls))
+    simulator.store.feed(live(start=joint, rate=_RATE, traffic=usual, calls=calls))
     return simulator
 
 
@@ -286,7 +357,7 @@ def _watch(
     def work() -> None:
         begin.wait()
         try:
-            run_receiver(simulator.endpoint, target, stop)
+            run_receiver(simulator.endpoint, target, stop, view.settle)
         except BaseException as error:
             failures.append(error)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -63,12 +64,69 @@ def clock_of(facts: ExecutionFacts) -> str:
     return datetime.fromtimestamp(facts.end / 1e9).strftime("%H:%M:%S")
 
 
-def plain_line(facts: ExecutionFacts, ended: str, note: str = "") -> str:
-    """One execution without colour, and nothing shortened. `ended`: when; `note`: a remark."""
-    words = f"{_PLAIN_MARKS[facts.outcome]:5}  {span_of_time(facts.seconds):>8}"
+def took(facts: ExecutionFacts) -> str:
+    """How long it took; `-` where its end did not come."""
+    return "-" if facts.outcome == "incomplete" else span_of_time(facts.seconds)
+
+
+def plain_line(
+    facts: ExecutionFacts, ended: str, note: str = "", address: str | None = None
+) -> str:
+    """One execution without colour, and nothing shortened. `ended`: when; `note`: a remark;
+    `address`: of its trace, where that is known."""
+    words = f"{_PLAIN_MARKS[facts.outcome]:5}  {took(facts):>8}"
     told = (f"{workflow_of(facts)}{note}", user_of(facts), why_of(facts))
     name = ", ".join(part for part in told if part)
-    return f"{ended}  {words}  {facts.trace_id.hex()}  {name}"
+    link = f"  {address}" if address else ""
+    return f"{ended}  {words}  {facts.trace_id.hex()}  {name}{link}"
+
+
+class Named:
+    """A name in a cell; where others are called the same, with a `part` of its id behind it, which
+    stays when the name has to be cut. `dim`: whether it only stands for others."""
+
+    def __init__(self, name: str, part: str = "", *, dim: bool = False) -> None:
+        self._name = Text(name, "dim" if dim else "", no_wrap=True, overflow="ellipsis")
+        self._part = Text(f" {part}" if part else "", "dim", no_wrap=True)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        name = self._name.copy()
+        name.truncate(max(1, options.max_width - self._part.cell_len), overflow="ellipsis")
+        yield Text.assemble(name, self._part, no_wrap=True, overflow="ellipsis")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        whole = self._name.cell_len + self._part.cell_len
+        return Measurement(min(whole, options.max_width), min(whole, options.max_width))
+
+
+_SHORTEST = 4
+
+
+def apart(names: Mapping[str, str]) -> dict[str, str]:
+    """What tells those apart that have the same name: for their ids, which are the keys, the
+    shortest part that only one of them begins or ends with, at least 4 characters: `…18e6`. Names
+    that are there once, and what has no id but its name, are not among them."""
+    alike: dict[str, list[str]] = {}
+    for key, name in names.items():
+        alike.setdefault(name, []).append(key)
+    found: dict[str, str] = {}
+    for name, keys in alike.items():
+        ids = [key for key in keys if key not in ("", name)]
+        if len(keys) == 1:
+            continue
+        longest = max(map(len, ids), default=0)
+        for size in range(min(_SHORTEST, longest), longest + 1):
+            if len({key[-size:] for key in ids}) == len(ids):
+                found |= {key: _part(key, f"…{key[-size:]}") for key in ids}
+                break
+            if len({key[:size] for key in ids}) == len(ids):
+                found |= {key: _part(key, f"{key[:size]}…") for key in ids}
+                break
+    return found
+
+
+def _part(key: str, part: str) -> str:
+    return clean(part if len(part) < len(key) else key)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -36,6 +36,8 @@ from otel_alloy.pipeline.query import (
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
+from otel_alloy.terminal.links import TraceLinks
+from otel_alloy.terminal.worth import Worth, WorthTable
 
 By = Literal["workflow", "customer"]
 
@@ -71,6 +73,7 @@ class Summary:
         """By id, or by name where there is no id; "" where there is neither."""
         self.reasons: dict[By, dict[tuple[str, str, str], Why]] = {"workflow": {}, "customer": {}}
         """By the group's key, the block, and what in the reason does not differ by case."""
+        self.worth = Worth()
         self.at_known_block = self.with_known_reason = 0
         self.asked = False
         """Whether it was asked why executions failed."""
@@ -88,6 +91,7 @@ class Summary:
     def add(self, one: ExecutionFacts) -> None:
         """Adds one execution."""
         self.all.add(one)
+        self.worth.add(one)
         for by, key, label in _groups_of(one):
             tally = self.groups[by].setdefault(key, render.Tally())
             if not tally.label or tally.label == key:
@@ -110,6 +114,10 @@ class Summary:
                     alike = key, block, _VARIES.sub("*", reason)
                     self.reasons[by].setdefault(alike, Why(block, reason)).failures += 1
 
+    def apart(self, by: By) -> dict[str, str]:
+        """What tells groups with the same name apart, by their ids."""
+        return render.apart({key: tally.label for key, tally in self.groups[by].items()})
+
     def top_reasons(self, by: By) -> list[tuple[str, str, Why]]:
         """Id and label of the group, and why its executions failed; the most frequent first."""
         found = [
@@ -123,7 +131,7 @@ class Summary:
         groups = self.groups[by].items()
         return sorted(groups, key=lambda pair: (-pair[1].executions, pair[1].label))
 
-    def as_object(self, shown: tuple[By, ...]) -> dict[str, Any]:
+    def as_object(self, shown: tuple[By, ...], links: TraceLinks) -> dict[str, Any]:
         """As JSON."""
         names = {"workflow": "workflows", "customer": "customers"}
         lists = {
@@ -144,6 +152,7 @@ class Summary:
             "records": {"read": self.read, "counted": self.counted},
             "requests": self.requests,
             **lists,
+            "traces": self.worth.as_objects(links),
             "failures": {
                 "asked": self.asked,
                 "total": self.all.errors,
@@ -188,10 +197,12 @@ def run_summary(
     as_json: bool,
     console: Console,
     errors: Console,
+    links: TraceLinks,
     say: Callable[[str], None],
 ) -> bool:
     """Reads what ended `since` (Unix ms, or seconds ago) and shows it; after Ctrl-C, what was read
-    until then, and returns False. Raises Stop where the API cannot be read."""
+    until then, and returns False. `links`: how trace ids are shown. Raises Stop where the API
+    cannot be read."""
     render.tolerant(console)
     shown: tuple[By, ...] = ("workflow", "customer") if by is None else (by,)
     progress = Progress(
@@ -266,11 +277,11 @@ def run_summary(
     missing = [query.unreachable for query in queries]
     summary.unreachable = None if None in missing else sum(number or 0 for number in missing)
     if as_json:
-        print(json.dumps(summary.as_object(shown), indent=2), file=console.file, flush=True)
+        print(json.dumps(summary.as_object(shown, links), indent=2), file=console.file, flush=True)
     else:
         if not console.is_terminal:
             console.width = _PLAIN_WIDTH
-        console.print(rendered(summary, shown, console, top))
+        console.print(rendered(summary, shown, console, links, top))
     return summary.complete
 
 
@@ -289,7 +300,9 @@ def _ask_why(
         left -= query.requests - before
 
 
-def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int) -> RenderableType:
+def rendered(
+    summary: Summary, shown: tuple[By, ...], console: Console, links: TraceLinks, top: int
+) -> RenderableType:
     """The summary as a terminal of the console's width shows it, or as plain text."""
     screen = console.is_terminal
     wide = not screen or console.width >= render.WIDE
@@ -300,6 +313,7 @@ def rendered(summary: Summary, shown: tuple[By, ...], console: Console, top: int
     ]
     if summary.all.executions:
         parts += _body(summary, shown, screen, wide, top)
+        parts += [Text(), WorthTable(summary.worth, links)]
     elif summary.complete:
         parts.append(Text("\nNo execution ended in this time. Look further back with --since 7d."))
     if summary.unreadable:
@@ -372,9 +386,15 @@ def _reasons(summary: Summary, by: By, screen: bool, top: int) -> RenderableType
     shown.add_column("failed", justify="right", no_wrap=True, width=6)
     shown.add_column("at", no_wrap=True, overflow="ellipsis", ratio=1 if screen else None)
     shown.add_column("because", no_wrap=True, overflow="ellipsis", ratio=4 if screen else None)
-    for _, label, why in summary.top_reasons(by)[: min(top, _REASONS) or None]:
+    apart = summary.apart(by)
+    for key, label, why in summary.top_reasons(by)[: min(top, _REASONS) or None]:
         failures = Text(f"{why.failures:,}", "red")
-        shown.add_row(Text(label), failures, Text(why.block or "-"), Text(why.reason or "-"))
+        shown.add_row(
+            render.Named(label, apart.get(key, "")),
+            failures,
+            Text(why.block or "-"),
+            Text(why.reason or "-"),
+        )
     return shown
 
 
@@ -394,15 +414,14 @@ def _chart(summary: Summary) -> RenderableType:
 
 
 def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> RenderableType:
-    ordered = [tally for _, tally in summary.ordered(by)]
+    ordered, apart, rest = summary.ordered(by), summary.apart(by), None
+    rows = ordered
     if top and len(ordered) > top + 1:
         rest = render.Tally(f"{len(ordered) - top:,} others")
-        for tally in ordered[top:]:
+        for _, tally in ordered[top:]:
             rest.merge(tally)
-        rows = [*ordered[:top], rest]
-    else:
-        rest, rows = None, ordered
-    largest = ordered[0].executions
+        rows = [*ordered[:top], ("", rest)]
+    largest = ordered[0][1].executions
     cells = 24 if wide else 8
     shown = render.new_table(expand=screen)
     shown.add_column(by, no_wrap=True, overflow="ellipsis", ratio=1 if screen else None)
@@ -413,13 +432,15 @@ def _groups(summary: Summary, by: By, screen: bool, wide: bool, top: int) -> Ren
     shown.add_column("rate" if wide else "errors", justify="right", no_wrap=True, width=6)
     shown.add_column("p50", justify="right", no_wrap=True, width=8)
     shown.add_column("p95", justify="right", no_wrap=True, width=8)
-    for tally in rows:
+    for key, tally in rows:
         executions, rate, p50, p95 = tally.cells()
         style = _alarm(tally, summary.all)
         count = [Text(f"{tally.errors:,}" if tally.errors else "-", style)] if wide else []
         length = "" if tally is rest else render.bar(tally.executions / largest, cells)
         shown.add_row(
-            Text(tally.label, "dim" if tally is rest else ""),
+            render.Named(
+                tally.label, "" if tally is rest else apart.get(key, ""), dim=tally is rest
+            ),
             executions,
             Text(length, "green"),
             *count,

@@ -33,6 +33,7 @@ from otel_alloy.pipeline.query import (
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.terminal import render
+from otel_alloy.terminal.links import ID_WIDTH, TraceLinks
 
 OVERLAP = 15.0
 """At most this many seconds are read again each time. `tail` does not promise, as `run` does, to
@@ -52,10 +53,12 @@ def run_tail(
     interval: float,
     as_json: bool,
     console: Console,
+    links: TraceLinks,
     say: Callable[[str], None],
 ) -> None:
     """Shows executions until Ctrl-C, beginning with those that ended `since` (Unix ms, or seconds
-    ago). `say` prints a line on standard error. Raises Stop where the API cannot be read."""
+    ago). `links`: how trace ids are shown; `say` prints a line on standard error. Raises Stop where
+    the API cannot be read."""
     render.tolerant(console)
     screen = console.is_terminal and not console.is_dumb_terminal and not as_json
     status = Status(interval, runtime.monotonic)
@@ -72,10 +75,14 @@ def run_tail(
             for one in query.explained(list(filter(wanted, executions)), EXPLAINING):
                 status.count(one)
                 if screen:
-                    console.print(row(one, console.width, again=again))
+                    console.print(row(one, console.width, links, again=again))
+                    continue
+                address = links.address(one.trace_id, one.span_id)
+                if as_json:
+                    shown = json.dumps(as_object(one, again, address))
                 else:
-                    shown = json.dumps(as_object(one, again)) if as_json else line(one, again)
-                    print(shown, file=console.file, flush=True)
+                    shown = line(one, again, address)
+                print(shown, file=console.file, flush=True)
 
     with ExitStack() as stack:
         budgets = Budgets(settings, runtime)
@@ -173,14 +180,14 @@ _INDENT = 13
 
 
 def _columns(width: int) -> Table:
-    wide = width >= render.WIDE
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(width=8, no_wrap=True)
     grid.add_column(width=1, no_wrap=True)
     grid.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
     grid.add_column(width=8, no_wrap=True, justify="right")
-    grid.add_column(width=32 if wide else 8, no_wrap=True)
+    if width >= render.WIDE:
+        grid.add_column(width=ID_WIDTH, no_wrap=True)
     return grid
 
 
@@ -188,40 +195,53 @@ def head(width: int) -> Table:
     """The names of the columns."""
     grid = _columns(width)
     names = ("ended", "", "workflow", "user", "duration", "trace")
-    grid.add_row(*(Text(name, "bold") for name in names))
+    grid.add_row(*(Text(name, "bold") for name in names[: len(grid.columns)]))
     return grid
 
 
-def row(one: ExecutionFacts, width: int, *, again: bool = False) -> RenderableType:
-    """One execution on a terminal of that width; below it, in one line, where and why it failed."""
+def row(
+    one: ExecutionFacts, width: int, links: TraceLinks, *, again: bool = False
+) -> RenderableType:
+    """One execution on a terminal of that width, its trace id whole: in a column of its own, or
+    where that would leave too little for names in a line below, which has the address instead where
+    the id is no link and there is room. A further line says where and why it failed."""
     grid = _columns(width)
     mark, style = render.MARKS[one.outcome]
     color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
-    grid.add_row(
+    cells = [
         Text(render.clock_of(one), "dim"),
         Text(mark, style),
         Text(render.workflow_of(one) + (" (again)" if again else ""), color),
         Text(render.user_of(one)),
-        Text(render.span_of_time(one.seconds), color),
-        Text(one.trace_id.hex()[: 32 if width >= render.WIDE else 8], "cyan"),
-    )
-    why = render.why_of(one)
-    if not why:
-        return grid
-    below = Table.grid(padding=(0, 0, 0, _INDENT), expand=True)
+        Text(render.took(one), color),
+    ]
+    below = Table.grid(padding=(0, 0, 0, _INDENT), pad_edge=True, expand=True)
     below.add_column(no_wrap=True, overflow="ellipsis")
-    below.add_row(Text(why, "dim"))
-    return Group(grid, below)
+    trace = links.id(one.trace_id, one.span_id)
+    address = links.plain(one.trace_id, one.span_id, width - _INDENT)
+    if width >= render.WIDE:
+        cells.append(trace)
+        if address is not None:
+            below.add_row(address)
+    else:
+        below.add_row(address or trace)
+    grid.add_row(*cells)
+    why = render.why_of(one)
+    if why:
+        below.add_row(Text(why, "dim"))
+    return Group(grid, below) if below.row_count else grid
 
 
-def line(one: ExecutionFacts, again: bool = False) -> str:
+def line(one: ExecutionFacts, again: bool = False, address: str | None = None) -> str:
     """One execution for a pipe: nothing shortened, columns that `cut` and `awk` can take."""
-    return render.plain_line(one, _iso(one.end), " (again)" if again else "")
+    return render.plain_line(one, _iso(one.end), " (again)" if again else "", address)
 
 
-def as_object(one: ExecutionFacts, again: bool = False) -> dict[str, Any]:
+def as_object(
+    one: ExecutionFacts, again: bool = False, address: str | None = None
+) -> dict[str, Any]:
     """One execution as JSON: what is asked for most, and all attributes under their own names.
-    `again`: a further end of an execution that was shown before."""
+    `again`: a further end of an execution that was shown before; `address`: of its trace."""
     return {
         "started": _iso(one.start),
         "ended": _iso(one.end),
@@ -235,6 +255,7 @@ def as_object(one: ExecutionFacts, again: bool = False) -> dict[str, Any]:
         "execution_uuid": one.attributes.get(semconv.EXECUTION_UUID),
         "trace_id": one.trace_id.hex(),
         "span_id": one.span_id.hex(),
+        "trace_url": address,
         "attributes": dict(one.attributes),
     }
 

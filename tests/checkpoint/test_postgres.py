@@ -368,7 +368,9 @@ def test_a_place_that_is_none(servers: Servers) -> None:
                 assert secret not in f"{caught.value} {caught.value!r}"
     settings = Settings(api_key="key", storage=server.url)  # type: ignore[call-arg]
     assert PASSWORD not in repr(parse_postgres(server.url)) + repr(settings) + str(settings)
-    assert PASSWORD not in str(resource(settings)) and PASSWORD not in place_of(settings.storage)
+    assert PASSWORD not in str(resource(settings, "p")) and PASSWORD not in place_of(
+        settings.storage
+    )
 
 
 def test_too_many_connections(servers: Servers) -> None:

@@ -1,5 +1,5 @@
-"""Real servers for the end-to-end tests: a Collector, Jaeger and Prometheus, on ports of this
-host's loopback.
+"""Real servers for the end-to-end tests: a Collector, Jaeger, VictoriaLogs, Prometheus and
+Alertmanager, on ports of this host's loopback.
 
 `servers/build.py` gets the programs; nothing is built here. Where one is missing, the tests that
 need it are skipped with the command that brings it. With `CI` in the environment and Go at hand
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,13 +26,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from .containers import Built
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = Path(__file__).parent / "servers" / "build.py"
+APART = Path(__file__).with_name("apart.py")
+COMMAND = Path(sys.executable).with_name("otel-alloy")
 CONFIGURATIONS = REPOSITORY / "collector-config"
 
 READY_WITHIN = 60.0
@@ -255,8 +262,46 @@ class Jaeger(Server):
             span
             for resource in answer.json()["result"].get("resourceSpans", [])
             for scope in resource["scopeSpans"]
-            for span in scope["spans"]
+            for span in scope.get("spans", [])  # a scope may be left empty by deduplication
         ]
+
+
+@dataclass
+class VictoriaLogs(Server):
+    """VictoriaLogs, and the questions that tests ask it."""
+
+    url: str = ""
+    """Base URL, with OTLP below `/insert/opentelemetry`."""
+
+    def ask(self, query: str) -> list[dict[str, str]]:
+        """The rows that a query in LogsQL gives over all time. What came in within the last second
+        or two may be missing from them."""
+        answer = httpx.post(
+            f"{self.url}/select/logsql/query", data={"query": query}, timeout=10, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    def metric(self, name: str) -> float:
+        """One of its own counters, all label values together."""
+        text = httpx.get(f"{self.url}/metrics", timeout=10, trust_env=False).text
+        lines = [line for line in text.splitlines() if re.match(rf"{name}[ {{]", line)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+@dataclass
+class Alertmanager(Server):
+    """Alertmanager, and what it knows."""
+
+    url: str = ""
+    """Base URL of its API and page."""
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """The alerts that fire, as its API tells them."""
+        answer = httpx.get(f"{self.url}/api/v2/alerts", timeout=10, trust_env=False)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
 
 
 AnyServer = TypeVar("AnyServer", bound=Server)
@@ -281,10 +326,43 @@ class StartCollector(Protocol):
 class StartJaeger(Protocol):
     """Starts Jaeger with our configuration; `otlp` asks for an address, e.g. that of a former one.
 
-    The storage folder is the test's own, and the same for every Jaeger in one test.
+    The storage folder is the test's own, and the same for every Jaeger in one test. `in_memory`:
+    with that storage instead, which keeps each copy of a span, as others but ours do.
     """
 
-    def __call__(self, *, otlp: str | None = None) -> Jaeger: ...
+    def __call__(self, *, otlp: str | None = None, in_memory: bool = False) -> Jaeger: ...
+
+
+class Apart(Protocol):
+    """Runs commands as they stand in a folder, with a network and a /var/lib of their own, as
+    `apart.py` tells. Each is a command line and the URL that says that it is ready, None where it
+    ends by itself. Fails the test where one does not get ready or does not end well, a request is
+    refused, or a text is not found at its URL. Returns what all of them said.
+
+    `called`: how build.py calls a program, where it is not what people call it.
+    """
+
+    def __call__(
+        self,
+        folder: Path,
+        commands: Sequence[tuple[str, str | None]],
+        *,
+        posts: Sequence[tuple[str, bytes]] = (),
+        found: Sequence[tuple[str, str]] = (),
+        called: Mapping[str, str] = {},
+    ) -> str: ...
+
+
+class StartVictoriaLogs(Protocol):
+    """Starts VictoriaLogs; `arguments` are flags besides address and folder."""
+
+    def __call__(self, *arguments: str) -> VictoriaLogs: ...
+
+
+class StartAlertmanager(Protocol):
+    """Starts one Alertmanager alone, with a configuration file."""
+
+    def __call__(self, configuration: Path) -> Alertmanager: ...
 
 
 class StartPrometheus(Protocol):
@@ -323,6 +401,30 @@ def jaeger_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def otelcol_routing_program() -> Path:
+    """The older Collector that has the routing connector."""
+    return program("otelcol-routing")
+
+
+@pytest.fixture(scope="session")
+def victorialogs_program() -> Path:
+    """VictoriaLogs's program."""
+    return program("victoria-logs")
+
+
+@pytest.fixture(scope="session")
+def alertmanager_program() -> Path:
+    """Alertmanager's program."""
+    return program("alertmanager")
+
+
+@pytest.fixture(scope="session")
+def amtool() -> Path:
+    """The program that checks Alertmanager's configuration, and says which way an alert goes."""
+    return program("amtool")
+
+
+@pytest.fixture(scope="session")
 def promtool() -> Path:
     """The program that checks and tests Prometheus's rules."""
     return program("promtool")
@@ -344,6 +446,23 @@ def helm() -> Path:
 def prometheus_program() -> Path:
     """Prometheus's program."""
     return program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The image of examples/docker, built once for all processes of pytest. Skips where that takes
+    more than this machine has."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    needed = {"root": os.geteuid() == 0, "runc": bool(shutil.which("runc"))}
+    if missing := ", ".join(name for name, there in needed.items() if not there):
+        words = f"BuildKit cannot build here without {missing} (Debian: `apt-get install runc`)"
+        if os.environ.get("CI") and needed["root"]:
+            pytest.fail(words)
+        pytest.skip(words)
+    from .containers import build_once
+
+    return build_once(shared / "image", program("buildkitd"), program("buildctl"))
 
 
 def config_arguments(configurations: Sequence[str | Path]) -> list[str]:
@@ -381,6 +500,66 @@ class Running:
                 server.kill()
 
 
+@pytest.fixture(scope="session")
+def unshare() -> list[str]:
+    """The command that gives another one a network and mounts of its own; skips the test where
+    that is not allowed."""
+    words = ["unshare", "--map-root-user", "--net", "--mount"]
+    try:
+        done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if done.returncode:
+        pytest.skip(f"no network of one's own is allowed here: {done.stderr.strip()}")
+    return words
+
+
+@pytest.fixture
+def apart(unshare: list[str], tmp_path: Path) -> Apart:
+    """Runs commands apart from this machine."""
+
+    def run(
+        folder: Path,
+        commands: Sequence[tuple[str, str | None]],
+        *,
+        posts: Sequence[tuple[str, bytes]] = (),
+        found: Sequence[tuple[str, str]] = (),
+        called: Mapping[str, str] = {},
+    ) -> str:
+        names = {"otelcol-contrib": "otelcol", **called}
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        # The first word that is neither `env` nor a variable.
+        for name in {re.sub(r"^env (\S+=\S* )+", "", line).split()[0] for line, _ in commands}:
+            ours = name == "otel-alloy"
+            (programs / name).symlink_to(COMMAND if ours else program(names.get(name, name)))
+        done = subprocess.run(
+            [*unshare, sys.executable, APART],
+            input=json.dumps(
+                {
+                    "folder": str(folder),
+                    "commands": commands,
+                    "posts": [(url, body.hex()) for url, body in posts],
+                    "found": found,
+                }
+            ),
+            env={"PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        ends = "\n".join(f"$ {end['command']}\n{end['said'][-3000:]}" for end in told["commands"])
+        assert not told["wrong"], f"{told['wrong']}\n{ends}"
+        codes = {end["command"]: end["code"] for end in told["commands"]}
+        assert codes == {line: 0 for line, _ in commands}, ends
+        return "\n".join(end["said"] for end in told["commands"])
+
+    return run
+
+
 @pytest.fixture
 def running() -> Iterator[Running]:
     """Stops every server of this test, also when the test failed."""
@@ -391,9 +570,8 @@ def running() -> Iterator[Running]:
         servers.stop_all()
 
 
-@pytest.fixture
-def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartCollector:
-    """Starts Collectors."""
+def collectors(program: Path, running: Running, folder: Path) -> StartCollector:
+    """Starts Collectors of this program, which keep what they store below the folder."""
 
     def start(
         *configurations: str | Path,
@@ -403,17 +581,17 @@ def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartC
         def make() -> Collector:
             grpc, http, health, metrics = (free_port() for _ in range(4))
             return Collector(
-                command=[otelcol_program, *config_arguments(configurations)],
+                command=[program, *config_arguments(configurations)],
                 environment={
                     "COLLECTOR_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
                     "COLLECTOR_HTTP_ENDPOINT": f"127.0.0.1:{http}",
                     "COLLECTOR_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
                     "COLLECTOR_METRICS_PORT": str(metrics),
-                    "COLLECTOR_STORAGE": str(tmp_path / storage),
+                    "COLLECTOR_STORAGE": str(folder / storage),
                     **environment,
                 },
                 health=f"http://127.0.0.1:{health}/",
-                log=tmp_path / f"{storage}.log",
+                log=folder / f"{storage}.log",
                 grpc=f"127.0.0.1:{grpc}",
                 http=f"http://127.0.0.1:{http}",
             )
@@ -424,26 +602,100 @@ def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartC
 
 
 @pytest.fixture
+def collector(otelcol_program: Path, running: Running, tmp_path: Path) -> StartCollector:
+    """Starts Collectors."""
+    return collectors(otelcol_program, running, tmp_path)
+
+
+@pytest.fixture
+def routing_collector(
+    otelcol_routing_program: Path, running: Running, tmp_path: Path
+) -> StartCollector:
+    """Starts Collectors that have the routing connector."""
+    return collectors(otelcol_routing_program, running, tmp_path)
+
+
+@pytest.fixture
 def jaeger(jaeger_program: Path, running: Running, tmp_path: Path) -> StartJaeger:
     """Starts Jaegers."""
 
-    def start(*, otlp: str | None = None) -> Jaeger:
+    def start(*, otlp: str | None = None, in_memory: bool = False) -> Jaeger:
+        config = CONFIGURATIONS / "jaeger" / "config.yaml"
+        if in_memory:
+            settings = yaml.safe_load(config.read_text("utf-8"))
+            backends = settings["extensions"]["jaeger_storage"]["backends"]
+            backends["main"] = {"memory": {"max_traces": 10_000}}
+            config = tmp_path / "jaeger-in-memory.yaml"
+            config.write_text(yaml.safe_dump(settings), "utf-8")
+
         def make() -> Jaeger:
             query, query_grpc, health = (free_port() for _ in range(3))
             address = otlp or f"127.0.0.1:{free_port()}"
             return Jaeger(
-                command=[jaeger_program, "--config", CONFIGURATIONS / "jaeger" / "config.yaml"],
+                command=[jaeger_program, "--config", config],
                 environment={
                     "JAEGER_OTLP_ENDPOINT": address,
                     "JAEGER_QUERY_ENDPOINT": f"127.0.0.1:{query}",
                     "JAEGER_QUERY_GRPC_ENDPOINT": f"127.0.0.1:{query_grpc}",
                     "JAEGER_HEALTH_ENDPOINT": f"127.0.0.1:{health}",
                     "JAEGER_STORAGE": str(tmp_path / "jaeger"),
+                    "JAEGER_UI_CONFIG": str(CONFIGURATIONS / "jaeger" / "config-ui.json"),
                 },
                 health=f"http://127.0.0.1:{health}/status",
                 log=tmp_path / "jaeger.log",
                 otlp=address,
                 query=f"http://127.0.0.1:{query}",
+            )
+
+        return running.start(make)
+
+    return start
+
+
+@pytest.fixture
+def victorialogs(victorialogs_program: Path, running: Running, tmp_path: Path) -> StartVictoriaLogs:
+    """Starts VictoriaLogs."""
+
+    def start(*arguments: str) -> VictoriaLogs:
+        def make() -> VictoriaLogs:
+            address = f"127.0.0.1:{free_port()}"
+            return VictoriaLogs(
+                command=[
+                    victorialogs_program,
+                    f"-httpListenAddr={address}",
+                    f"-storageDataPath={tmp_path / 'victorialogs'}",
+                    *arguments,
+                ],
+                environment={},
+                health=f"http://{address}/health",
+                log=tmp_path / "victorialogs.log",
+                url=f"http://{address}",
+            )
+
+        return running.start(make)
+
+    return start
+
+
+@pytest.fixture
+def alertmanager(alertmanager_program: Path, running: Running, tmp_path: Path) -> StartAlertmanager:
+    """Starts Alertmanager."""
+
+    def start(configuration: Path) -> Alertmanager:
+        def make() -> Alertmanager:
+            address = f"127.0.0.1:{free_port()}"
+            return Alertmanager(
+                command=[
+                    alertmanager_program,
+                    f"--config.file={configuration}",
+                    f"--web.listen-address={address}",
+                    f"--storage.path={tmp_path / 'alertmanager'}",
+                    "--cluster.listen-address=",
+                ],
+                environment={},
+                health=f"http://{address}/-/ready",
+                log=tmp_path / "alertmanager.log",
+                url=f"http://{address}",
             )
 
         return running.start(make)

@@ -17,6 +17,8 @@ import httpx
 import yaml
 
 from otel_alloy.observability.health import HealthServer
+from otel_alloy.observability.page import Page
+from otel_alloy.observability.recent import Recent
 from otel_alloy.observability.status import Status
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.loader import load_settings
@@ -105,7 +107,8 @@ def assert_probes_are_answered(objects: Objects, settings: Settings) -> None:
     assert host == "0.0.0.0"
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     status = Status([], max_lag=settings.ready_max_lag, runtime=system_runtime())
-    server = HealthServer("127.0.0.1:0", status)
+    page = Page(status.view, Recent(system_runtime()).look, system_runtime().clock)
+    server = HealthServer("127.0.0.1:0", status, page)
     try:
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             asked = container[probe]["httpGet"]

@@ -50,30 +50,35 @@ OF_OTEL_ALLOY = ("OtelAlloyStageFailing", "CollectorDown")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def scaled(text: str) -> str:
-    """Every duration in a text (5m), and the lag that counts as too much, divided by SCALE."""
+def scaled(text: str, scale: float = SCALE) -> str:
+    """Every duration in a text (5m), and the lag that counts as too much, divided by the scale."""
 
     def shorter(match: re.Match[str]) -> str:
-        return f"{round(1000 * int(match[1]) * _UNITS[match[2]] / SCALE)}ms"
+        return f"{round(1000 * int(match[1]) * _UNITS[match[2]] / scale)}ms"
 
     text = re.sub(r"\b(\d+)([smhd])\b", shorter, text)
-    return re.sub(r"(lag_seconds\)?) ([<>]) 900", rf"\1 \2 {900 / SCALE:g}", text)
+    return re.sub(r"(lag_seconds\)?) ([<>]) 900", rf"\1 \2 {900 / scale:g}", text)
 
 
-def write_configuration(folder: Path, collector: str) -> Path:
-    """The stack's prometheus.yaml and alerts.yaml, scaled, for a Collector at this address."""
+def write_configuration(
+    folder: Path, collector: str, alertmanager: str = "", scale: float = SCALE
+) -> Path:
+    """The stack's prometheus.yaml and alerts.yaml, scaled, for a Collector at this address, and
+    for an Alertmanager, if there is one."""
     rules = yaml.safe_load((STACK / "alerts.yaml").read_text())
     for group in rules["groups"]:
         for rule in group["rules"]:
             for key in {"expr", "for"} & set(rule):
-                rule[key] = scaled(rule[key])
+                rule[key] = scaled(rule[key], scale)
     (folder / "alerts.yaml").write_text(yaml.safe_dump(rules))
     config = yaml.safe_load((STACK / "prometheus.yaml").read_text())
-    config["global"] = {name: scaled(value) for name, value in config["global"].items()}
-    config["global"]["scrape_timeout"] = scaled("10s")
+    config["global"] = {name: scaled(value, scale) for name, value in config["global"].items()}
+    config["global"]["scrape_timeout"] = scaled("10s", scale)
     (scrape,) = (s for s in config["scrape_configs"] if s["job_name"] == "collector")
     scrape["static_configs"] = [{"targets": [collector]}]
     config["scrape_configs"] = [scrape]
+    (told,) = config["alerting"]["alertmanagers"]
+    told["static_configs"] = [{"targets": [alertmanager] if alertmanager else []}]
     path = folder / "prometheus.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -92,7 +97,7 @@ class Operated:
         wait_until(self._has_health_port, otherwise="no health port in the log")
 
     def _has_health_port(self) -> bool:
-        found = re.search(r"health: (http://\S+)/status", self.log.read_text())
+        found = re.search(r"health: (http://\S+)/ ", self.log.read_text())
         self.url = found[1] if found else ""
         return bool(found)
 

@@ -23,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from otel_alloy.alloy.models import read_page
 from otel_alloy.mapping.convert import Converter, Execution, Role
 from otel_alloy.mapping.enrichment import Enrichment
+from otel_alloy.mapping.execution_url import ExecutionUrl
 
 TESTDATA = Path(__file__).parents[1] / "testdata"
 WRITE = bool(os.environ.get("OTEL_ALLOY_TEST_WRITE_GOLDEN"))
@@ -35,6 +36,10 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+PAGE = ExecutionUrl.parse(
+    "https://alloy.example.com/{team.id}/{integration.id}/{workflow.id}/{workflow.installation.id}"
+    "/{user.id}?execution={execution.id}#{execution.uuid}"
+)
 HASH = {"email": "hash", "full_name": "hash", "privacy_key": b"a test's key"}
 CASES = {
     "vendor-sample": Case(),
@@ -60,6 +65,10 @@ CASES = {
     "privacy-hash": Case(settings=HASH),
     "privacy-drop": Case(settings={"email": "drop", "full_name": "drop"}),
     "extra-and-wrong-fields": Case(),
+    "execution-url": Case(settings={"execution_url": PAGE}),
+    "execution-url-hard-ids": Case(settings={"execution_url": PAGE}),
+    "execution-url-without-an-id": Case(settings={"execution_url": PAGE}),
+    "execution-url-of-blocks": Case(settings={"execution_url": PAGE}),
     "enriched-failed": Case(),
     "enriched-success": Case(),
     "enriched-odd-times": Case(),

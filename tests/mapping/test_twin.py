@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pytest
 from hypothesis import assume, given, settings
@@ -36,6 +37,7 @@ from otel_alloy.alloy.timestamps import object_id_ns, to_ns
 from otel_alloy.durations import duration_text
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.execution_url import ExecutionUrl
 from otel_alloy.terminal.demo import facts_of_span
 
 Choice = Literal["keep", "hash", "drop"]
@@ -113,15 +115,35 @@ def role_of(n: Notification, choice: bool) -> Role:
     return Role.OTHER
 
 
+PAGE_FIELDS = {
+    "{execution.id}": "runalloy.execution.id",
+    "{execution.uuid}": "runalloy.execution.uuid",
+    "{workflow.id}": "runalloy.workflow.id",
+    "{workflow.installation.id}": "runalloy.workflow.installation.id",
+    "{integration.id}": "runalloy.integration.id",
+    "{user.id}": "user.id",
+    "{team.id}": "runalloy.team.id",
+}
+PAGES = (
+    None,
+    "https://e.example/{execution.id}",
+    "https://e.example/{workflow.id}/{workflow.installation.id}?{integration.id}#{execution.uuid}",
+    "https://e.example/{user.id}/{team.id}/{execution.id}/{execution.uuid}",
+)
+
+
 # The twin ----------------------------------------------------------------------------------------
 
 
 class Twin:
     """The mapping table of the design, as plainly as it can be written down."""
 
-    def __init__(self, limit: int, email: Choice, full_name: Choice, started_logs: bool) -> None:
+    def __init__(
+        self, limit: int, email: Choice, full_name: Choice, started_logs: bool, page: str | None
+    ) -> None:
         self.limit, self.email, self.full_name = limit, email, full_name
         self.started_logs = started_logs
+        self.page = page
 
     def convert(self, execution: Execution) -> tuple[Span | None, LogRecord | None]:
         n, role = execution.notification, execution.role
@@ -144,6 +166,7 @@ class Twin:
         common["runalloy.execution.id"] = execution_id
         common["runalloy.execution.uuid"] = uuid
         common["runalloy.notification.id"] = n.id
+        common["url.full"] = self.url(common)
 
         outcome: dict[str, Any] = {}
         if role is Role.INCOMPLETE:
@@ -202,6 +225,17 @@ class Twin:
             log.attributes[-1].value.string_value += ":incomplete"
         self.fill(log, outcome | {"event.name": log.event_name} | tail, clean=False)
         return span, log
+
+    def url(self, common: dict[str, Any]) -> str | None:
+        address = self.page
+        for field, key in PAGE_FIELDS.items():
+            if address is not None and field in address:
+                value = common[key] or ""
+                if key not in ("runalloy.execution.id", "runalloy.execution.uuid"):
+                    value = self.clean(value)  # as the attribute of that name has it
+                value = quote(value, safe="", errors="replace")
+                address = None if value in ("", ".", "..") else address.replace(field, value)
+        return address if address and len(address) <= self.limit else None
 
     def common(self, n: Notification, name: str | None) -> dict[str, Any]:
         workflow, user = n.forgeWorkflow, n.user
@@ -285,6 +319,7 @@ choices = st.sampled_from(["keep", "hash", "drop"])
     email=choices,
     full_name=choices,
     started_logs=st.booleans(),
+    page=st.sampled_from(PAGES),
 )
 @settings(max_examples=400, deadline=None)
 def test_the_twin_agrees(
@@ -293,6 +328,7 @@ def test_the_twin_agrees(
     email: Choice,
     full_name: Choice,
     started_logs: bool,
+    page: str | None,
 ) -> None:
     """For arbitrary notifications, one after another through one converter with its cache, the
     decoded messages equal the twin's, and protobuf's own serialization of those equals our bytes.
@@ -303,8 +339,9 @@ def test_the_twin_agrees(
         full_name=full_name,
         privacy_key=KEY,
         started_logs=started_logs,
+        execution_url=None if page is None else ExecutionUrl.parse(page),
     )
-    slow = Twin(limit, email, full_name, started_logs)
+    slow = Twin(limit, email, full_name, started_logs, page)
     for raw, choice, started_at in many:
         n = as_read(raw)
         execution = Execution(n, role_of(n, choice), started_at)
@@ -326,19 +363,23 @@ def test_the_twin_agrees(
             assert made[1] == want_log.SerializeToString(deterministic=True)
 
 
-@given(notifications, st.booleans())
+@given(notifications, st.booleans(), st.sampled_from(PAGES))
 @settings(max_examples=100, deadline=None)
-def test_the_same_execution_twice_is_byte_identical(raw: dict[str, Any], choice: bool) -> None:
+def test_the_same_execution_twice_is_byte_identical(
+    raw: dict[str, Any], choice: bool, page: str | None
+) -> None:
     """Read and converted again, by another process's converter too, an execution gives the same
     bytes, so that what is sent twice after a crash can be recognized as the same."""
     n = as_read(raw)
-    execution, used = Execution(n, role_of(n, choice)), Converter(started_logs=True)
+    url = None if page is None else ExecutionUrl.parse(page)
+    other, used = (Converter(started_logs=True, execution_url=url) for _ in range(2))
+    execution = Execution(n, role_of(n, choice))
     try:
         first = used.convert(execution)
     except Unconvertible:
         assume(False)
     again = Execution(as_read(raw), execution.role)
-    assert used.convert(again) == first == Converter(started_logs=True).convert(again)
+    assert used.convert(again) == first == other.convert(again)
 
 
 # The SDK's own encoder ---------------------------------------------------------------------------
@@ -357,7 +398,13 @@ def test_facts_are_what_the_span_tells(raw: dict[str, Any], choice: bool, privac
     converted."""
     n = as_read(raw)
     execution = Execution(n, role_of(n, choice))
-    converter = Converter(value_limit=64, email=privacy, full_name=privacy, privacy_key=KEY)
+    converter = Converter(
+        value_limit=64,
+        email=privacy,
+        full_name=privacy,
+        privacy_key=KEY,
+        execution_url=ExecutionUrl.parse("https://e.example/{user.id}/{execution.id}"),
+    )
     try:
         span, _ = converter.convert(execution)
     except Unconvertible:

@@ -32,6 +32,7 @@ from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.otlp import otlp_exporters
 from otel_alloy.testing.otlp_endpoint import attributes
+from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -362,23 +363,31 @@ def test_mistakes(place: Place) -> None:
     }
     status = Status(["default"], max_lag=900, runtime=system_runtime())
     with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"):
-        telemetry.open_telemetry(place.settings(environment=environment), status)
+        telemetry.open_telemetry(place.settings(environment=environment), status, "p")
 
 
 def test_the_resource(place: Place) -> None:
-    """Our own metrics are of the service `otel-alloy`, never of the one that executions have; the
-    instance is the same after a restart; OTEL_RESOURCE_ATTRIBUTES are added."""
+    """Our own metrics are of the service `otel-alloy`, never of the one that executions have;
+    OTEL_RESOURCE_ATTRIBUTES are added. Where one process at a time may use the storage, the
+    instance is the same after a restart; replicas are one instance each, also on one machine."""
     settings = place.settings(
         environment={
             "OTEL_SERVICE_NAME": "workflows",
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=eu",
         }
     )
-    resource = telemetry.resource(settings)
+    resource = telemetry.resource(settings, "p")
     assert resource["service.name"] == "otel-alloy"
     assert resource["deployment.environment.name"] == "eu"
-    assert resource == telemetry.resource(settings)
-    assert resource | telemetry.resource(place.settings(storage="sqlite:///other.db")) != resource
+    assert resource["telemetry.distro.name"] == "otel-alloy"
+    assert resource["telemetry.distro.version"] == resource["service.version"] == __version__
+    assert resource["telemetry.sdk.name"] == "opentelemetry"
+    assert resource == telemetry.resource(settings, "q")
+    other = telemetry.resource(place.settings(storage="sqlite:///other.db"), "p")
+    assert resource["service.instance.id"] != other["service.instance.id"]
+    shared = place.settings(storage="postgresql://user@host/database")
+    instances = {telemetry.resource(shared, name)["service.instance.id"] for name in "pq"}
+    assert len(instances) == 2
 
 
 class Sink:

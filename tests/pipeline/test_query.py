@@ -27,6 +27,7 @@ from otel_alloy.alloy.timestamps import to_ms, to_text
 from otel_alloy.mapping.facts import ExecutionFacts
 from otel_alloy.pipeline.query import ExecutionQuery, Wanted
 from otel_alloy.runtime import system_runtime
+from otel_alloy.terminal.links import TraceLinks
 from otel_alloy.terminal.render import Tally, columns
 from otel_alloy.terminal.summary import Summary, rendered
 from otel_alloy.terminal.tail import as_object, line, row
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from otel_alloy.testing.simulator import Record
 
+NO_LINKS = TraceLinks()
 TERMINAL = ("executionFinished", "executionError")
 ODD_APIS = [
     pytest.param({}, id="as-described"),
@@ -479,8 +481,8 @@ def an_execution(number: int = 0, outcome: str = "success", **more: Any) -> Exec
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    """Neither a row of `tail` nor anything in `summary` wraps, and each row is one line; from 110
-    columns on the trace id is whole."""
+    """Neither a row of `tail` nor anything in `summary` wraps, and the trace id is whole at any
+    width: from 110 columns on in the row, else in a line of its own."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, _environ={})
     console.no_color = True
     summary = Summary(1_760_000_000_000 - 86_400_000, 1_760_000_000_000)
@@ -490,13 +492,14 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
         one = an_execution(number * 400, outcome, attributes=attributes)
         summary.add(one)
         if number < 20:
-            console.print(row(one, width))
+            console.print(row(one, width, NO_LINKS))
     assert isinstance(console.file, io.StringIO)
     rows = console.file.getvalue().splitlines()
-    assert len(rows) == 20
-    assert (f"{400:032x}" in rows[1]) == (width >= 110)
+    assert len(rows) == (20 if width >= 110 else 40)
+    rows = [_without_styles(text) for text in rows if f"{400:032x}" in _without_styles(text)]
+    assert [text.startswith(" " * 13) for text in rows] == [width < 110]
     summary.complete = True
-    console.print(rendered(summary, ("workflow", "customer"), console, 10))
+    console.print(rendered(summary, ("workflow", "customer"), console, NO_LINKS, 10))
     lines = console.file.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
     plain = [_without_styles(text) for text in lines]
     assert max(cell_len(text) for text in plain) <= width
@@ -524,17 +527,17 @@ def test_a_failure_tells_why_within_the_terminal(width: int) -> None:
     for one in many:
         summary.add(one)
     summary.explain(many)
-    console.print(row(many[1], width))
+    console.print(row(many[1], width, NO_LINKS))
     assert isinstance(console.file, io.StringIO)
-    first, second = map(_without_styles, console.file.getvalue().splitlines())
-    assert "at Create [31m order: No customer 1 ('id-1') of that name"[: width - 13] in second
+    first, *_, second = map(_without_styles, console.file.getvalue().splitlines())
+    assert "at Create [31m order: No customer 1 ('id-1') of that name"[: width - 14] in second
     assert len(first) <= width and len(second) <= width and second.rstrip().endswith("…")
     summary.complete = True
-    console.print(rendered(summary, ("workflow", "customer"), console, 10))
+    console.print(rendered(summary, ("workflow", "customer"), console, NO_LINKS, 10))
     lines = [_without_styles(text) for text in console.file.getvalue().splitlines()]
     assert max(cell_len(text) for text in lines) <= width and "\x1b" not in "".join(lines)
     assert len([text for text in lines if "No customer" in text]) == 1 + 2 * 2
-    told = summary.as_object(("customer",))["failures"]
+    told = summary.as_object(("customer",), NO_LINKS)["failures"]
     assert (told["reason_known"], told["block_known"]) == (4, 4)
     assert [one["failures"] for one in told["customers"]] == [4, 1]
     assert "the reason of 4 is known" in " ".join(lines)

@@ -55,7 +55,10 @@ def test_a_key_is_all_it_takes() -> None:
     assert (source.incomplete_after, source.api_version) == (86400, "2025-09")
     assert settings.storage == "sqlite:///otel-alloy.db" and settings.batch_size == 1000
     assert settings.privacy.user_email == settings.privacy.user_full_name == "keep"
-    assert settings.resource(source) == {"service.name": "runalloy"}
+    assert settings.resource(source) == {
+        "service.name": "runalloy",
+        "telemetry.distro.name": "otel-alloy",
+    }
 
 
 def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
@@ -308,6 +311,7 @@ def test_resource_attributes(tmp_path: Path) -> None:
     settings = load(environment)
     assert settings.resource(settings.sources[0]) == {
         "service.name": "b",
+        "telemetry.distro.name": "otel-alloy",
         "team": "x,y z",
         "empty": "",
     }

@@ -24,12 +24,21 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from rich.cells import cell_len
 from rich.console import Console
 
+from otel_alloy.links import TraceUrl
 from otel_alloy.mapping import semconv
 from otel_alloy.pipeline.events import Settled
 from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.models import Settings
-from otel_alloy.terminal.demo import DemoView, RunReceiver, run_demo
+from otel_alloy.terminal.demo import (
+    LOOKBACK_SECONDS,
+    DemoView,
+    RunReceiver,
+    Settle,
+    facts_of_span,
+    run_demo,
+)
+from otel_alloy.terminal.links import TraceLinks
 from otel_alloy.terminal.render import percentile
 from otel_alloy.testing.order_service import SCOPE
 from otel_alloy.testing.otlp_endpoint import OtlpEndpoint, Received, Signal
@@ -97,6 +106,7 @@ def play(
     *,
     seconds: float = 0.05,
     otlp_endpoint: str | None = None,
+    links: TraceLinks | None = None,
     terminal: bool = False,
 ) -> tuple[int, str]:
     """Run the demo; the exit code and all that was written."""
@@ -108,6 +118,7 @@ def play(
         runtime=system_runtime(),
         seconds=seconds,
         otlp_endpoint=otlp_endpoint,
+        links=links or TraceLinks(),
         console=console,
         run_receiver=run_receiver,
     )
@@ -122,7 +133,7 @@ def post(url: str, message: Message) -> None:
         answer.read()
 
 
-def send_three(alloy: str, otlp: str, stop: threading.Event) -> None:
+def send_three(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
     post(f"{otlp}/v1/traces", traces([span(1), span(2, failed=True), span(3)]))
     post(f"{otlp}/v1/logs", logs(3))
     stop.wait(30)
@@ -139,8 +150,8 @@ def test_the_table_fits_the_terminal_and_scrolls(width: int, height: int) -> Non
     assert max(cell_len(line) for line in lines) <= width
     rows = [line for line in lines if "✓" in line]
     assert 1 <= len(rows) < height
-    assert "User 98" in rows[-1]
-    assert not any("User 0 " in row for row in rows)
+    assert rows[-1].endswith(f"{98:032x}")
+    assert not any(f"{0:032x}" in row for row in rows)
 
 
 def test_a_row_tells_time_status_workflow_user_duration_and_trace() -> None:
@@ -153,18 +164,18 @@ def test_a_row_tells_time_status_workflow_user_duration_and_trace() -> None:
     assert [re.split(r"\s{2,}", row.strip())[1:5] for row in rows] == [
         ["✓", "Shopify orders to NetSuite", "User 1", "96 ms"],
         ["✗", "Shopify orders to NetSuite", "User 2", "2.0 s"],
-        ["…", "Shopify orders to NetSuite", "User 3", "1.0 s"],
+        ["…", "Shopify orders to NetSuite", "User 3", "-"],
     ]
     assert all(re.match(r"\d\d:\d\d:\d\d  ", row) for row in rows)
     assert rows[1].count("█") > rows[2].count("█") > rows[0].count("█")
-    assert rows[0].endswith("0" * 16)  # the short form of trace 1
+    assert [row[-32:] for row in rows] == [f"{number:032x}" for number in (1, 2, 3)]
 
 
 def test_a_missing_name_or_user_is_shown_as_what_there_is() -> None:
     """Spans of any origin can be shown."""
     bare = Span(trace_id=b"\1" * 16, span_id=b"\1" * 8, name="workflow execution")
     hashed = span(2, more={semconv.USER_FULL_NAME: "", semconv.USER_HASH: "f00d"})
-    shown = view_of([bare, hashed]).executions
+    shown = view_of([bare, hashed]).shown.executions
     assert [(one.workflow, one.user, one.seconds) for one in shown] == [
         ("workflow execution", "", 0.0),
         ("Shopify orders to NetSuite", "f00d", 1.0),
@@ -204,6 +215,16 @@ def test_the_summary_adds_up_by_workflow_and_names_traces_in_full() -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_workflows_of_one_name_are_two_rows() -> None:
+    """What has another id is another workflow, also where it is called the same."""
+    spans = [span(n, more={semconv.WORKFLOW_ID: f"id-{n % 2}-of-it"}) for n in range(1, 6)]
+    rows = [row for row in printed(view_of(spans).summary()) if row.startswith("Shopify")]
+    assert [re.split(r"\s{2,}", row)[:2] for row in rows] == [
+        ["Shopify orders to NetSuite id-1…", "3"],
+        ["Shopify orders to NetSuite id-0…", "2"],
+    ]
+
+
 def test_percentiles_are_values_that_occurred() -> None:
     """Nearest rank, so that small numbers give no invented durations."""
     assert percentile([], 0.5) == 0
@@ -216,7 +237,7 @@ def test_in_a_pipe_each_execution_of_the_simulator_is_one_line() -> None:
     """The receiver finds a backlog at the simulator, and all that it sends is shown."""
     sent: list[Span] = []
 
-    def run(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
         request = urllib.request.Request(
             f"{alloy}/logs?limit=1000", headers={"Authorization": "Bearer any"}
         )
@@ -255,7 +276,7 @@ def test_ctrl_c_ends_early_with_the_summary(terminal: bool) -> None:
     """The receiver is asked to end, and the exit code is that of success."""
     stopped: list[bool] = []
 
-    def run(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
         post(f"{otlp}/v1/traces", traces([span(1)]))
         os.kill(os.getpid(), signal.SIGINT)
         stopped.append(stop.wait(30))
@@ -266,19 +287,32 @@ def test_ctrl_c_ends_early_with_the_summary(terminal: bool) -> None:
 
 
 def test_with_a_collector_of_ones_own_everything_goes_there() -> None:
-    """No second endpoint is involved; counts and places to look are all that is shown."""
+    """No second endpoint is involved; what it acknowledged is shown, each once and with a link to
+    where the user looks at traces, and so are places to look."""
+    links = TraceLinks(TraceUrl.parse("http://jaeger.example/trace/{trace_id}"))
+
+    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+        settle(facts_of_span(one) for one in (span(1), span(2, failed=True)))
+        settle([facts_of_span(span(1))])
+        send_three(alloy, otlp, stop, settle)
+
     with OtlpEndpoint() as mine:
-        code, output = play(send_three, otlp_endpoint=mine.http_endpoint)
+        code, output = play(run, otlp_endpoint=mine.http_endpoint, links=links)
         assert (mine.span_count, mine.log_record_count) == (3, 3)
     assert code == 0
-    assert f"They go to {mine.http_endpoint}." in output
+    assert f"2 simulated executions were delivered to {mine.http_endpoint}." in output
     assert "http://127.0.0.1:16686/search?service=runalloy" in output
+    for number in (1, 2):
+        (line,) = [x for x in output.splitlines() if f"User {number}" in x]
+        assert line.endswith(f"  http://jaeger.example/trace/{number:032x}")
+    worth = output.split("Traces worth a look\n")[1].splitlines()[:2]
+    assert worth[1].strip() == f"http://jaeger.example/trace/{1:032x}"
 
 
 def test_a_receiver_that_fails_ends_the_demo_at_once_and_is_named() -> None:
     """The reason is printed, the exit code is 1, and nobody waits for the time to pass."""
 
-    def run(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
         raise OSError("no such table")
 
     code, output = play(run, seconds=60.0)
@@ -288,7 +322,7 @@ def test_a_receiver_that_fails_ends_the_demo_at_once_and_is_named() -> None:
 
 def test_a_demo_in_which_nothing_arrives_is_no_success() -> None:
     """An empty table is said to be one."""
-    code, output = play(lambda alloy, otlp, stop: None, seconds=60.0)
+    code, output = play(lambda *_: None, seconds=60.0)
     assert code == 1
     assert "No execution arrived." in output
 
@@ -298,10 +332,10 @@ def test_log_lines_of_the_receiver_are_printed_and_logging_is_put_back() -> None
     logger = logging.getLogger("otel_alloy")
     before = (logger.level, logger.propagate, list(logger.handlers))
 
-    def run(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
         logging.getLogger("otel_alloy.pipeline.receiver").warning("the page was [truncated]")
         logging.getLogger("otel_alloy.pipeline.receiver").info("one cycle")
-        send_three(alloy, otlp, stop)
+        send_three(alloy, otlp, stop, settle)
 
     _, output = play(run)
     assert "the page was [truncated]\n" in output
@@ -353,7 +387,7 @@ def test_one_that_failed_is_shown_with_its_blocks_and_its_reason() -> None:
     failed = span(2, failed=True, reason=reason, workflow="Orders", more=where)
     blocks = [block(failed, 0, "shopify trigger"), block(failed, 1, "Create\x07 order", reason)]
     view = view_of([older, failed, *blocks, span(3), span(4, failed=True)])
-    assert [one.workflow_id for one in view.executions] == [None] * 4
+    assert [one.workflow_id for one in view.shown.executions] == [None] * 4
     (line,) = [line for line in view.lines() if "Orders" in line]
     assert line.endswith("  Orders, User 2, at Create order: Invalid [31m id of a customer")
     shown = "\n".join(printed(view.summary(), 120))
@@ -369,9 +403,11 @@ def test_one_that_failed_is_shown_with_its_blocks_and_its_reason() -> None:
 
 def test_the_receiver_brings_block_and_reason_into_the_demo() -> None:
     """What the real receiver makes of the simulator's failures: at the end one of them is shown
-    with its blocks and why it failed, and no word of what is masked."""
+    with its blocks, each of which took its time, and why it failed, and no word of what is masked.
+    Some executions have not ended within a day."""
+    told: set[str] = set()
 
-    def run(alloy: str, otlp: str, stop: threading.Event) -> None:
+    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
         with tempfile.TemporaryDirectory() as folder:
             environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
             settings = Settings.model_validate(
@@ -380,20 +416,25 @@ def test_the_receiver_brings_block_and_reason_into_the_demo() -> None:
                     "endpoint": alloy,
                     "storage": f"sqlite:///{folder}/demo.db",
                     "collection_interval": 1,
+                    "initial_lookback": LOOKBACK_SECONDS,
                     "requests_per_minute": 0,
                     "enrich_timeout": 2,
                     "environment": environment,
                 }
             )
-            receiver = Receiver(settings, observe=lambda event: told(event, receiver))
+            receiver = Receiver(settings, observe=lambda event: watch(event, receiver))
             receiver.run()
 
-    def told(event: object, receiver: Receiver) -> None:
-        if isinstance(event, Settled) and any(one.reason for one in event.ended()):
+    def watch(event: object, receiver: Receiver) -> None:
+        for one in event.ended() if isinstance(event, Settled) else ():
+            told.add("reason" if one.reason else one.outcome)
+        if {"reason", "incomplete"} <= told:
             receiver.stop()
 
     code, output = play(run, seconds=60.0)
     assert code == 0
     tree = output.split("One that failed: its blocks, and why\n")[1].split("\n\n")[0]
     assert "├── " in tree and "└── " in tree
+    assert "  0 ms" not in tree
+    assert re.search(r"^\S+  open +-  ", output, re.MULTILINE)
     assert REASON_CANARY not in output and PAYLOAD_CANARY not in output

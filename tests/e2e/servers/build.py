@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Gets the programs of the end-to-end tests: an OpenTelemetry Collector, Jaeger, Prometheus, Helm,
-and what judges Kubernetes manifests as its API server would.
+"""Gets the programs of the end-to-end tests: an OpenTelemetry Collector, Jaeger, VictoriaLogs,
+Prometheus, Alertmanager, Helm, BuildKit, and what judges Kubernetes manifests and compose files as
+those who read them would.
 
     python tests/e2e/servers/build.py            build what is missing, print where each one is
     python tests/e2e/servers/build.py jaeger     only this one
@@ -44,6 +45,7 @@ EXIT_NO_GO = 3
 EXIT_MISSING = 4
 
 MANIFEST = Path(__file__).with_name("collector-builder.yaml")
+ROUTING_MANIFEST = MANIFEST.with_name("routing-builder.yaml")
 
 BUILDER = "go.opentelemetry.io/collector/cmd/builder"
 
@@ -79,6 +81,25 @@ tool (
 require {PROMETHEUS} {PROMETHEUS_VERSION}
 """
 
+# The release 1.52.1, under the Apache License 2.0, and so are the modules of its own that it needs.
+VICTORIALOGS = "github.com/VictoriaMetrics/VictoriaLogs"
+VICTORIALOGS_VERSION = "v1.52.1"
+VICTORIALOGS_RECIPE = f"""\
+module victorialogs-for-tests
+
+go 1.26
+
+tool {VICTORIALOGS}/app/victoria-logs
+
+require {VICTORIALOGS} {VICTORIALOGS_VERSION}
+"""
+
+# The release 0.35.0. Its tool amtool checks its configuration.
+ALERTMANAGER = "github.com/prometheus/alertmanager"
+ALERTMANAGER_VERSION = "v0.35.0"
+ALERTMANAGER_PAGES = ("ui/app/dist/elm/index.html", "ui/app/dist/mantine/index.html")
+"""What it embeds and its module does not have: they are built with Node. Empty ones do."""
+
 HELM = "helm.sh/helm/v4"
 HELM_VERSION = "v4.3.2"
 HELM_RECIPE = f"""\
@@ -89,6 +110,22 @@ go 1.26
 tool {HELM}/cmd/helm
 
 require {HELM} {HELM_VERSION}
+"""
+
+# What `docker build` hands a Dockerfile to, and what asks it. runc, which it runs, is the system's.
+BUILDKIT = "github.com/moby/buildkit"
+BUILDKIT_VERSION = "v0.34.2"
+BUILDKIT_RECIPE = f"""\
+module buildkit-for-tests
+
+go 1.26
+
+tool (
+	{BUILDKIT}/cmd/buildkitd
+	{BUILDKIT}/cmd/buildctl
+)
+
+require {BUILDKIT} {BUILDKIT_VERSION}
 """
 
 MANIFESTS = [MANIFEST.parent / "manifests" / name for name in ("go.mod", "go.sum", "main.go")]
@@ -140,7 +177,7 @@ def cache_folder() -> Path:
     return Path(cache) / "otel-alloy" / "servers"
 
 
-def go(arguments: Sequence[str], folder: Path) -> str:
+def go(arguments: Sequence[str | Path], folder: Path) -> str:
     """Runs `go` in the folder, at low priority, and returns what it printed.
 
     Raises BuildError with the end of its output if it fails.
@@ -163,7 +200,7 @@ def go(arguments: Sequence[str], folder: Path) -> str:
     )
     if done.returncode != 0:
         end = "\n".join(done.stderr.strip().splitlines()[-20:])
-        raise BuildError(f"go {' '.join(arguments)} failed:\n{end}")
+        raise BuildError(f"go {' '.join(map(str, arguments))} failed:\n{end}")
     return done.stdout
 
 
@@ -183,42 +220,54 @@ def output_of(program: Path, *arguments: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def collector_version() -> str:
-    """The release that the manifest names."""
-    found = re.search(r"^  version: (\S+)$", MANIFEST.read_text(), re.MULTILINE)
+def distribution(manifest: Path, key: str) -> str:
+    """What the manifest says of the whole: `version`, the release, or `name`, the program's."""
+    found = re.search(rf"^  {key}: (\S+)$", manifest.read_text(), re.MULTILINE)
     if found is None:
-        raise BuildError(f"{MANIFEST.name} has no dist.version")
+        raise BuildError(f"{manifest.name} has no dist.{key}")
     return found[1]
 
 
-def build_collector(folder: Path) -> Path:
+def build_collector(folder: Path, manifest: Path = MANIFEST) -> Path:
     """The Collector with exactly the components of the manifest."""
-    shutil.copy(MANIFEST, folder)
-    builder = f"{BUILDER}@v{collector_version()}"
-    go(["run", builder, "--config", MANIFEST.name, f"--ldflags={LDFLAGS}"], folder)
-    return folder / "distribution" / "otelcol"
+    shutil.copy(manifest, folder)
+    builder = f"{BUILDER}@v{distribution(manifest, 'version')}"
+    # The manifest says why its versions are not all equal.
+    lenient = "--skip-strict-versioning"
+    go(["run", builder, "--config", manifest.name, lenient, f"--ldflags={LDFLAGS}"], folder)
+    return folder / "distribution" / distribution(manifest, "name")
 
 
-def collector_fits(program: Path) -> bool:
+def collector_fits(program: Path, manifest: Path = MANIFEST) -> bool:
     """Whether this Collector has every component that the manifest lists, whatever its version."""
-    modules = re.findall(r"gomod: (\S+) v", MANIFEST.read_text())
+    modules = re.findall(r"gomod: (\S+) v", manifest.read_text())
     components = output_of(program, "components")
     return all(f"{module} " in components for module in modules)
 
 
+def downloaded(module: str, version: str, folder: Path) -> Path:
+    """Where Go keeps the module's files, which nobody may write to."""
+    return Path(json.loads(go(["mod", "download", "-json", f"{module}@{version}"], folder))["Dir"])
+
+
 def build_tool(
-    folder: Path, recipe: str, module: str, version: str, program: str, tags: str = ""
+    folder: Path,
+    recipe: str,
+    module: str,
+    version: str,
+    program: str,
+    tags: str = "",
+    below: str = "cmd",
 ) -> Path:
     """A program of a module's cmd/ folder, as a tool of an empty module of our own: `go install`
     refuses a module whose go.mod has a replace line, as Jaeger's has."""
     (folder / "go.mod").write_text(recipe)
-    told = go(["mod", "download", "-json", f"{module}@{version}"], folder)
-    source = Path(json.loads(told)["Dir"])
+    source = downloaded(module, version, folder)
     # The checksum database vouches for the module, and so for the checksums of its dependencies
     # that it brings along. Starting from those, versions which only they know are verified as well.
     (folder / "go.sum").write_bytes((source / "go.sum").read_bytes())
     # Resolves what the one line in go.mod leaves open, at the versions that Jaeger asks for.
-    package = f"{module}/cmd/{program}"
+    package = f"{module}/{below}/{program}"
     go(["get", f"-tags={tags}", f"{package}@{version}"], folder)
     go(["build", f"-tags={tags}", f"-ldflags={LDFLAGS}", "-o", program, package], folder)
     return folder / program
@@ -247,12 +296,38 @@ def prometheus_fits(program: Path) -> bool:
     return "version 3." in output_of(program, "--version")
 
 
+def build_alertmanager(folder: Path, program: str) -> Path:
+    """Alertmanager or amtool, in a copy of the module with empty web pages; its own go.mod and
+    go.sum name all that it needs."""
+    copy = folder / "module"
+    shutil.copytree(downloaded(ALERTMANAGER, ALERTMANAGER_VERSION, folder), copy)
+    # Go writes its copy without the permission to write.
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o200)
+    for page in ALERTMANAGER_PAGES:
+        (copy / page).parent.mkdir(parents=True)
+        (copy / page).touch()
+    go(["build", f"-ldflags={LDFLAGS}", "-o", folder / program, f"./cmd/{program}"], copy)
+    return folder / program
+
+
+def alertmanager_fits(program: Path) -> bool:
+    """Whether this is release 0.26 or newer, which can read a webhook's address from a file."""
+    found = re.search(r"version 0\.(\d+)\.", output_of(program, "--version"))
+    return found is not None and int(found[1]) >= 26
+
+
 def build_manifests(folder: Path) -> Path:
     """Ours, from the modules that its go.sum knows."""
     for file in MANIFESTS:
         shutil.copy(file, folder)
     go(["build", f"-ldflags={LDFLAGS}", "-o", "manifests", "."], folder)
     return folder / "manifests"
+
+
+def buildkit_fits(program: Path) -> bool:
+    """Whether this is BuildKit at all: what it does has been the same for long."""
+    return "moby/buildkit" in output_of(program, "--version")
 
 
 def helm_fits(program: Path) -> bool:
@@ -268,6 +343,14 @@ SERVERS = (
         on_path=("otelcol-contrib", "otelcol"),
         fits=collector_fits,
         build=build_collector,
+    ),
+    Server(
+        name="otelcol-routing",
+        program="otelcol-routing",
+        recipe=ROUTING_MANIFEST.read_bytes(),
+        on_path=("otelcol-contrib",),
+        fits=partial(collector_fits, manifest=ROUTING_MANIFEST),
+        build=partial(build_collector, manifest=ROUTING_MANIFEST),
     ),
     Server(
         name="jaeger",
@@ -289,6 +372,32 @@ SERVERS = (
         for name in ("prometheus", "promtool")
     ),
     Server(
+        name="victoria-logs",
+        program="victoria-logs",
+        recipe=VICTORIALOGS_RECIPE.encode(),
+        on_path=("victoria-logs", "victoria-logs-prod"),
+        fits=Path.is_file,  # each release takes OTLP
+        build=partial(
+            build_tool,
+            recipe=VICTORIALOGS_RECIPE,
+            module=VICTORIALOGS,
+            version=VICTORIALOGS_VERSION,
+            program="victoria-logs",
+            below="app",
+        ),
+    ),
+    *(
+        Server(
+            name=name,
+            program=name,
+            recipe="\0".join((ALERTMANAGER_VERSION, *ALERTMANAGER_PAGES)).encode(),
+            on_path=(name,),
+            fits=alertmanager_fits,
+            build=partial(build_alertmanager, program=name),
+        )
+        for name in ("alertmanager", "amtool")
+    ),
+    Server(
         name="manifests",
         program="manifests",
         recipe=b"\0".join(file.read_bytes() for file in MANIFESTS),
@@ -305,6 +414,23 @@ SERVERS = (
         build=partial(
             build_tool, recipe=HELM_RECIPE, module=HELM, version=HELM_VERSION, program="helm"
         ),
+    ),
+    *(
+        Server(
+            name=name,
+            program=name,
+            recipe=BUILDKIT_RECIPE.encode(),
+            on_path=(name,),
+            fits=buildkit_fits,
+            build=partial(
+                build_tool,
+                recipe=BUILDKIT_RECIPE,
+                module=BUILDKIT,
+                version=BUILDKIT_VERSION,
+                program=name,
+            ),
+        )
+        for name in ("buildkitd", "buildctl")
     ),
 )
 
