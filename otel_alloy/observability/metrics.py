@@ -52,7 +52,7 @@ AGE = "runalloy.receiver.audit.age"
 WEBHOOK_OUTCOME = "runalloy.receiver.webhook.outcome"
 RULE = "runalloy.receiver.rule"
 DESTINATION = "runalloy.receiver.destination"
-DESTINATION_OUTCOME = "runalloy.receiver.destination.outcome"
+DESTINATION_OUTCOME = "runalloy.receiver.distribution.outcome"
 
 LEASE_BEFORE = "runalloy.receiver.lease.before"
 
@@ -358,9 +358,11 @@ class Telemetry:
         from opentelemetry.sdk.resources import Resource
 
         self._provider = MeterProvider(
-            tuple(readers), resource=Resource(dict(resource)), shutdown_on_exit=False
+            tuple(readers),
+            resource=Resource(dict(resource), semconv.SCHEMA_URL),
+            shutdown_on_exit=False,
         )
-        meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__)
+        meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
         self._label = status.destination_label
         self._count: dict[Metric, Callable[..., None]] = {}
         for m in METRICS:

@@ -296,6 +296,11 @@ class Settings(Model):
         2048, ge=16, le=65536, description="characters kept of a text value"
     )
     started_logs: bool = Field(False, description="also a log record when an execution starts")
+    event_name_attribute: bool = Field(
+        False,
+        description="log records name their event in the attribute `event.name` too, for backends "
+        "that drop OTLP's field for it, as Loki 3.7",
+    )
     health_endpoint: str | None = Field(
         "127.0.0.1:8089",
         description="host:port of the page, /livez, /readyz and /status, while `run` goes on; "

@@ -197,6 +197,12 @@ def test_a_marked_span_and_log(request: pytest.FixtureRequest, kind: str) -> Non
     (item,) = place.otlp.items("traces")
     assert attributes(item.resource.attributes)["service.name"] == "runalloy"
     assert "service runalloy" in found["test span"]["remedy"]
+    place.alloy.requests.clear()
+    pattern = "http://jaeger.example/trace/{trace_id}"
+    found = checked(place, "--send-test", OTEL_ALLOY_TRACE_URL=pattern)
+    facts = found["test span"]["facts"]
+    assert facts["trace_url"] == pattern.format(trace_id=facts["trace_id"])
+    assert facts["trace_url"] in found["test span"]["remedy"]
 
 
 def test_a_test_that_is_refused(place: Place) -> None:
