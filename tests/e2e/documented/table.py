@@ -155,12 +155,6 @@ PAGES: Mapping[str, Page] = {
             f"curl -sf '{JAEGER}/traces?service=runalloy&limit=1' | grep -o runalloy.execution.id",
         ),
     ),
-    "collector-config/README.md": Page(
-        elsewhere={
-            "logsql": "tests/e2e/test_victorialogs.py::"
-            "test_each_record_is_found_once_by_the_queries_of_the_documentation"
-        }
-    ),
     "deploy/helm/otel-alloy/README.md": Page(
         servers=("helm", "manifests"), files={"key.txt": "your-key"}, kinds={"settings": "values"}
     ),
