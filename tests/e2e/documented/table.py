@@ -83,6 +83,7 @@ LANGUAGES: Mapping[str, Kind] = {
     "yaml": "settings",
     "text": "shown",
     "promql": "shown",
+    "logsql": "shown",
     "": "shown",
 }
 """What is done with a block. `values` is a Helm chart's; what is `shown` is no command; what is
