@@ -61,7 +61,11 @@ COMMANDS = (
         instead=r"otel-alloy completion \1",
         why="needs that shell; tests/cli/test_completion.py types into it where it is installed",
     ),
-    How(r"^ssh ", instead="true", why="there is no other machine"),
+    How(
+        r"^ssh (.*)$",
+        instead=r"! command -v ssh || ssh -G \1",
+        why="there is no other machine; ssh reads its options and says what it would do",
+    ),
     How(
         r"^weaver registry \S+ --registry (\S+)",
         instead=r"test -f \1/manifest.yaml",
