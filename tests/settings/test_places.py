@@ -57,6 +57,8 @@ _VALUES = {
     "resource_per": ("user.id", "nonesuch"),
     "destinations_dir": ("/", "/no/such/folder"),
     "main_destination": ("all", "qqqq"),
+    "trace_url": ("http://a/{trace_id}", "nowhere"),
+    "execution_url": ("http://a/{execution.id}", "nowhere"),
 }
 
 
