@@ -27,6 +27,7 @@ TAKEN_OVER = {
     "security.md": "SECURITY.md",
     "benchmarks.md": "benchmarks/README.md",
     "collector-config.md": "collector-config/README.md",
+    "names.md": "semconv/README.md",
     "propagator.md": "propagator/README.md",
     "helm.md": "deploy/helm/otel-alloy/README.md",
     "examples/correlate.md": "examples/correlate/README.md",
@@ -43,6 +44,8 @@ TAKEN_OVER = {
 FILES = "files"
 _LINK = re.compile(r"`+[^`]+`+|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 """Code, in which nothing is a link, or a link."""
+_PICTURE = re.compile(r'(?<=[ <])(src|srcset)="([^"]+)"')
+"""Of a `<picture>`, which has one for light and one for dark pages."""
 
 
 def sources() -> dict[str, Path]:
@@ -77,14 +80,19 @@ def _turned(text: str, source: Path, name: str, homes: dict[Path, str], folder: 
         mark, words, target = link.groups()
         if target is None:
             return link[0]
+        shown = place(target)
+        return words if shown is None else f"{mark}[{words}]({shown})"
+
+    def place(target: str) -> str | None:
+        """Where the target of a link is there; None where it is a folder without a page."""
         path, _, anchor = target.partition("#")
         if not path or re.match(r"[a-z]+:", path):
-            return link[0]
+            return target
         found = Path(os.path.normpath(source.parent / path))
         if found.is_dir():
             found /= "README.md"
             if not found.exists():
-                return words
+                return None
         if not found.exists():
             raise SystemExit(f"{source}: the link to {target} leads nowhere")
         home = homes.get(found)
@@ -92,10 +100,12 @@ def _turned(text: str, source: Path, name: str, homes: dict[Path, str], folder: 
             home = f"{FILES}/{found.relative_to(REPOSITORY)}"
             (folder / home).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, folder / home)
-        shown = os.path.relpath(home, Path(name).parent) + (f"#{anchor}" if anchor else "")
-        return f"{mark}[{words}]({shown})"
+        return os.path.relpath(home, Path(name).parent) + (f"#{anchor}" if anchor else "")
 
-    return _LINK.sub(turn, text)
+    def picture(attribute: re.Match[str]) -> str:
+        return f'{attribute[1]}="{place(attribute[2])}"'
+
+    return _PICTURE.sub(picture, _LINK.sub(turn, text))
 
 
 def build(site: Path) -> None:

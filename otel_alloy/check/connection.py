@@ -7,25 +7,31 @@ from collections.abc import Iterator
 
 from otel_alloy.check.finding import Finding
 from otel_alloy.network import Route
-from otel_alloy.settings.models import Settings
+from otel_alloy.settings.models import Settings, SourceSettings
 
 
-def connection_findings(settings: Settings) -> Iterator[Finding]:
-    """For each end that is reached over TLS or through a proxy: which one, and whose certificates
-    are trusted. A note for each warning. Raises ConfigurationError where there is no way."""
-    for source in settings.sources:
-        tls = source.endpoint.startswith("https:")
-        yield from _finding(
-            f"Alloy ({source.name}): connection", settings.network.route(source.endpoint), tls
-        )
+def variable_findings(settings: Settings) -> Iterator[Finding]:
+    """A note for each warning."""
+    for warning in settings.warnings:
+        yield Finding("configuration", "read the variables", None, warning)
+
+
+def source_connection(settings: Settings, source: SourceSettings) -> Iterator[Finding]:
+    """How Alloy is reached, where that is over TLS or through a proxy: which one, and whose
+    certificates are trusted. Raises ConfigurationError where there is no way."""
+    tls = source.endpoint.startswith("https:")
+    part = f"Alloy ({source.name}): connection"
+    yield from _finding(part, settings.network.route(source.endpoint), tls)
+
+
+def endpoint_connections(settings: Settings) -> Iterator[Finding]:
+    """The same for the OTLP endpoint, signal by signal."""
     for exporter in (*settings.otlp.executions, *settings.otlp.metrics):
         chosen = exporter.settings
         if exporter.name == "otlp":
             yield from _finding(
                 f"OTLP {exporter.signal}: connection", chosen.route, not chosen.insecure
             )
-    for warning in settings.otlp.warnings:
-        yield Finding("configuration", "read the variables of OpenTelemetry", None, warning)
 
 
 def _finding(part: str, route: Route, tls: bool) -> Iterator[Finding]:

@@ -529,6 +529,11 @@ def store_exists(url: str) -> bool:
     return _path(url).exists()
 
 
+def store_file(url: str) -> Path | None:
+    """The file that the store at such a URL is; None where it is none. Raises CheckpointError."""
+    return None if is_postgres(url) else _path(url)
+
+
 def open_store(url: str, *, exclusive: bool = True, fence: Fence | None = None) -> Store:
     """The store of a `sqlite:///relative/path` or `sqlite:////absolute/path` URL, made where there
     is none, or of a `postgresql://…` URL as libpq reads it.

@@ -1,4 +1,4 @@
-"""The commands that only read: `check`, `tail` and `summary`."""
+"""The commands that only read: `check`, `health`, `tail` and `summary`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from otel_alloy.cli.loading import load
+from otel_alloy.cli.meant import Choice
 from otel_alloy.cli.options import (
     SETTINGS_NOTE,
     F,
@@ -71,12 +72,38 @@ def check(
             )
         _explain(config, flags, explain.strip(), as_json)
         return
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)
     raise SystemExit(
         run_check(
             settings, system_runtime(), send_test=send_test, as_json=as_json, report_to=report
         )
     )
+
+
+@click.command(cls=SettingsCommand)
+@click.option("--ready", is_flag=True, help="ask whether executions get through, too: /readyz")
+@config_option
+@setting_option("health_endpoint")
+def health(config: str | None, ready: bool, health_endpoint: str | None) -> None:
+    """Ask the `run` of this machine whether it lives.
+
+    Exit code 0: it does, or its health port is off, so that there is nothing to ask. 1: it does
+    not, or nobody answers. Give it what `run` was given.
+
+    \b
+    Examples:
+      otel-alloy health
+      otel-alloy health --ready --config settings.yaml
+    """
+    from otel_alloy.observability.probe import ask
+
+    settings = load(config, {"health_endpoint": health_endpoint}, key_needed=False)
+    if not settings.health_endpoint:
+        click.echo("the health port is off: nothing to ask")
+        return
+    good, words = ask(settings.health_endpoint, "/readyz" if ready else "/livez")
+    click.echo(words)
+    raise SystemExit(0 if good else 1)
 
 
 def _explain(config: str | None, flags: dict[str, Any], which: str, as_json: bool) -> None:
@@ -183,7 +210,7 @@ def tail(
 
 
 @click.command(cls=SettingsCommand)
-@click.option("--by", type=click.Choice(["workflow", "customer"]), help="only this table")
+@click.option("--by", type=Choice(["workflow", "customer"]), help="only this table")
 @click.option(
     "--top", metavar="N", type=int, default=10, show_default=True, help="rows per table; 0 = all"
 )

@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol
 
 from otel_alloy.alloy.models import ERROR, Common, Integration, Notification, Workflow
@@ -28,7 +29,7 @@ from otel_alloy.mapping.enriched import (
 )
 from otel_alloy.mapping.enrichment import Enrichment
 from otel_alloy.mapping.execution_url import ExecutionUrl
-from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.mapping.facts import ExecutionFacts, Failed, Glance
 from otel_alloy.mapping.ids import execution_ids
 
 Privacy = Literal["keep", "hash", "drop"]
@@ -123,7 +124,8 @@ class Converter:
 
     `value_limit`: characters kept of a text value. `email`, `full_name`: what becomes of personal
     data; "hash" writes HMAC-SHA-256 under `privacy_key` into `user.hash`. `started_logs`: whether
-    a start makes a log record. `execution_url`: where Alloy's own page of an execution is.
+    a start makes a log record. `event_name_attribute`: whether log records name their event also in
+    the attribute `event.name`. `execution_url`: where Alloy's own page of an execution is.
     `attach`: the hook, which is asked last of all.
     """
 
@@ -135,6 +137,7 @@ class Converter:
         full_name: Privacy = "keep",
         privacy_key: bytes = b"",
         started_logs: bool = False,
+        event_name_attribute: bool = False,
         execution_url: ExecutionUrl | None = None,
         attach: Attach | None = None,
     ) -> None:
@@ -143,6 +146,7 @@ class Converter:
         self._full_name = full_name
         self._key = privacy_key
         self._started_logs = started_logs
+        self._event_attribute = event_name_attribute
         self._execution_url = execution_url
         self._attach = attach
         self._cache: dict[int, _Repeating] = {}  # by the id of their `common`, which they keep
@@ -179,7 +183,9 @@ class Converter:
             kind = _ended_kind(n)
             body = repeating.label + kind.words + _duration(end - start)
             sizes = kind, adjusted, len(one), len(two), len(three), len(span_url)
-            span_form, log_form = repeating.ended.get(sizes) or _ended_forms(repeating, sizes)
+            span_form, log_form = repeating.ended.get(sizes) or _ended_forms(
+                repeating, sizes, self._event_attribute
+            )
         else:
             kind = _KINDS[role]
             body = repeating.label + kind.words
@@ -192,7 +198,9 @@ class Converter:
                 text = self.clean(n.message or "").encode()
                 message = forms.log_message(len(text)) + text
             span_form = forms.span_form(repeating.fields, *sizes)
-            log_form = forms.log_form(repeating.fields, *sizes, len(uid), message)
+            log_form = forms.log_form(
+                repeating.fields, *sizes, len(uid), message, self._event_attribute
+            )
         if attached.parent or attached.links:
             span_form = forms.span_form(repeating.fields, *sizes, attached.parent, attached.links)
         span, ended = None, fixed64(end)
@@ -259,6 +267,31 @@ class Converter:
             with suppress(Unconvertible):
                 if (facts := self.facts(execution)) is not None:
                     yield facts
+
+    def glance(self, executions: Iterable[Execution], newest: int, since: int) -> Glance:
+        """Those that have a span, at a glance: the facts of so many `newest`, and those that failed
+        `since` (Unix ns), with the facts of the last of them. Costs a twentieth of `ended`: the
+        facts of all others are not made."""
+        ended = [e for e in executions if e.role is _ENDED or e.role is _INCOMPLETE]
+        failed, last = [], None
+        for execution in ended:
+            n = execution.notification
+            if n.message == ERROR and execution.role is _ENDED:
+                with suppress(Unconvertible):
+                    end = times_of(execution)[1]
+                    if end >= since:
+                        failed.append(Failed(end, *self._workflow(n)))
+                        last = execution
+        facts = islice(self.ended(reversed(ended)), newest)
+        last_failed = None if last is None else self.facts(last)
+        return Glance(len(ended), failed, tuple(facts), last_failed)
+
+    def _workflow(self, n: Notification) -> tuple[str, str]:
+        """Name and id, as `_attributes` has them."""
+        workflow = n.forgeWorkflow
+        name = workflow.name if isinstance(workflow, Workflow) else None
+        key = n.forgeWorkflowId or (workflow if isinstance(workflow, str) else "")
+        return self.clean(name) if name else semconv.SPAN_NAME_FALLBACK, self.clean(key)
 
     def _repeating(self, n: Notification) -> _Repeating:
         common = n.common
@@ -371,10 +404,12 @@ def _duration(nanoseconds: int) -> bytes:
     return duration_text(nanoseconds).encode()
 
 
-def _ended_forms(repeating: _Repeating, sizes: _Sizes) -> tuple[encode.SpanForm, encode.LogForm]:
+def _ended_forms(
+    repeating: _Repeating, sizes: _Sizes, event_attribute: bool
+) -> tuple[encode.SpanForm, encode.LogForm]:
     span = forms.span_form(repeating.fields, *sizes)
     *_, notification, _ = sizes
-    log = forms.log_form(repeating.fields, *sizes, notification, b"")
+    log = forms.log_form(repeating.fields, *sizes, notification, b"", event_attribute)
     if len(repeating.ended) >= _FORMS:
         repeating.ended.clear()
     repeating.ended[sizes] = span, log

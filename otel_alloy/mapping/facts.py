@@ -7,9 +7,9 @@ sent; making it fit for a terminal or a metric is the business of those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from otel_alloy.mapping import semconv
 
@@ -70,3 +70,23 @@ class ExecutionFacts:
     def user(self) -> str:
         """How to call the user: the name, else the e-mail address, the id, the hash, or ""."""
         return next((self.attributes[key] for key in _WHO if self.attributes.get(key)), "")
+
+
+class Failed(NamedTuple):
+    """An execution that failed: when it ended (Unix ns), the workflow's name, and its id ("" where
+    that is not known)."""
+
+    end: int
+    workflow: str
+    workflow_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Many executions at a glance: how many `ended`, those that `failed`, in their order, the facts
+    of the `newest`, newest first, and those of the `last_failed`."""
+
+    ended: int = 0
+    failed: Sequence[Failed] = ()
+    newest: Sequence[ExecutionFacts] = ()
+    last_failed: ExecutionFacts | None = None

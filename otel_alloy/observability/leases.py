@@ -27,12 +27,14 @@ class LeasesView:
     def __init__(self) -> None:
         self._looked: events.LeasesLooked | None = None
         self._failing: str | None = None
+        self._owners: dict[str, str] = {}  # by unit
 
     def __call__(self, event: object) -> None:
         """Takes an event."""
         match event:
             case events.LeasesLooked():
                 self._looked, self._failing = event, None
+                self._owners = {one.unit: one.owner for one in event.holdings}
             case events.LeasesFailed():
                 self._failing = event.reason
 
@@ -47,8 +49,7 @@ class LeasesView:
 
     def owner(self, source: str) -> str | None:
         """Who works at a source; None where nobody does."""
-        unit, holdings = source_unit(source), self._looked.holdings if self._looked else ()
-        return next((one.owner for one in holdings if one.unit == unit), None)
+        return self._owners.get(source_unit(source))
 
     def gauges(self) -> LeaseGauges | None:
         """What is measured; None where nothing is shared."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from otel_alloy.observability.health import HealthServer
 from otel_alloy.observability.logging import masked
+from otel_alloy.observability.page import Page
+from otel_alloy.observability.recent import Recent
 from otel_alloy.observability.status import Status
 from otel_alloy.observability.systemd import Systemd
 from otel_alloy.pipeline.events import Observe, tell_all
@@ -47,10 +49,15 @@ class Operated:
             from otel_alloy.observability.metrics import open_telemetry
 
             self._telemetry = open_telemetry(settings, status, process)
+        watchers: list[Observe] = [status, self._systemd]
         self._health = None
         if serve and settings.health_endpoint:
-            self._health = _health(settings.health_endpoint, status)
-        watchers: list[Observe] = [status, self._systemd]
+            recent = Recent(runtime)
+            link = None if settings.traces is None else settings.traces.link
+            page = Page(status.view, recent.look, runtime.clock, link)
+            self._health = _health(settings.health_endpoint, status, page)
+            if self._health is not None:
+                watchers.append(recent)
         if self._telemetry is not None:
             watchers.append(self._telemetry)
         self._own_traces = None
@@ -61,6 +68,11 @@ class Operated:
             if self._own_traces is not None:
                 watchers.append(self._own_traces)
         self.observe = tell_all(*watchers)
+
+    @property
+    def page_url(self) -> str | None:
+        """Where a browser on this machine finds the page; None where there is none."""
+        return None if self._health is None else self._health.page_url
 
     def stopping(self) -> None:
         """The end was asked for; may be called from a signal handler."""
@@ -79,9 +91,9 @@ class Operated:
             self._own_traces.close()
 
 
-def _health(endpoint: str, status: Status) -> HealthServer | None:
+def _health(endpoint: str, status: Status, page: Page) -> HealthServer | None:
     try:
-        server = HealthServer(endpoint, status)
+        server = HealthServer(endpoint, status, page)
     except OSError as error:
         log.warning(
             "no health port: cannot listen on %s (%s); set OTEL_ALLOY_HEALTH_ENDPOINT to another "
@@ -90,5 +102,5 @@ def _health(endpoint: str, status: Status) -> HealthServer | None:
             error.strerror or type(error).__name__,
         )
         return None
-    log.info("health: %s/status", server.url)
+    log.info("health: %s/ (for programs: /livez, /readyz, /status)", server.url)
     return server

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.observability.conditions import Failing, SourceView, View
 from otel_alloy.observability.destinations import DestinationGauges, DestinationsView
 from otel_alloy.observability.leases import LeaseGauges, LeasesView
 from otel_alloy.pipeline import events
@@ -37,6 +38,7 @@ class _Trouble:
     """Something that fails at the moment; `until` is monotonic."""
 
     reason: str
+    kind: str
     attempt: int
     until: float
     for_a_person: bool
@@ -59,6 +61,7 @@ class _Source:
     rest: float = 0.0
     quiet_until: float = 0.0
     stopped: str | None = None
+    stopped_by: str = ""  # the name of the exception
     unreachable: tuple[int | None, int] | None = None  # how many, createdAt
     gap: tuple[float, int, int] | None = None  # Unix seconds, then createdAt from, to
     lateness: tuple[float, float] | None = None  # seconds: largest seen, overlap
@@ -182,8 +185,8 @@ class Status:
                 source.trouble.pop("alloy", None)
                 source.held = None
             case events.RequestRetried(held=held):
-                words = str(event.error)
-                self._fails(source, "alloy", words, event.attempt, event.wait, held)
+                words, kind = str(event.error), type(event.error).__name__
+                self._fails(source, "alloy", kind, words, event.attempt, event.wait, held)
                 if held:
                     since = self._now() if source.held is None else source.held[0]
                     source.held = since, self._mask(words)
@@ -194,13 +197,15 @@ class Status:
                     self._fails(
                         source,
                         report.signal,
+                        report.outcome.kind.value,
                         report.outcome.reason,
                         report.attempt,
                         report.next_wait,
                         report.for_a_person,
                     )
             case events.CheckpointWriteFailed():
-                self._fails(source, "checkpoint", event.reason, 1, event.wait, True)
+                words = event.reason
+                self._fails(source, "checkpoint", "unwritable", words, 1, event.wait, True)
             case events.Settled():
                 source.trouble.pop("checkpoint", None)
                 source.success = self._now()
@@ -229,14 +234,15 @@ class Status:
                 source.ahead = event.moment
                 source.resting = True
                 source.rest = event.rest
-                self._fails(source, "checkpoint", event.reason, attempt, event.rest, True)
+                self._fails(source, "checkpoint", "ahead", event.reason, attempt, event.rest, True)
             case events.Unreached():
                 attempt = source.trouble["records"].attempt + 1 if source.unreachable else 1
                 source.trouble.clear()
                 source.unreachable = event.count, event.moment
                 source.resting = True
                 source.rest = event.rest
-                self._fails(source, "records", event.reason, attempt, event.rest, True)
+                words = event.reason
+                self._fails(source, "records", "unreached", words, attempt, event.rest, True)
             case events.SeenLate():
                 source.lateness = event.largest, event.overlap
             case events.OverlapLooked():
@@ -254,7 +260,7 @@ class Status:
                 if event.missing:
                     source.missing[event.start, event.before] = event.missing
             case events.SourceStopped():
-                source.stopped = self._mask(event.reason)
+                source.stopped, source.stopped_by = self._mask(event.reason), event.error
                 source.error = self._now(), "source", source.stopped
             case _:
                 pass
@@ -270,11 +276,18 @@ class Status:
         source.offset = now / 1000 - source.heard
 
     def _fails(
-        self, source: _Source, what: str, reason: str, attempt: int, wait: float, person: bool
+        self,
+        source: _Source,
+        what: str,
+        kind: str,
+        reason: str,
+        attempt: int,
+        wait: float,
+        person: bool,
     ) -> None:
         words = self._mask(reason)
         source.error = self._now(), what, words
-        source.trouble[what] = _Trouble(words, attempt, source.heard + wait, person)
+        source.trouble[what] = _Trouble(words, kind, attempt, source.heard + wait, person)
         source.quiet_until = max(source.quiet_until, source.heard + wait)
 
     def gauges(self) -> list[Gauges]:
@@ -317,6 +330,9 @@ class Status:
             return None
         return max(0.0, self._monotonic() + source.offset - moment / 1000)
 
+    def _limit(self, source: _Source) -> float:
+        return max(self._max_lag, 2 * source.rest)
+
     def _lag(self, source: _Source) -> float | None:
         return self._behind(source, source.settled_to)
 
@@ -349,7 +365,7 @@ class Status:
             for what, trouble in source.trouble.items()
             if trouble.for_a_person
         ]
-        lag, limit = self._lag(source), max(self._max_lag, 2 * source.rest)
+        lag, limit = self._lag(source), self._limit(source)
         if lag is not None and lag > limit:
             reasons.append(f"the lag is {lag:.0f} s, more than {limit:.0f} s (ready_max_lag)")
         if not source.complete:
@@ -364,7 +380,7 @@ class Status:
             return [
                 f"source {name}: nothing happened for {now - source.heard:.0f} s"
                 for name, source in self._here()
-                if source.stopped is None and now > source.quiet_until + PATIENCE
+                if _is_stuck(source, now)
             ]
 
     def waiting(self) -> list[str]:
@@ -382,6 +398,46 @@ class Status:
             f"{what}: {t.reason}; attempt {t.attempt}, next in {max(0.0, t.until - now):.0f} s"
             for what, t in source.trouble.items()
         ]
+
+    def view(self) -> View:
+        """All of it as values, without reasons of sources."""
+        with self._lock:
+            failing = self._leases.failing is not None
+            sources = [self._view(name, s) for name, s in self._sources.items()]
+            return View(
+                ready=not failing and all(one.ready for one in sources),
+                live=all(one.live for one in sources),
+                leases_failing=failing,
+                sources=sources,
+                leases=self._leases.report(),
+                destinations=self._destinations.report(int(self._now() * 1000)),
+            )
+
+    def _view(self, name: str, source: _Source) -> SourceView:
+        elsewhere = source.stopped is None and self._leases.elsewhere(name)
+        lag, now = self._lag(source), self._monotonic()
+        return SourceView(
+            name,
+            ready=elsewhere or not self._reasons(source),
+            live=elsewhere or not _is_stuck(source, now),
+            elsewhere=elsewhere,
+            owner=self._leases.owner(name) if elsewhere else None,
+            stopped=None if source.stopped is None else source.stopped_by,
+            failing=tuple(
+                Failing(stage, t.kind, t.attempt, max(0.0, t.until - now), t.for_a_person)
+                for stage, t in source.trouble.items()
+            ),
+            held=source.held is not None,
+            ahead=source.ahead is not None,
+            complete=source.complete,
+            resting=source.resting,
+            lag=lag,
+            late=lag is not None and lag > self._limit(source),
+            open=source.open,
+            success=source.success,
+            missing=sum(source.missing.values()),
+            gap=source.gap is not None,
+        )
 
     def report(self) -> dict[str, Any]:
         """All of it, ready to be written as JSON."""
@@ -495,6 +551,10 @@ class Status:
                 for age, last in sorted(source.audited.items())
             ],
         }
+
+
+def _is_stuck(source: _Source, now: float) -> bool:
+    return source.stopped is None and now > source.quiet_until + PATIENCE
 
 
 def _text(seconds: float) -> str:

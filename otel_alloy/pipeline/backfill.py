@@ -170,8 +170,7 @@ class Backfill:
         does not hold up the others: after them, raises what the first such one raised: Stop
         (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused. What is settled
         stays settled."""
-        for warning in self._settings.otlp.warnings:
-            log.warning("%s", warning)
+        self._warn()
         slices = self._open_slices(self._settings.storage)
         failure: AlloyReceiverError | None = None
         try:
@@ -195,8 +194,13 @@ class Backfill:
             if not any(task.is_alive() for task in self._running):
                 slices.close()
 
+    def _warn(self) -> None:
+        for warning in self._settings.warnings:
+            log.warning("%s", warning)
+
     def estimate(self) -> list[Estimate]:
         """What `run` would take, from a few requests of one record each; nothing is written."""
+        self._warn()
         slices = self._open_slices(self._settings.storage)
         try:
             return [self._estimate(source, slices) for source in self._sources]

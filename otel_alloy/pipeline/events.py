@@ -26,7 +26,7 @@ from otel_alloy.destinations.events import (
     DestinationsLooked,
     DestinationSpilled,
 )
-from otel_alloy.mapping.facts import ExecutionFacts
+from otel_alloy.mapping.facts import ExecutionFacts, Glance
 from otel_alloy.otlp.delivery import Report
 
 __all__ = [
@@ -169,16 +169,21 @@ class Position:
     open: int = 0
 
 
+def _no_glance(newest: int, since: int) -> Glance:
+    return Glance()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """A batch was settled. `ended()` makes the facts of the batch's ended executions, only while
-    the event is being observed."""
+    the event is being observed; so does `glance(newest, since)`, of a few of them (`Glance`)."""
 
     source: str
     cycle: str = ""
     counts: Counts
     position: Position
     ended: Callable[[], Iterable[ExecutionFacts]] = field(default=tuple, repr=False, compare=False)
+    glance: Callable[[int, int], Glance] = field(default=_no_glance, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +289,12 @@ class CursorAhead:
 
 @dataclass(frozen=True, slots=True)
 class SourceStopped:
-    """A source cannot go on. `reason` says what a person has to do."""
+    """A source cannot go on. `reason` says what a person has to do; `error`: the name of the
+    exception."""
 
     source: str
     reason: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

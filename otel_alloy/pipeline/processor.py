@@ -259,5 +259,8 @@ class BatchProcessor:
                 counts=counts,
                 position=position,
                 ended=lambda: self._converter.ended(batch.executions),
+                glance=lambda newest, since: self._converter.glance(
+                    batch.executions, newest, since
+                ),
             )
         )

@@ -67,7 +67,7 @@ class Receiver:
         Raises Stop (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when a
         source cannot go on; other sources are finished first, or go on until `stop`.
         """
-        for warning in self._settings.otlp.warnings:
+        for warning in self._settings.warnings:
             log.warning("%s", warning)
         settings, runtime = self._settings, self._runtime
         shared = Replicas(settings, runtime, self._observe) if settings.shared else None
@@ -160,7 +160,7 @@ class Receiver:
         elif len(self._settings.sources) > 1:
             log.error("source %s stopped: %s", source, error, extra={"source": source})
         self._failures.append(error)
-        self._observe(SourceStopped(source, reason))
+        self._observe(SourceStopped(source, reason, type(error).__name__))
 
 
 def _turns(session: Session) -> Turns:

@@ -64,12 +64,17 @@ def clock_of(facts: ExecutionFacts) -> str:
     return datetime.fromtimestamp(facts.end / 1e9).strftime("%H:%M:%S")
 
 
+def took(facts: ExecutionFacts) -> str:
+    """How long it took; `-` where its end did not come."""
+    return "-" if facts.outcome == "incomplete" else span_of_time(facts.seconds)
+
+
 def plain_line(
     facts: ExecutionFacts, ended: str, note: str = "", address: str | None = None
 ) -> str:
     """One execution without colour, and nothing shortened. `ended`: when; `note`: a remark;
     `address`: of its trace, where that is known."""
-    words = f"{_PLAIN_MARKS[facts.outcome]:5}  {span_of_time(facts.seconds):>8}"
+    words = f"{_PLAIN_MARKS[facts.outcome]:5}  {took(facts):>8}"
     told = (f"{workflow_of(facts)}{note}", user_of(facts), why_of(facts))
     name = ", ".join(part for part in told if part)
     link = f"  {address}" if address else ""

@@ -213,7 +213,7 @@ def row(
         Text(mark, style),
         Text(render.workflow_of(one) + (" (again)" if again else ""), color),
         Text(render.user_of(one)),
-        Text(render.span_of_time(one.seconds), color),
+        Text(render.took(one), color),
     ]
     below = Table.grid(padding=(0, 0, 0, _INDENT), pad_edge=True, expand=True)
     below.add_column(no_wrap=True, overflow="ellipsis")

@@ -197,6 +197,12 @@ def test_a_marked_span_and_log(request: pytest.FixtureRequest, kind: str) -> Non
     (item,) = place.otlp.items("traces")
     assert attributes(item.resource.attributes)["service.name"] == "runalloy"
     assert "service runalloy" in found["test span"]["remedy"]
+    place.alloy.requests.clear()
+    pattern = "http://jaeger.example/trace/{trace_id}"
+    found = checked(place, "--send-test", OTEL_ALLOY_TRACE_URL=pattern)
+    facts = found["test span"]["facts"]
+    assert facts["trace_url"] == pattern.format(trace_id=facts["trace_id"])
+    assert facts["trace_url"] in found["test span"]["remedy"]
 
 
 def test_a_test_that_is_refused(place: Place) -> None:
@@ -218,13 +224,15 @@ def test_a_test_that_is_refused(place: Place) -> None:
 
 
 def test_a_signal_that_is_not_reached(place: Place) -> None:
-    """Traces and logs are told apart; what is not reached gets no test, and a remedy."""
+    """Traces and logs are told apart; what is not reached gets no test, and a remedy that names the
+    variable which counts for it."""
     place.fill(5)
     nowhere = f"{place.otlp.http_endpoint}/nowhere"
     found = checked(place, "--send-test", code=1, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=nowhere)
     assert found["OTLP traces"]["ok"]
     assert found["OTLP logs"]["ok"] is False
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in found["OTLP logs"]["remedy"]
+    assert "correct OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in found["OTLP logs"]["remedy"]
+    assert "check the path of OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in found["OTLP logs"]["answer"]
     assert found["test span"]["ok"]
     assert "test log record" not in found
 
@@ -318,6 +326,50 @@ def test_the_clock_is_said_in_server_time(place: Place) -> None:
         }
     )
     assert checked(place)["oldest record"]["facts"]["days"] == 2
+
+
+def test_findings_come_in_the_order_in_which_data_flows(place: Place) -> None:
+    """From how Alloy is reached over Alloy itself, its records, the webhook and the checkpoint to
+    the endpoint and the destinations, so that the first that fails is the one to look at."""
+    folder = place.folder / "destinations"
+    folder.mkdir()
+    (folder / "broken.yaml").write_text("match: [")
+    done = place.command(
+        "check",
+        "--json",
+        HTTP_PROXY="http://127.0.0.1:9",
+        ALLOY_ENDPOINT="http://alloy.example",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://otlp.example:4318",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1000",
+        OTEL_ALLOY_WEBHOOK_LISTEN="127.0.0.1:0",
+        OTEL_ALLOY_WEBHOOK_SECRET="0123456789abcdef0123456789abcdef",
+        OTEL_ALLOY_DESTINATIONS_DIR=str(folder),
+    )
+    parts = [finding["part"] for finding in json.loads(done.out)["findings"]]
+    parts = [part.removeprefix("Alloy (default): ") for part in parts]
+    wanted = [
+        *("configuration", "connection", "error webhook", "checkpoint"),
+        *("OTLP traces: connection", "OTLP traces", "destinations"),
+    ]
+    assert [part for part in parts if part in wanted] == wanted
+    assert parts[-1] == "destinations" and parts[0] == "configuration"
+    between = parts[parts.index("connection") + 1 : parts.index("error webhook")]
+    assert between  # what Alloy said, or why it did not
+
+
+def test_the_checkpoint_is_looked_at_and_not_made(place: Place) -> None:
+    """Whether it is there, and whether it could be written."""
+    place.fill(5)
+    assert checked(place)["checkpoint"]["facts"]["there"] is False
+    (place.folder / "file").write_text("")
+    storage = f"sqlite:///{place.folder}/file/deep/checkpoint.db"
+    found = checked(place, code=1, OTEL_ALLOY_STORAGE=storage)["checkpoint"]
+    assert found["ok"] is False and str(place.folder / "file") in found["answer"]
+    assert "OTEL_ALLOY_STORAGE" in found["remedy"]
+    place.once()
+    done = place.command("check", "--json")
+    (found,) = (f for f in json.loads(done.out)["findings"] if f["part"] == "checkpoint")
+    assert found["facts"]["there"] is True
 
 
 def webhook_findings(place: Place, code: int, **variables: str) -> dict[str, dict[str, Any]]:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import socket
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from otel_alloy.testing.otlp_endpoint import attributes
 from otel_alloy.testing.simulator import iso, millis
 
 if TYPE_CHECKING:
@@ -98,8 +101,8 @@ def test_all_mistakes_at_once(place: Place) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"api_key: {CANARY}\n  endpoint: [", "is not YAML at line 2"),
-        (f"api_key: '{CANARY}", "is not YAML"),
+        (f"api_key: {CANARY}\n  endpoint: [", "settings.yaml, line 2, column 3: it is not YAML"),
+        (f"api_key: '{CANARY}", "  1 | api_key: …\n          |          ^"),
         (f"- {CANARY}", "has to be `name: value` lines"),
         (f"{CANARY}", "has to be `name: value` lines"),
         ("sources: 7", "sources"),
@@ -263,7 +266,8 @@ def test_a_checkpoint_of_another_query(place: Place) -> None:
 
 def test_simulate(place: Place) -> None:
     """`simulate` says where it listens and how to use it, answers, and ends well on SIGTERM."""
-    process = place.start("simulate", "--port", "0", "--executions", "7", "--rate", "0")
+    words = ("--port", "0", "--executions", "7", "--rate", "0", "--never-ends", "0")
+    process = place.start("simulate", *words)
     assert process.stdout is not None
     url = process.stdout.readline().split()[3].rstrip(",")
     assert "otel-alloy run" in process.stdout.readline()
@@ -276,6 +280,21 @@ def test_simulate(place: Place) -> None:
     taken = place.otlp.http_endpoint.rsplit(":", 1)[1]
     busy = place.command("simulate", "--port", taken)
     assert (busy.code, "choose another with --port" in busy.err) == (1, True)
+
+
+def test_simulated_executions_that_never_end(place: Place) -> None:
+    """A share of them, as it is asked for, starts and has no end; what is older than a day becomes
+    incomplete with default settings."""
+    words = ("--port", "0", "--executions", "60", "--rate", "0", "--never-ends", "0.5")
+    process = place.start("simulate", *words)
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[3].rstrip(",").removesuffix("/logs")
+    place.once(ALLOY_ENDPOINT=url)
+    outcomes = Counter(
+        attributes(item.record.attributes)["runalloy.execution.outcome"]
+        for item in place.otlp.items("traces")
+    )
+    assert outcomes["success"] > 10 and outcomes["incomplete"] > 3
 
 
 def test_demo(place: Place) -> None:
@@ -303,3 +322,17 @@ def test_help_and_version(place: Place) -> None:
         assert done.code == 0
         assert done.out.startswith("Usage: otel-alloy")
     assert CANARY not in Path(place.folder).name
+
+
+def test_health(place: Place) -> None:
+    """`health` asks the health port that `run` was told to open: 0 while it lives, 1 and why where
+    nobody answers, 0 where there is none; it needs no key, and takes a key's file for none."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+    away = place.command("health", "--health-endpoint", endpoint)
+    assert (away.code, away.out) == (1, f"{endpoint} does not answer: Connection refused\n")
+    off = place.command("health")
+    assert (off.code, off.out) == (0, "the health port is off: nothing to ask\n")
+    del place.environment["ALLOY_API_KEY"]
+    place.environment["ALLOY_API_KEY_FILE"] = str(place.folder / "not-there")
+    assert place.command("health").code == 0

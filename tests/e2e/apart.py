@@ -51,8 +51,19 @@ def fetched(url: str, body: bytes | None = None) -> str | None:
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return str(answer.read().decode("utf-8", "replace"))
-    except (OSError, urllib.error.URLError):
+    except OSError:  # which HTTPError is, too
         return None
+
+
+def at_work(url: str) -> bool:
+    """Whether somebody answers there who does not say that he is not ready (503)."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as refusal:
+        return refusal.code < 500
+    except OSError:
+        return False
 
 
 def until(holds: Callable[[], bool], ended: Callable[[], bool]) -> bool:
@@ -90,8 +101,7 @@ class Command:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.process.wait(WITHIN) == 0
             return False
-        url = self.ready
-        return until(lambda: fetched(url) is not None, self.ended)
+        return until(partial(at_work, self.ready), self.ended)
 
     def end(self) -> dict[str, Any]:
         """Ends it, and tells of it."""

@@ -26,13 +26,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from .containers import Built
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = Path(__file__).parent / "servers" / "build.py"
+APART = Path(__file__).with_name("apart.py")
+COMMAND = Path(sys.executable).with_name("otel-alloy")
 CONFIGURATIONS = REPOSITORY / "collector-config"
 
 READY_WITHIN = 60.0
@@ -256,7 +262,7 @@ class Jaeger(Server):
             span
             for resource in answer.json()["result"].get("resourceSpans", [])
             for scope in resource["scopeSpans"]
-            for span in scope["spans"]
+            for span in scope.get("spans", [])  # a scope may be left empty by deduplication
         ]
 
 
@@ -320,10 +326,31 @@ class StartCollector(Protocol):
 class StartJaeger(Protocol):
     """Starts Jaeger with our configuration; `otlp` asks for an address, e.g. that of a former one.
 
-    The storage folder is the test's own, and the same for every Jaeger in one test.
+    The storage folder is the test's own, and the same for every Jaeger in one test. `in_memory`:
+    with that storage instead, which keeps each copy of a span, as others but ours do.
     """
 
-    def __call__(self, *, otlp: str | None = None) -> Jaeger: ...
+    def __call__(self, *, otlp: str | None = None, in_memory: bool = False) -> Jaeger: ...
+
+
+class Apart(Protocol):
+    """Runs commands as they stand in a folder, with a network and a /var/lib of their own, as
+    `apart.py` tells. Each is a command line and the URL that says that it is ready, None where it
+    ends by itself. Fails the test where one does not get ready or does not end well, a request is
+    refused, or a text is not found at its URL. Returns what all of them said.
+
+    `called`: how build.py calls a program, where it is not what people call it.
+    """
+
+    def __call__(
+        self,
+        folder: Path,
+        commands: Sequence[tuple[str, str | None]],
+        *,
+        posts: Sequence[tuple[str, bytes]] = (),
+        found: Sequence[tuple[str, str]] = (),
+        called: Mapping[str, str] = {},
+    ) -> str: ...
 
 
 class StartVictoriaLogs(Protocol):
@@ -392,6 +419,12 @@ def alertmanager_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def amtool() -> Path:
+    """The program that checks Alertmanager's configuration, and says which way an alert goes."""
+    return program("amtool")
+
+
+@pytest.fixture(scope="session")
 def promtool() -> Path:
     """The program that checks and tests Prometheus's rules."""
     return program("promtool")
@@ -413,6 +446,23 @@ def helm() -> Path:
 def prometheus_program() -> Path:
     """Prometheus's program."""
     return program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The image of examples/docker, built once for all processes of pytest. Skips where that takes
+    more than this machine has."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    needed = {"root": os.geteuid() == 0, "runc": bool(shutil.which("runc"))}
+    if missing := ", ".join(name for name, there in needed.items() if not there):
+        words = f"BuildKit cannot build here without {missing} (Debian: `apt-get install runc`)"
+        if os.environ.get("CI") and needed["root"]:
+            pytest.fail(words)
+        pytest.skip(words)
+    from .containers import build_once
+
+    return build_once(shared / "image", program("buildkitd"), program("buildctl"))
 
 
 def config_arguments(configurations: Sequence[str | Path]) -> list[str]:
@@ -448,6 +498,69 @@ class Running:
         for server in reversed(self.servers):
             if server.process.poll() is None:
                 server.kill()
+
+
+@pytest.fixture(scope="session")
+def unshare() -> list[str]:
+    """The command that gives another one a network and mounts of its own; skips the test where
+    that is not allowed, or fails it where OTEL_ALLOY_TEST_NAMESPACES is `required`."""
+    words = ["unshare", "--map-root-user", "--net", "--mount"]
+    try:
+        done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+        why = done.stderr.strip() if done.returncode else ""
+    except FileNotFoundError:
+        why = "there is no unshare"
+    if why and os.environ.get("OTEL_ALLOY_TEST_NAMESPACES") == "required":
+        pytest.fail(f"no network of one's own can be had here: {why}")
+    if why:
+        pytest.skip(f"no network of one's own can be had here: {why}")
+    return words
+
+
+@pytest.fixture
+def apart(unshare: list[str], tmp_path: Path) -> Apart:
+    """Runs commands apart from this machine."""
+
+    def run(
+        folder: Path,
+        commands: Sequence[tuple[str, str | None]],
+        *,
+        posts: Sequence[tuple[str, bytes]] = (),
+        found: Sequence[tuple[str, str]] = (),
+        called: Mapping[str, str] = {},
+    ) -> str:
+        names = {"otelcol-contrib": "otelcol", **called}
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        # The first word that is neither `env` nor a variable.
+        for name in {re.sub(r"^env (\S+=\S* )+", "", line).split()[0] for line, _ in commands}:
+            ours = name == "otel-alloy"
+            (programs / name).symlink_to(COMMAND if ours else program(names.get(name, name)))
+        done = subprocess.run(
+            [*unshare, sys.executable, APART],
+            input=json.dumps(
+                {
+                    "folder": str(folder),
+                    "commands": commands,
+                    "posts": [(url, body.hex()) for url, body in posts],
+                    "found": found,
+                }
+            ),
+            env={"PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        ends = "\n".join(f"$ {end['command']}\n{end['said'][-3000:]}" for end in told["commands"])
+        assert not told["wrong"], f"{told['wrong']}\n{ends}"
+        codes = {end["command"]: end["code"] for end in told["commands"]}
+        assert codes == {line: 0 for line, _ in commands}, ends
+        return "\n".join(end["said"] for end in told["commands"])
+
+    return run
 
 
 @pytest.fixture
@@ -509,12 +622,20 @@ def routing_collector(
 def jaeger(jaeger_program: Path, running: Running, tmp_path: Path) -> StartJaeger:
     """Starts Jaegers."""
 
-    def start(*, otlp: str | None = None) -> Jaeger:
+    def start(*, otlp: str | None = None, in_memory: bool = False) -> Jaeger:
+        config = CONFIGURATIONS / "jaeger" / "config.yaml"
+        if in_memory:
+            settings = yaml.safe_load(config.read_text("utf-8"))
+            backends = settings["extensions"]["jaeger_storage"]["backends"]
+            backends["main"] = {"memory": {"max_traces": 10_000}}
+            config = tmp_path / "jaeger-in-memory.yaml"
+            config.write_text(yaml.safe_dump(settings), "utf-8")
+
         def make() -> Jaeger:
             query, query_grpc, health = (free_port() for _ in range(3))
             address = otlp or f"127.0.0.1:{free_port()}"
             return Jaeger(
-                command=[jaeger_program, "--config", CONFIGURATIONS / "jaeger" / "config.yaml"],
+                command=[jaeger_program, "--config", config],
                 environment={
                     "JAEGER_OTLP_ENDPOINT": address,
                     "JAEGER_QUERY_ENDPOINT": f"127.0.0.1:{query}",

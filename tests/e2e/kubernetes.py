@@ -17,6 +17,8 @@ import httpx
 import yaml
 
 from otel_alloy.observability.health import HealthServer
+from otel_alloy.observability.page import Page
+from otel_alloy.observability.recent import Recent
 from otel_alloy.observability.status import Status
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.loader import load_settings
@@ -105,7 +107,8 @@ def assert_probes_are_answered(objects: Objects, settings: Settings) -> None:
     assert host == "0.0.0.0"
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     status = Status([], max_lag=settings.ready_max_lag, runtime=system_runtime())
-    server = HealthServer("127.0.0.1:0", status)
+    page = Page(status.view, Recent(system_runtime()).look, system_runtime().clock)
+    server = HealthServer("127.0.0.1:0", status, page)
     try:
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             asked = container[probe]["httpGet"]
@@ -114,6 +117,23 @@ def assert_probes_are_answered(objects: Objects, settings: Settings) -> None:
             assert httpx.get(server.url + path).status_code == 200
     finally:
         server.close()
+
+
+def assert_prometheus_finds_it(objects: Objects, settings: Settings) -> None:
+    """The ServiceMonitor leads to the Service, that to the pods, and there to the port at which
+    otel-alloy answers, where it can be reached."""
+    monitor, service = of_kind(objects, "ServiceMonitor"), of_kind(objects, "Service")
+    pod = workload(objects)["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (port,) = service["spec"]["ports"]
+    assert endpoint["port"] == port["name"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert settings.otlp.scraped_at == ("0.0.0.0", ports[port["targetPort"]])
 
 
 def assert_it_may_end_in_peace(objects: Objects, settings: Settings) -> None:

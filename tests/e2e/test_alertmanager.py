@@ -4,6 +4,7 @@ webhook, all real. Time is scaled, as in test_outage."""
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from .servers.build import ALERTMANAGER_VERSION
 from .test_outage import scaled, write_configuration
 
 SCALE = 60
+TELLING_SCALE = 300
+"""Alertmanager's own waits; what Prometheus waits for is bounded by how soon it can scrape."""
 STACK = CONFIGURATIONS / "grafana-stack"
 
 
@@ -116,7 +119,7 @@ def report(prometheus: Prometheus, attempts: dict[tuple[str, str], int]) -> None
 
 def configuration(folder: Path, webhook: str) -> Path:
     """The stack's alertmanager.yaml, scaled, with the webhook's address in a file of the test's."""
-    text = scaled((STACK / "alertmanager.yaml").read_text(), SCALE)
+    text = scaled((STACK / "alertmanager.yaml").read_text(), TELLING_SCALE)
     address = folder / "webhook-url"
     address.write_text(f"{webhook}/alerts?token=secret\n")
     assert text.count("/etc/alertmanager/webhook-url") == 1
@@ -156,6 +159,24 @@ def test_an_alert_and_its_end_reach_the_webhook_by_source(
         with served(_Scraped, None, collector):
             wait_until(lambda: inbox.messages("resolved") == expected, otherwise="the end is not")
     assert "secret" not in told.output()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("severity", ["info", "warning", "critical"])
+def test_who_hears_of_what(amtool: Path, severity: str) -> None:
+    """amtool sends every severity that an alert has to the webhook, but `info` to nobody."""
+    assert severity in (STACK / "alerts.yaml").read_text()
+    file = f"--config.file={STACK / 'alertmanager.yaml'}"
+    done = subprocess.run(
+        [amtool, "config", "routes", "test", file, f"severity={severity}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (
+        0,
+        "nobody" if severity == "info" else "webhook",
+    )
 
 
 def test_the_release_is_the_one_of_the_example() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceResponse,
+)
 
+from otel_alloy.alloy.models import read_notification
+from otel_alloy.alloy.timestamps import to_text
+from otel_alloy.mapping import semconv
+from otel_alloy.mapping.convert import Converter, Execution, Role
+from otel_alloy.mapping.encode import Envelope
+from otel_alloy.settings.loader import load_settings
 from otel_alloy.testing.simulator import Config, Simulator, Traffic, millis, timeline
 
 from .conftest import Collector, Jaeger, StartCollector, StartJaeger, wait_until
@@ -134,3 +146,71 @@ def test_every_execution_is_found_in_jaeger_as_alloy_told_it(
     assert {s["traceId"] for s in by_error} == {
         t for t, r in source.items() if r["message"] == "executionError"
     }
+
+
+def envelope(resource: dict[str, Any], version: str) -> Envelope:
+    return Envelope(resource, semconv.SCOPE_NAME, version)
+
+
+@pytest.mark.e2e
+def test_what_jaeger_shows_of_whom_it_comes_from(jaeger: StartJaeger) -> None:
+    """Jaeger's process names what made the telemetry, and each span the scope with its version;
+    sent again by another version, a span is shown once, also by a storage that keeps each copy.
+    That is why no version is in the resource: such a span would be shown twice."""
+    backend = jaeger(in_memory=True)
+    settings = load_settings({}, {"ALLOY_API_KEY": "any"})
+    resource = settings.resource(settings.sources[0])
+    traces = {}
+    for uuid, first, second in (
+        ("scope", envelope(resource, "1.0.0"), envelope(resource, "1.1.0")),
+        (
+            "resource",
+            envelope(resource | {"telemetry.distro.version": "1.0.0"}, "1.0.0"),
+            envelope(resource | {"telemetry.distro.version": "1.1.0"}, "1.0.0"),
+        ),
+    ):
+        now = to_text(int(time.time() * 1000))
+        record = {
+            "_id": uuid,
+            "message": "executionFinished",
+            "data": {"executionUuid": uuid},
+            **dict.fromkeys(("startedAt", "completedAt", "createdAt"), now),
+        }
+        execution = Execution(read_notification(json.dumps(record)), Role.ENDED)
+        span, _ = Converter().convert(execution)
+        for around in (first, second):
+            sent_to(backend.otlp, around.request([span or b""]))
+        traces[uuid] = ids(uuid)[0]
+    shown = {}
+    for uuid, trace_id in traces.items():
+        shown[uuid] = as_pages_get_it(backend, trace_id)
+    (span_shown,) = shown["scope"]["spans"]
+    process = shown["scope"]["processes"][span_shown["processID"]]
+    assert process["serviceName"] == "runalloy"
+    assert {tag["key"]: tag["value"] for tag in process["tags"]} == {
+        "telemetry.distro.name": "otel-alloy"
+    }
+    tags = {tag["key"]: tag["value"] for tag in span_shown["tags"]}
+    assert tags["otel.scope.name"] == "otel_alloy"
+    assert tags["otel.scope.version"] in ("1.0.0", "1.1.0")
+    assert len(shown["resource"]["spans"]) == 2
+
+
+def as_pages_get_it(jaeger: Jaeger, trace_id: str) -> dict[str, Any]:
+    """A trace from the API of Jaeger's own pages, as soon as it is there."""
+    wait_until(lambda: bool(jaeger.trace(trace_id)), otherwise="Jaeger has no such trace")
+    answer = httpx.get(f"{jaeger.query}/api/traces/{trace_id}", timeout=10, trust_env=False)
+    found: dict[str, Any]
+    (found,) = answer.json()["data"]
+    return found
+
+
+def sent_to(target: str, request: bytes) -> None:
+    """Sends an ExportTraceServiceRequest over gRPC."""
+    with grpc.insecure_channel(target) as channel:
+        export = channel.unary_unary(
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            request_serializer=None,
+            response_deserializer=ExportTraceServiceResponse.FromString,
+        )
+        assert not export(request, timeout=10).partial_success.rejected_spans

@@ -98,7 +98,7 @@ class Operated:
         wait_until(self._has_health_port, otherwise="no health port in the log")
 
     def _has_health_port(self) -> bool:
-        found = re.search(r"health: (http://\S+)/status", self.log.read_text())
+        found = re.search(r"health: (http://\S+)/ ", self.log.read_text())
         self.url = found[1] if found else ""
         return bool(found)
 
@@ -310,7 +310,7 @@ def check_names(server: Prometheus) -> None:
         *(f"otelcol_exporter_send_failed{of}" for of in ("", *SIGNALS)),
         "runalloy_workflow_execution_duration_seconds_count",
         "runalloy_receiver_destination",  # there are none in this story
-        "runalloy_receiver_destination_outcome",
+        "runalloy_receiver_distribution_outcome",
         "runalloy_receiver_destination_executions_total",
         "runalloy_receiver_destination_failing",
         "runalloy_receiver_lease_takeovers_total",  # nor replicas

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import io
 import json
 import logging
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +30,11 @@ from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.errors import Unavailable
 from otel_alloy.http_server import Handler, Server
 from otel_alloy.observability import metrics as telemetry
+from otel_alloy.observability import probe
 from otel_alloy.observability.health import MOST, HealthServer
 from otel_alloy.observability.logging import JsonLines, masked
+from otel_alloy.observability.page import Page
+from otel_alloy.observability.recent import Recent
 from otel_alloy.observability.status import PATIENCE, Status
 from otel_alloy.observability.systemd import Systemd
 from otel_alloy.otlp.delivery import Report
@@ -53,6 +60,14 @@ def get(url: str, path: str) -> tuple[int, str]:
     return answer.status, text
 
 
+def served(status: Status | None = None, endpoint: str = "127.0.0.1:0") -> HealthServer:
+    """A server of `status`; None: of a source that has not begun."""
+    runtime = system_runtime()
+    shown = status or Status(["one"], max_lag=900, runtime=runtime)
+    page = Page(shown.view, Recent(runtime).look, runtime.clock)
+    return HealthServer(endpoint, shown, page)
+
+
 class Running:
     """A receiver in this process, with everything that watches it."""
 
@@ -62,7 +77,7 @@ class Running:
         mask = masked(settings)
         runtime = system_runtime()
         self.status = Status(names, max_lag=settings.ready_max_lag, runtime=runtime, mask=mask)
-        self.server = HealthServer("127.0.0.1:0", self.status)
+        self.server = served(self.status)
         self.reader = InMemoryMetricReader()
         self.telemetry = telemetry.Telemetry([self.reader], {}, self.status, sources=names)
         self.written = io.StringIO()
@@ -370,22 +385,105 @@ def ended_of(told: list[Any], source: str) -> bool:
 
 def test_before_the_first_cycle() -> None:
     """Nothing is ready before a cycle is complete; what is not there is 404, and a wrong method
-    an error; HEAD answers like GET, without a body."""
-    server = HealthServer("127.0.0.1:0", Status(["one"], max_lag=900, runtime=system_runtime()))
+    refused; HEAD answers like GET, without a body."""
+    server = served()
     try:
         assert get(server.url, "/readyz") == (
             503,
             "not ready\nsource one: the first cycle is not complete\n",
         )
         assert get(server.url, "/livez?verbose") == (200, "live\n")
-        assert get(server.url, "/")[0] == 404
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
-        connection.request("HEAD", "/livez")
-        answer = connection.getresponse()
-        assert (answer.status, answer.read()) == (200, b"")
-        connection.request("POST", "/livez", b"x")
-        assert connection.getresponse().status == 501
-        connection.close()
+        assert get(server.url, "/no")[0] == 404
+        for path in ("/livez", "/status", "/"):
+            code, headers, body = ask(server, path, method="HEAD")
+            assert (code, body) == (200, "") and int(headers["Content-Length"]) > 0
+            for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+                code, headers, _ = ask(server, path, method=method)
+                assert (code, headers["Allow"]) == (405, "GET, HEAD")
+    finally:
+        server.close()
+
+
+def ask(
+    server: HealthServer, path: str, *, method: str = "GET", hosts: Sequence[str] | None = None
+) -> tuple[int, Message, str]:
+    """Status, headers and body of one request, with these `Host` headers instead of the usual."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    connection.putrequest(method, path, skip_host=hosts is not None)
+    for host in hosts or ():
+        connection.putheader("Host", host)
+    connection.endheaders()
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, answer.headers, text
+
+
+def test_the_page_is_served_for_itself_alone() -> None:
+    """The page may load nothing but the style in it, stand in no frame, send no form and be kept by
+    nobody; it comes anew by itself unless that is switched off. What is no page may do nothing."""
+    server = served()
+    try:
+        code, headers, html = ask(server, "/")
+        assert code == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
+        (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        assert dict(
+            part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; ")
+        ) == {
+            "default-src": "'none'",
+            "style-src": f"'sha256-{digest}'",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+        }
+        assert headers["Refresh"] == "30" and 'href="/?refresh=off"' in html
+        _, still, calm = ask(server, "/?refresh=off")
+        assert "Refresh" not in still and 'href="/"' in calm
+        assert ask(server, "/?x=refresh=off&y")[1]["Refresh"] == "30"
+        for path in ("/", "/status", "/readyz", "/livez", "/no"):
+            headers = ask(server, path)[1]
+            assert headers["Cache-Control"] == "no-store"
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Referrer-Policy"] == "no-referrer"
+            assert "default-src 'none'" in headers["Content-Security-Policy"]
+            assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    finally:
+        server.close()
+
+
+OURS = ("127.0.0.1", "127.0.0.1:8089", "localhost:1", "LOCALHOST.", "a.localhost", "[::1]:8089")
+FOREIGN = ("evil.example", "evil.example:8089", "localhost.evil.example", "1.2.3.4.nip.io", "[x]")
+
+
+def test_on_loopback_no_web_site_gets_an_answer() -> None:
+    """Asked under a name that is not this machine's, page and status are refused, and the verdicts
+    come without reasons; an address, a name of this machine and no name at all are answered."""
+    server = served()
+    try:
+        for hosts in (*([host] for host in OURS), [], ["10.1.2.3:8089"]):
+            assert ask(server, "/", hosts=hosts)[0] == 200, hosts
+            assert ask(server, "/status", hosts=hosts)[0] == 200, hosts
+            assert "first cycle" in ask(server, "/readyz", hosts=hosts)[2]
+        for hosts in (*([host] for host in FOREIGN), ["localhost", "evil.example"]):
+            for path in ("/", "/status"):
+                code, _, text = ask(server, path, hosts=hosts)
+                assert code == 421 and "localhost" in text and "one" not in text.split(), hosts
+            assert ask(server, "/readyz", hosts=hosts)[::2] == (503, "not ready\n")
+            assert ask(server, "/livez", hosts=hosts)[::2] == (200, "live\n")
+    finally:
+        server.close()
+
+
+def test_on_other_addresses_names_are_not_asked_about() -> None:
+    """Where it listens for others, as in a container, any name is answered, and the page's address
+    is one that a browser on this machine can open."""
+    server = served(endpoint="0.0.0.0:0")
+    try:
+        assert server.page_url.startswith("http://127.0.0.1:")
+        assert ask(server, "/status", hosts=["otel-alloy.prod.svc"])[0] == 200
+        assert ask(server, "/", hosts=["otel-alloy.example"])[0] == 200
     finally:
         server.close()
 
@@ -398,7 +496,7 @@ def test_slow_clients_keep_nobody_out() -> None:
     def threads() -> int:
         return sum("process_request_thread" in t.name for t in threading.enumerate())
 
-    server = HealthServer("127.0.0.1:0", Status(["one"], max_lag=900, runtime=system_runtime()))
+    server = served()
     host, port = server.url.removeprefix("http://").split(":")
     slow: list[socket.socket] = []
     try:
@@ -434,7 +532,7 @@ def test_a_connection_does_not_last() -> None:
 
 def test_ipv6() -> None:
     """The health port listens on an IPv6 address in brackets."""
-    server = HealthServer("[::1]:0", Status(["one"], max_lag=900, runtime=system_runtime()))
+    server = served(endpoint="[::1]:0")
     try:
         assert server.url.startswith("http://[::1]:")
         assert get(server.url, "/livez")[0] == 200
@@ -552,13 +650,17 @@ def test_a_port_in_use(place: Place) -> None:
 
 
 def test_the_command_serves(place: Place) -> None:
-    """`run` serves its health where it says; `run --once` opens no port."""
+    """`run` serves its health where it says; `run --once`, and an empty setting, open no port."""
     place.fill(5)
+    off = place.start("run", "--since", "60d", OTEL_ALLOY_HEALTH_ENDPOINT="")
+    assert place.otlp.wait_for(lambda otlp: otlp.span_count == 5, 60)
+    off.terminate()
+    assert "health" not in place.end(off).err
     assert "health" not in place.once(OTEL_ALLOY_HEALTH_ENDPOINT="127.0.0.1:0").err
     process = place.start("run", "--log-format", "json", OTEL_ALLOY_HEALTH_ENDPOINT="127.0.0.1:0")
     assert process.stderr is not None
     line = json.loads(process.stderr.readline())
-    url = line["message"].removeprefix("health: ").removesuffix("/status")
+    url = line["message"].removeprefix("health: ").partition("/ ")[0]
     assert get(url, "/livez") == (200, "live\n")
     assert json.loads(get(url, "/status")[1])["sources"][0]["source"] == "default"
     process.terminate()
@@ -631,3 +733,19 @@ def test_systemd_watchdog_of_a_stuck_loop(
                 systemd.tick()
                 with pytest.raises(BlockingIOError):
                     assert b"WATCHDOG" not in listening.recv(4096)
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0", "[::]"])
+def test_the_probe_of_containers(status: Status, clock: Clock, listening: str) -> None:
+    """It gets the answer of the health port wherever that listens, and its words."""
+    if not socket.has_ipv6 and listening == "[::]":
+        pytest.skip("no IPv6 here")
+    with closing(served(status, f"{listening}:0")) as server:
+        endpoint = f"{listening}:{server.url.rpartition(':')[2]}"
+        assert probe.ask(endpoint, "/livez") == (True, "live")
+        assert probe.ask(endpoint, "/elsewhere")[0] is False
+        clock.now += PATIENCE + 1
+        lives, words = probe.ask(endpoint, "/livez")
+    assert not lives and words.startswith("not live\n")
+    away, why = probe.ask(endpoint, "/livez")
+    assert not away and why == f"{endpoint} does not answer: Connection refused"

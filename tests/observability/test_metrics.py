@@ -32,6 +32,7 @@ from otel_alloy.pipeline.receiver import Receiver
 from otel_alloy.runtime import system_runtime
 from otel_alloy.settings.otlp import otlp_exporters
 from otel_alloy.testing.otlp_endpoint import attributes
+from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -378,6 +379,9 @@ def test_the_resource(place: Place) -> None:
     resource = telemetry.resource(settings, "p")
     assert resource["service.name"] == "otel-alloy"
     assert resource["deployment.environment.name"] == "eu"
+    assert resource["telemetry.distro.name"] == "otel-alloy"
+    assert resource["telemetry.distro.version"] == resource["service.version"] == __version__
+    assert resource["telemetry.sdk.name"] == "opentelemetry"
     assert resource == telemetry.resource(settings, "q")
     other = telemetry.resource(place.settings(storage="sqlite:///other.db"), "p")
     assert resource["service.instance.id"] != other["service.instance.id"]

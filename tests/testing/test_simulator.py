@@ -28,6 +28,8 @@ from otel_alloy.testing.simulator import (
     Record,
     Simulator,
     Traffic,
+    eventful,
+    failure_of,
     generate,
     iso,
     live,
@@ -35,6 +37,7 @@ from otel_alloy.testing.simulator import (
     timeline,
 )
 from otel_alloy.testing.simulator.faults import choose
+from otel_alloy.testing.simulator.inside import incident_at
 
 NOW = 1_745_948_798.237
 """The ``lastFetched`` of the vendor's example: 2025-04-29T17:46:38.237Z."""
@@ -495,6 +498,45 @@ def test_error_rate_at_its_ends(rate: float) -> None:
     traffic = Traffic(error_rate=rate, lifecycle="terminal")
     messages = {item["message"] for item in generate(300, start=WEEK, end=NOW, traffic=traffic)}
     assert messages == {"executionError" if rate else "executionFinished"}
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_clustered_failures(rate: float) -> None:
+    """Failures over all are as many as without clusters, most of them at small rates in few hours
+    of few apps and users: an app that is down fails for all of its workflows, an expired connection
+    for all of one user's, at that app's block and with that reason; the same seed has the same."""
+    traffic = Traffic(error_rate=rate, clustered=0.7, lifecycle="terminal")
+    records = list(generate(10_000, start=WEEK, end=NOW, traffic=traffic))
+    assert records[:300] == list(generate(10_000, start=WEEK, end=NOW, traffic=traffic))[:300]
+    failed = [item for item in records if item["message"] == "executionError"]
+    assert 0.7 * rate < len(failed) / len(records) < 1.3 * rate
+    inside: list[Record] = []
+    outside: list[Record] = []
+    met = []
+    for item in records:
+        incident = incident_at(item, millis(item["startedAt"]) or 0)
+        (outside if incident is None else inside).append(item)
+        failure = failure_of(item)
+        if incident is not None and failure is not None:
+            met.append(incident)
+            assert failure.block.type == f"alloy.{incident.app}"
+            assert incident.app in failure.reason
+            assert failure.status == (503 if incident.kind == "down" else 401)
+    assert len(inside) < 0.1 * len(records)
+    assert len(met) / len(inside) > 4 * (len(failed) - len(met)) / len(outside)
+    assert {incident.kind for incident in met} == {"down", "expired"}
+
+
+def test_an_outage_can_be_had_for_a_moment() -> None:
+    """There is a seed with which, at the moments asked for, the busiest workflow mostly fails."""
+    traffic = eventful(Traffic(clustered=0.7, lifecycle="terminal"), NOW, NOW + 60)
+    assert traffic == eventful(Traffic(clustered=0.7, lifecycle="terminal"), NOW, NOW + 60)
+    records = list(generate(400, start=NOW, end=NOW + 60, traffic=traffic))
+    by_workflow: dict[str, list[str]] = {}
+    for item in records:
+        by_workflow.setdefault(item["forgeWorkflow"]["name"], []).append(item["message"])
+    busiest = max(by_workflow.values(), key=len)
+    assert busiest.count("executionError") > len(busiest) / 3
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ can be held against every way in which the real service may turn out to behave.
 ============== ===================================================================================
 ``faults``     answers, and answers spoiled on purpose; pure
 ``records``    what a record and a step in its life are; the forms of time
+``incidents``  apps that are down and connections that have expired; pure
 ``inside``     what runs inside an execution, from its record alone; pure
 ``config``     the knobs, their defaults, units and bounds
 ``data``       seeded, realistic traffic: what executions leave in the log, and when
@@ -23,7 +24,7 @@ Imports go upwards in that list only. It uses the standard library, and of this 
 """
 
 from otel_alloy.testing.simulator.config import ODD_PAGES, Config
-from otel_alloy.testing.simulator.data import ODDITIES, Traffic, generate, live, timeline
+from otel_alloy.testing.simulator.data import ODDITIES, Traffic, eventful, generate, live, timeline
 from otel_alloy.testing.simulator.faults import Answer, Fault
 from otel_alloy.testing.simulator.inside import (
     PAYLOAD_CANARY,
@@ -55,6 +56,7 @@ __all__ = [
     "Step",
     "Traffic",
     "blocks_of",
+    "eventful",
     "failure_of",
     "generate",
     "iso",

@@ -9,9 +9,11 @@ import copy
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from otel_alloy.testing.simulator.incidents import AFFECTED
+from otel_alloy.testing.simulator.inside import incident_at
 from otel_alloy.testing.simulator.records import Execution, Record, Step, iso
 
 Lifecycle = Literal["terminal", "two_records", "in_place", "in_place_new_created_at", "vanishing"]
@@ -49,6 +51,9 @@ class Traffic:
     """How long after they become visible, in seconds."""
     never_ends: float = 0.0
     """Share of executions of which only the start is ever recorded."""
+    clustered: float = 0.0
+    """Share of failures that are due to an app that is down for a while, or to a user's connection
+    that has expired; less where nearly everything fails."""
     colliding: float = 0.0
     """Share of failures beside which another execution of the same user's same workflow starts at
     the same moment and fails in the same block, for another reason."""
@@ -61,7 +66,10 @@ class Traffic:
         for name in ("users", "created_at_grid"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("error_rate", "late", "never_ends", "second_terminal", "deleted", "colliding"):
+        for name in (
+            *("error_rate", "late", "never_ends", "second_terminal", "deleted", "colliding"),
+            "clustered",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1")
         for name in ("late_by", "late_burst", "deleted_after"):
@@ -103,6 +111,18 @@ def live(
         yield author.execution(round(moment * 1000), None, calls=calls)
 
 
+def eventful(traffic: Traffic, *moments: float) -> Traffic:
+    """The same with the first seed, from its own on, with which an app that the busiest workflow
+    calls is down at all of these moments (seconds since the epoch)."""
+    for seed in itertools.count(traffic.seed):
+        found = replace(traffic, seed=seed)
+        busiest = _World(found).busiest.fields
+        incidents = (incident_at(busiest, round(moment * 1000)) for moment in moments)
+        if all(incident is not None and incident.kind == "down" for incident in incidents):
+            return found
+    raise AssertionError("counting has no end")
+
+
 def generate(
     executions: int, *, start: float, end: float, traffic: Traffic | None = None
 ) -> Iterator[Record]:
@@ -120,6 +140,7 @@ def generate(
 
 class _Template(NamedTuple):
     name: str
+    integration: str
     app: str
     median_seconds: float
     failures: float
@@ -127,18 +148,24 @@ class _Template(NamedTuple):
 
 
 _TEMPLATES = (
-    _Template("Shopify orders to NetSuite", "Shopify", 2.4, 1.6),
-    _Template("New Stripe payment to QuickBooks invoice", "Stripe", 1.3, 0.6),
-    _Template("HubSpot contacts to Salesforce leads", "HubSpot", 1.8, 0.9),
-    _Template("Sync Xero invoices nightly", "Xero", 6.5, 1.1),
-    _Template("Slack alert on failed charge", "Slack", 0.4, 0.3),
-    _Template("Zendesk ticket to Jira issue", "Zendesk", 1.1, 0.7),
-    _Template("BigCommerce inventory to warehouse", "BigCommerce", 3.2, 1.9),
-    _Template("Klaviyo profile enrichment", "Klaviyo", 0.9, 0.5),
-    _Template("ShipStation tracking to Shopify", "ShipStation", 1.5, 1.2),
-    _Template("Google Sheets price list import", "Google Sheets", 8.0, 1.4),
-    _Template("Amazon orders to Microsoft Dynamics", "Amazon Seller Central", 4.1, 2.2),
-    _Template("Gusto new hire onboarding", "Gusto", 2.0, 0.4),
+    _Template("Shopify orders to NetSuite", "NetSuite for Shopify", "Shopify", 2.4, 1.6),
+    _Template("New Stripe payment to QuickBooks invoice", "Stripe bookkeeping", "Stripe", 1.3, 0.6),
+    _Template("HubSpot contacts to Salesforce leads", "CRM bridge", "HubSpot", 1.8, 0.9),
+    _Template("Sync Xero invoices nightly", "Xero ledger", "Xero", 6.5, 1.1),
+    _Template("Slack alert on failed charge", "Team alerts", "Slack", 0.4, 0.3),
+    _Template("Zendesk ticket to Jira issue", "Support escalation", "Zendesk", 1.1, 0.7),
+    _Template("BigCommerce inventory to warehouse", "Stock levels", "BigCommerce", 3.2, 1.9),
+    _Template("Klaviyo profile enrichment", "Marketing profiles", "Klaviyo", 0.9, 0.5),
+    _Template("ShipStation tracking to Shopify", "Parcel tracking", "ShipStation", 1.5, 1.2),
+    _Template("Google Sheets price list import", "Price lists", "Google Sheets", 8.0, 1.4),
+    _Template(
+        "Amazon orders to Microsoft Dynamics",
+        "Marketplace orders",
+        "Amazon Seller Central",
+        4.1,
+        2.2,
+    ),
+    _Template("Gusto new hire onboarding", "Onboarding", "Gusto", 2.0, 0.4),
 )
 _FIRST = (
     *("Ada", "Bruno", "Carmen", "Dmitri", "Elif", "Farah", "George", "Hana", "Ines", "Jonas"),
@@ -176,9 +203,17 @@ class _World:
         self._mean_failures = weighted / sum(shares)
         self._installs: dict[tuple[int, int], _Install] = {}
 
+    @property
+    def busiest(self) -> _Install:
+        """The workflow with the most traffic, of the user with the most."""
+        return self._found(0, 0)
+
     def pick(self, rng: random.Random) -> _Install:
         (user,) = rng.choices(self._pairs[0], cum_weights=self._weights[0])
         (workflow,) = rng.choices(self._pairs[1], cum_weights=self._weights[1])
+        return self._found(user, workflow)
+
+    def _found(self, user: int, workflow: int) -> _Install:
         install = self._installs.get((user, workflow))
         if install is None:
             install = self._installs[user, workflow] = self._install(user, workflow)
@@ -210,7 +245,7 @@ class _World:
                 "name": template.name,
                 "integrationId": {
                     "_id": _old_id(parent),
-                    "name": f"{template.app} integration",
+                    "name": template.integration,
                     "blockId": _nanoid(parent)[:20],
                     "icon": f"https://icons.example.com/{icon}.png",
                 },
@@ -239,7 +274,7 @@ class _Author:
             (started, install), self._twin, failed = self._twin, None, True
         else:
             install = self._world.pick(rng)
-            failed = rng.random() < install.error_rate
+            failed = rng.random() < self._chance(install, started)
             if failed and traffic.colliding and rng.random() < traffic.colliding:
                 self._twin = started, install
         ended = started + max(1, int(1000 * install.median_seconds * rng.lognormvariate(0, 0.9)))
@@ -283,6 +318,19 @@ class _Author:
             second = self._record("executionFinished", data, started, again, again, fields)
             steps.append(Step(self._visible(again), "add", second))
         return Execution(started, tuple(steps))
+
+    def _chance(self, install: _Install, started: int) -> float:
+        """Of failing, of an execution that starts at ``started``: more in an incident and as much
+        less else that the share of failures over all is what is asked for."""
+        rate = self._traffic.error_rate
+        clustered = self._traffic.clustered * (1 - rate)
+        if not clustered * rate:
+            return install.error_rate
+        extra = min(0.95, clustered * rate / AFFECTED)
+        usual = install.error_rate * (1 - extra * AFFECTED / rate)
+        if incident_at(install.fields, started) is None:
+            return usual
+        return extra + (1 - extra) * usual
 
     def _record(
         self,

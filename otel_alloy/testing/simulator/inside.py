@@ -3,15 +3,19 @@ what they took in and gave out, why one failed, how blocks are called.
 
 Pure: all of it follows from the record of the execution's end alone, so that nothing is stored and
 the same record always has the same inside. Failures cluster: most of a workflow's are in one of its
-blocks. Every field that holds customers' data holds ``PAYLOAD_CANARY``, and every reason an
-address or a token with ``REASON_CANARY``: neither may be found in what a client makes of an answer.
+blocks, and those during an incident in that of the app. Every field that holds customers' data
+holds ``PAYLOAD_CANARY``, and every reason an address or a token with ``REASON_CANARY``: neither may
+be found in what a client makes of an answer.
 """
 
 import hashlib
+import itertools
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+from otel_alloy.testing.simulator.incidents import Incident, incident_of
 from otel_alloy.testing.simulator.records import Record, iso, millis
 
 PAYLOAD_CANARY = "payload-canary"
@@ -43,37 +47,54 @@ class Failure(NamedTuple):
     reason: str
 
 
+class _App(NamedTuple):
+    """What a workflow does with an app, and what starts one."""
+
+    trigger: str
+    actions: tuple[str, ...]
+
+
 _APPS = {
-    "shopify": ("Create order", "Get order", "Update customer"),
-    "netSuite": ("Create sales order", "Find customer"),
-    "stripe": ("Get charge", "New payment"),
-    "quickBooks": ("Create invoice", "Find account"),
-    "hubSpot": ("Find contact", "Update deal"),
-    "salesforce": ("Create lead", "Update account"),
-    "xero": ("List invoices", "Create payment"),
-    "slack": ("Send message",),
-    "zendesk": ("New ticket", "Update ticket"),
-    "jira": ("Create issue",),
-    "bigCommerce": ("List inventory",),
-    "klaviyo": ("Update profile",),
-    "shipStation": ("New shipment",),
-    "googleSheets": ("Read rows", "Append row"),
-    "amazon": ("List orders",),
-    "dynamics": ("Create order",),
-    "gusto": ("New employee",),
+    "shopify": _App("New order", ("Create order", "Get order", "Update customer")),
+    "netSuite": _App("Sales order changed", ("Create sales order", "Find customer")),
+    "stripe": _App("New payment", ("Get charge", "List refunds")),
+    "quickBooks": _App("Invoice changed", ("Create invoice", "Find account")),
+    "hubSpot": _App("Contact changed", ("Find contact", "Update deal")),
+    "salesforce": _App("Lead changed", ("Create lead", "Update account")),
+    "xero": _App("Every night", ("List invoices", "Create payment")),
+    "slack": _App("New message", ("Send message",)),
+    "zendesk": _App("New ticket", ("Get ticket", "Update ticket")),
+    "jira": _App("Issue changed", ("Create issue",)),
+    "bigCommerce": _App("Stock changed", ("List inventory",)),
+    "klaviyo": _App("Profile changed", ("Update profile",)),
+    "shipStation": _App("Label printed", ("Get shipment",)),
+    "googleSheets": _App("Row added", ("Read rows", "Append row")),
+    "amazon": _App("Every hour", ("List orders",)),
+    "dynamics": _App("Order changed", ("Create order",)),
+    "gusto": _App("New employee", ("Get employee",)),
 }
 _OWN = (("filter", "Only paid ones"), ("customCode", "Map fields"), ("loop", "For each line"))
+_APP_BLOCKS = slice(2, 4)
+"""Where among a workflow's blocks those are that do something with an app."""
 _REASONS = (
-    (422, "The customer failed to create due to an invalid Id (case {case}): {mail} is taken"),
-    (401, "Request failed with status code 401 (case {case}): Authorization: Bearer {token}"),
-    (403, "Error: {mail} may not write orders (case {case}); access_token={token}"),
-    (404, "No record for {mail} (case {case}), asked with api_key={token}"),
-    (429, "Too many requests (case {case}), try again later; session_id={token} of {mail}"),
+    (422, "The customer failed to create due to an invalid Id (request {case}): {mail} is taken"),
+    (401, "Request failed with status code 401 (request {case}): Authorization: Bearer {token}"),
+    (403, "Error: {mail} may not write orders (request {case}); access_token={token}"),
+    (404, "No record for {mail} (request {case}), asked with api_key={token}"),
+    (429, "Too many requests (request {case}), try again later; session_id={token} of {mail}"),
     (
         500,
-        "Internal Server Error (case {case}) at https://api.example.com/v2?key={token}&to={mail}",
+        "Internal Server Error (request {case}) at https://api.example.com/v2?key={token}&to={mail}",
     ),
 )
+_INCIDENTS = {
+    "down": (503, "Service Unavailable (request {case}): {app} does not answer, api_key={token}"),
+    "expired": (
+        401,
+        "The connection to {app} has expired (request {case}): invalid_grant, {mail} has to connect"
+        " it again",
+    ),
+}
 
 
 def uuid_of(record: Record) -> str | None:
@@ -103,10 +124,10 @@ def _laid_out(parent: str, title: str) -> tuple[BlockOf, ...]:
     first, last = chosen[0], chosen[-1] if len(chosen) > 1 else rng.choice(sorted(_APPS))
     own, own_name = rng.choice(_OWN)
     laid_out = [
-        (f"{first}Trigger", f"{first} trigger", True),
+        (f"{first}Trigger", _APPS[first].trigger, True),
         (own, own_name, False),
-        (first, rng.choice(_APPS[first]), True),
-        (last, rng.choice(_APPS[last]), True),
+        (first, rng.choice(_APPS[first].actions), True),
+        (last, rng.choice(_APPS[last].actions), True),
         ("slack", "Tell the team", True),
     ]
     return tuple(
@@ -126,16 +147,32 @@ def failure_of(record: Record) -> Failure | None:
     rng = random.Random(f"failing:{where}")
     block = weak if rng.random() < 0.8 else rng.choice(blocks[1:])
     status, words = rng.choice(_REASONS)
+    started, ended = _times(record)
+    incident = incident_at(record, started)
+    if incident is not None:
+        block = next(b for b in blocks[_APP_BLOCKS] if _app_of(b) == incident.app)
+        status, words = _INCIDENTS[incident.kind]
     own = hashlib.sha256(f"reason:{_identity(record)}".encode()).digest()
     case = "".join(chr(ord("a") + byte % 26) for byte in own[:6])
     reason = words.format(
+        app=_app_of(block),
         case=case,
         mail=f"{REASON_CANARY}.{own[6:9].hex()}@example.com",
         token=f"{REASON_CANARY}-{own[9:21].hex()}",
     )
-    started, ended = _times(record)
     at = min(max(ended - 1, started), ended)
     return Failure(block, at, status if block.calls_app else 0, reason)
+
+
+def incident_at(record: Record, at: int) -> Incident | None:
+    """The incident that an execution with the fields of this record falls into, if it starts at
+    ``at`` (ms)."""
+    apps = (_app_of(block) for block in blocks_of(record)[_APP_BLOCKS])
+    return incident_of(str(record.get("teamId")), str(record.get("userId")), apps, at)
+
+
+def _app_of(block: BlockOf) -> str:
+    return block.type.removeprefix("alloy.")
 
 
 def steps_of(
@@ -154,8 +191,7 @@ def steps_of(
     ran = blocks if failure is None else blocks[: blocks.index(failure.block) + 1]
     started, ended = _times(record)
     rng = random.Random(f"steps:{_identity(record)}")
-    cuts = sorted(rng.random() for _ in ran[1:])
-    bounds = [started, *(started + int(cut * (ended - started)) for cut in cuts), ended]
+    bounds = _bounds(ran, started, ended, rng)
     results: list[Record] = []
     for index, block in enumerate(ran):
         begin = min(bounds[index], max(ended - 1, started))
@@ -188,6 +224,17 @@ def steps_of(
     entry["results"] = results
     entry["inputs"] = [{ids: block.id, "data": _payload(rng, 0)} for block in ran]
     return entry
+
+
+def _bounds(ran: Sequence[BlockOf], started: int, ended: int, rng: random.Random) -> list[int]:
+    """When each block begins, and when the last one ends (ms). Most of the time goes into calls of
+    apps; what is done by Alloy itself, and what waited for the start, takes a few hundredths."""
+    weights = [
+        rng.uniform(0.2, 1.0) * (1.0 if block.calls_app and index else 0.03)
+        for index, block in enumerate(ran)
+    ]
+    reached = [0.0, *itertools.accumulate(weights)]
+    return [started + round((ended - started) * part / reached[-1]) for part in reached]
 
 
 def error_of(record: Record, shape: ErrorShape = "current") -> Record | None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Gets the programs of the end-to-end tests: an OpenTelemetry Collector, Jaeger, VictoriaLogs,
-Prometheus, Alertmanager, Helm, and what judges Kubernetes manifests as its API server would.
+Prometheus, Alertmanager, Helm, BuildKit, and what judges Kubernetes manifests and compose files as
+those who read them would.
 
     python tests/e2e/servers/build.py            build what is missing, print where each one is
     python tests/e2e/servers/build.py jaeger     only this one
@@ -109,6 +110,22 @@ go 1.26
 tool {HELM}/cmd/helm
 
 require {HELM} {HELM_VERSION}
+"""
+
+# What `docker build` hands a Dockerfile to, and what asks it. runc, which it runs, is the system's.
+BUILDKIT = "github.com/moby/buildkit"
+BUILDKIT_VERSION = "v0.34.2"
+BUILDKIT_RECIPE = f"""\
+module buildkit-for-tests
+
+go 1.26
+
+tool (
+	{BUILDKIT}/cmd/buildkitd
+	{BUILDKIT}/cmd/buildctl
+)
+
+require {BUILDKIT} {BUILDKIT_VERSION}
 """
 
 MANIFESTS = [MANIFEST.parent / "manifests" / name for name in ("go.mod", "go.sum", "main.go")]
@@ -308,6 +325,11 @@ def build_manifests(folder: Path) -> Path:
     return folder / "manifests"
 
 
+def buildkit_fits(program: Path) -> bool:
+    """Whether this is BuildKit at all: what it does has been the same for long."""
+    return "moby/buildkit" in output_of(program, "--version")
+
+
 def helm_fits(program: Path) -> bool:
     """Whether this is release 4."""
     return output_of(program, "version", "--short").startswith("v4.")
@@ -392,6 +414,23 @@ SERVERS = (
         build=partial(
             build_tool, recipe=HELM_RECIPE, module=HELM, version=HELM_VERSION, program="helm"
         ),
+    ),
+    *(
+        Server(
+            name=name,
+            program=name,
+            recipe=BUILDKIT_RECIPE.encode(),
+            on_path=(name,),
+            fits=buildkit_fits,
+            build=partial(
+                build_tool,
+                recipe=BUILDKIT_RECIPE,
+                module=BUILDKIT,
+                version=BUILDKIT_VERSION,
+                program=name,
+            ),
+        )
+        for name in ("buildkitd", "buildctl")
     ),
 )
 
