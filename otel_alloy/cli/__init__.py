@@ -9,6 +9,7 @@ Heavy imports wait until their command runs.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -32,6 +33,8 @@ def main() -> None:
     # httpx brings a command line of its own, and with it more than it takes itself. Without that
     # it does as where what it needs is not installed.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    # gRPC's core writes lines of its own between ours; what it says of a failure comes with that.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         commands.main(prog_name="otel-alloy", standalone_mode=False)
     except click.exceptions.Exit as stop:
