@@ -27,6 +27,7 @@ TAKEN_OVER = {
     "security.md": "SECURITY.md",
     "benchmarks.md": "benchmarks/README.md",
     "collector-config.md": "collector-config/README.md",
+    "names.md": "semconv/README.md",
     "propagator.md": "propagator/README.md",
     "helm.md": "deploy/helm/otel-alloy/README.md",
     "examples/correlate.md": "examples/correlate/README.md",

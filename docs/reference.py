@@ -1,13 +1,15 @@
 """The reference tables of the documentation, made from the code.
 
 A page asks for one by its name in `TABLES`; `generated` writes it there. What a table says stands
-in the code that it is about (`semconv`, `settings`, `metrics`, `cli`) or in the file that people
-install (`alerts.yaml`, `values.yaml`); only how it is laid out is decided here.
+in the code that it is about (`settings`, `metrics`, `cli`), in the registry of names (`semconv/`)
+or in the file that people install (`alerts.yaml`, `values.yaml`); only how it is laid out is
+decided here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +22,9 @@ import yaml
 from chart_values import VALUES, rows
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from registry import Reference, Registry, Signal
 
 from otel_alloy.cli import commands
-from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import METRICS, metrics_table
 from otel_alloy.otlp.answers import answers_table
 from otel_alloy.routing.rules import Rules
@@ -34,6 +36,7 @@ from otel_alloy.settings.destinations import (
 from otel_alloy.settings.models import Settings, SourceSettings, Webhook
 
 REPOSITORY = Path(__file__).parents[1]
+REGISTRY = Registry()
 ALERTS = REPOSITORY / "collector-config/grafana-stack/alerts.yaml"
 VECTORS = REPOSITORY / "examples/correlate/vectors.json"
 BLOCK_VECTORS = REPOSITORY / "tests/testdata/block-id-vectors.json"
@@ -216,34 +219,70 @@ def _settings_table(settings: Iterable[Setting]) -> str:
     )
 
 
-def _attributes(*places: str) -> str:
+def _execution_attributes() -> str:
+    span, *logs = REGISTRY.spans["runalloy.execution"], *REGISTRY.events.values()
+    rows = []
+    for one in REGISTRY.merged(span, *logs):
+        named = [log for log in logs if one.ref in REGISTRY.keys(log)]
+        records = "log record"
+        if named != logs:  # the last word of each event's name
+            records += " " + ", ".join(_code(log.name.rpartition(".")[2]) for log in named)
+        where = ["span"] if one.ref in REGISTRY.keys(span) else []
+        where += [records] if named else []
+        rows.append((*_attribute(one), "both" if where == ["span", "log record"] else where))
     return _table(
         ("attribute and example", "type", "on", "meaning"),
         (
             (
-                f"{_code(a.key)}<br>{_code(_example(a))}",
-                a.type,
-                "both" if set(a.on) >= {"span", "log record"} else ", ".join(a.on),
-                f"{a.meaning}.<br>*Present {a.present}.*",
+                f"{key}<br>{example}",
+                kind,
+                on if isinstance(on, str) else "<br>".join(on),
+                f"{meaning}<br>*Present {present}.*",
             )
-            for a in semconv.ATTRIBUTES
-            if set(places) & set(a.on)
+            for key, kind, example, meaning, present, on in rows
         ),
     )
 
 
-def _example(attribute: semconv.Attribute) -> str:
-    example = attribute.example
-    return str(example).lower() if isinstance(example, bool) else str(example)
+def _attribute(one: Reference) -> tuple[str, str, str, str, str]:
+    """Key, type, example, meaning, and when it is there."""
+    example, *_ = one.examples or REGISTRY.examples(one.ref)
+    shown = str(example).lower() if isinstance(example, bool) else str(example)
+    meaning = [one.brief or REGISTRY.brief(one.ref)]
+    defined = REGISTRY.attributes.get(one.ref)
+    if defined is not None:
+        meaning += [defined.note] if defined.note else []
+        meaning += [f"`{member.value}`: {_begun(member.brief)}" for member in defined.members]
+    kind = REGISTRY.type(one.ref)
+    return _code(one.ref), kind, _code(shown), " ".join(meaning), one.present
 
 
-def _attributes_of(place: semconv.On) -> str:
+def _begun(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
+
+
+def _attributes_of(*groups: Signal) -> str:
     return _table(
         ("attribute", "type", "example", "meaning"),
         (
-            (_code(a.key), a.type, _code(_example(a)), a.meaning)
-            for a in semconv.ATTRIBUTES
-            if place in a.on
+            (key, kind, example, f"{meaning}<br>*Present {present}.*")
+            for key, kind, example, meaning, present in map(_attribute, REGISTRY.merged(*groups))
+        ),
+    )
+
+
+def _own_spans() -> str:
+    return _table(
+        ("span", "kind", "name", "attributes"),
+        (
+            (
+                span.brief,
+                span.span_kind.upper(),
+                (span.note or "").partition(". ")[0].removeprefix("Its name is ").rstrip("."),
+                ", ".join(_code(one.ref) for one in REGISTRY.of(span)),
+            )
+            for name, span in REGISTRY.spans.items()
+            if name.startswith("runalloy.receiver.")
         ),
     )
 
@@ -252,8 +291,13 @@ def _events() -> str:
     return _table(
         ("event", "severity", "span too", "meaning"),
         (
-            (_code(e.name), f"{e.severity[1]} {e.severity[0]}", "yes" if e.span else "", e.meaning)
-            for e in semconv.EVENTS
+            (
+                _code(event.name),
+                f"{event.annotations.severity.text} {event.annotations.severity.number}",
+                "yes" if event.annotations.span else "",
+                event.brief,
+            )
+            for event in REGISTRY.events.values()
         ),
     )
 
@@ -299,9 +343,8 @@ def _help(command: click.Command) -> str:
     a backspace; the only such ones are examples."""
     paragraphs = []
     for paragraph in cleandoc(command.help or "").split("\n\n"):
-        if paragraph.startswith("\b\nExamples:\n"):
-            lines = paragraph.partition("Examples:\n")[2]
-            paragraphs.append(f"```sh\n{cleandoc(lines)}\n```")
+        if examples := re.match(r"\x08\nExamples?:\n", paragraph):
+            paragraphs.append(f"```sh\n{cleandoc(paragraph[examples.end() :])}\n```")
         else:
             paragraphs.append(" ".join(paragraph.split()))
     return "\n\n".join(paragraphs)
@@ -387,11 +430,14 @@ def _chart_values() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "span and log record attributes": lambda: _attributes("span", "log record"),
-    "block span attributes": lambda: _attributes_of("block span"),
-    "service span attributes": lambda: _attributes_of("service span"),
-    "resource attributes": lambda: _attributes("resource"),
+    "span and log record attributes": _execution_attributes,
+    "block span attributes": lambda: _attributes_of(
+        REGISTRY.spans["runalloy.block"], REGISTRY.spans["runalloy.block.app"]
+    ),
+    "service span attributes": lambda: _attributes_of(REGISTRY.group("runalloy.call")),
+    "resource attributes": lambda: _attributes_of(REGISTRY.group("runalloy.resource.executions")),
     "events": _events,
+    "own spans": _own_spans,
     "settings of a source": lambda: _settings_table(source_settings()),
     "settings of the process": lambda: _settings_table(process_settings()),
     "settings of a destination": _destination,

@@ -53,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+"""What reads the registry of names is there: `import registry`."""
 COMMAND = Path(sys.executable).with_name("otel-alloy")
 PATIENCE = 120.0
 """Seconds until a command that does not end fails its test; none needs a tenth of it."""

@@ -23,12 +23,11 @@ from markdown_it import MarkdownIt
 
 from otel_alloy import cli
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.mapping import semconv
 from otel_alloy.observability import metrics as telemetry
 from otel_alloy.otlp.answers import answers_table
-from otel_alloy.pipeline.backfill import age_warnings
-from otel_alloy.propagation.propagator import AlloyPropagator, call_attributes
+from otel_alloy.otlp.backends import BACKENDS
 from otel_alloy.settings.loader import load_settings
+from otel_alloy.settings.variables import KNOWN
 
 pytest.importorskip("zensical", reason="the extra `docs` is not installed")
 
@@ -237,9 +236,7 @@ def _mistakes(environment: dict[str, str], file: str | None = None) -> str:
 def test_settings_are_those_of_the_code(staged: Path) -> None:
     """Every variable that the code takes is documented, on the page and in the README, and no
     other one; likewise every key of the file and every flag."""
-    told = re.search(r"known are (.*)", _mistakes({"OTEL_ALLOY_NO_SUCH": "1"}))
-    assert told is not None
-    taken = set(told[1].split(", ")) | {"ALLOY_API_KEY", "ALLOY_API_KEY_FILE", "ALLOY_ENDPOINT"}
+    taken = set(KNOWN)
     assert {s.variable for s in SETTINGS} - {""} == taken
     taken |= {"OTEL_ALLOY_CONFIG", "OTEL_ALLOY_PROPAGATOR_SAMPLED"}
     page = (staged / "settings.md").read_text("utf-8")
@@ -305,7 +302,7 @@ def test_readme_has_the_defaults() -> None:
 def test_otel_variables_are_those_of_the_code(staged: Path) -> None:
     """The variables of OpenTelemetry that the code reads are on the page, and no others."""
     code = "".join(p.read_text("utf-8") for p in (REPOSITORY / "otel_alloy").rglob("*.py"))
-    read = set(re.findall(r"\bOTEL_(?!ALLOY|EXPORTER)[A-Z_]+[A-Z]\b", code))
+    read = set(re.findall(r"\bOTEL_(?!ALLOY|EXPORTER_OTLP)[A-Z_]+[A-Z]\b", code))
     read.remove("OTEL_PROPAGATORS")  # is read in the services that Alloy calls
     from otel_alloy.settings.otlp_section import OTLP_KEYS
 
@@ -412,102 +409,23 @@ def _attributes(item: dict[str, Any] | None) -> dict[str, Any]:
     return {a["key"]: a["value"] for a in (item or {}).get("attributes", [])}
 
 
-def test_attributes_are_those_that_are_written() -> None:
-    """The table has exactly the attributes that spans and log records have in all golden pairs,
-    each on what it stands on and with its type; and exactly the keys that `semconv` names."""
-    wire = {"string": "stringValue", "int": "intValue", "boolean": "boolValue"}
-    places: dict[semconv.On, list[dict[str, Any]]] = {
-        "span": [_attributes(pair["span"]) for pair in _golden().values()],
-        "log record": [_attributes(pair["log"]) for pair in _golden().values()],
-        "block span": [
-            _attributes(b) for pair in _golden().values() for b in pair.get("blocks", [])
-        ],
-    }
-    for place, items in places.items():
-        documented = {a.key: a for a in semconv.ATTRIBUTES if place in a.on}
-        assert set(documented) == {key for item in items for key in item}
-        for key, attribute in documented.items():
-            types = {next(iter(item[key])) for item in items if key in item}
-            # A version beyond 64 bits becomes text.
-            assert wire[attribute.type] in types <= {wire[attribute.type], "stringValue"}, key
-    keys = {
-        value
-        for name, value in vars(semconv).items()
-        if isinstance(value, str)
-        and "." in value
-        and name.isupper()
-        and not name.startswith("EVENT_")
-    } | {semconv.EVENT_NAME}
-    assert [a.key for a in semconv.ATTRIBUTES] == list(
-        dict.fromkeys(a.key for a in semconv.ATTRIBUTES)
-    )
-    assert {a.key for a in semconv.ATTRIBUTES} == keys
-
-
-def test_examples_are_what_the_vendors_record_becomes() -> None:
-    """Order and examples of the table are those of the vendor's published error record; the order
-    holds for blocks and reasons too."""
-    pair = _golden()["vendor-sample"]
-    for kind in ("span", "log"):
-        written = _attributes(pair[kind])
-        documented = [a for a in semconv.ATTRIBUTES if a.key in written]
-        assert [a.key for a in documented] == list(written)
-        for attribute in documented:
-            (value,) = written[attribute.key].values()
-            assert str(attribute.example) == str(value), attribute.key
-    order = [a.key for a in semconv.ATTRIBUTES]
-    for name in ("enriched-failed", "enriched-odd-times"):
-        pair = _golden()[name]
-        for item in (pair["span"], pair["log"], *pair["blocks"]):
-            assert list(_attributes(item)) == sorted(_attributes(item), key=order.index)
-
-
-def test_events_are_those_that_are_written() -> None:
-    """Each event is in the golden pairs with its severity, and with a span where it says so."""
-    written = {
-        pair["log"]["eventName"]: (
-            pair["log"]["severityText"],
-            pair["log"]["severityNumber"].removeprefix("SEVERITY_NUMBER_"),
-        )
-        for pair in _golden().values()
-    }
-    numbers = {"INFO": 9, "WARN": 13, "ERROR": 17}
-    assert {(e.name, e.severity) for e in semconv.EVENTS} == {
-        (name, (numbers[number], text)) for name, (text, number) in written.items()
-    }
-    for event in semconv.EVENTS:
-        with_span = [
-            p["span"] is not None
-            for n, p in _golden().items()
-            if p["log"]["eventName"] == event.name and n != "second-terminal"
-        ]
-        assert all(with_span) if event.span else not any(with_span), event.name
-
-
-def test_service_span_attributes_are_those_of_the_headers() -> None:
-    """The table for service spans has what the propagator takes from Alloy's headers."""
-    names = ("ExecutionUuid", "WorkflowId", "UserId", "BlockName", "BlockType")
-    context = AlloyPropagator(sampled=True).extract({f"X-Alloy-{name}": "x" for name in names})
-    documented = {a.key for a in semconv.ATTRIBUTES if "service span" in a.on}
-    assert documented == set(call_attributes(context))
-
-
 def test_every_name_that_is_mentioned_exists(staged: Path) -> None:
     """Whatever a page or the README calls `runalloy.…` is an attribute, event or metric; and each
     of those is mentioned on its page, and in the README where it is a metric or an attribute."""
     metrics = {m.name for m in telemetry.METRICS}
     labels = {a for m in telemetry.METRICS for a in m.attributes}
-    attributes = {a.key for a in semconv.ATTRIBUTES}
-    known = metrics | labels | attributes | {e.name for e in semconv.EVENTS}
+    registry = reference.REGISTRY
+    executions = [registry.spans["runalloy.execution"], *registry.events.values()]
+    written = {key for one in executions for key in registry.keys(one)}
+    known = metrics | registry.referenced | set(registry.events)
     texts = {path.name: path.read_text("utf-8") for path in staged.rglob("*.md")}
     for name, text in {**texts, "README.md": README}.items():
         mentioned = set(re.findall(r"`(runalloy\.[a-z_.]*[a-z_])`", text))
         assert mentioned <= known, name
     for name in metrics | labels:
         assert f"`{name}`" in texts["metrics.md"] and f"`{name}`" in README
-    for key in attributes:
+    for key in written | set(registry.events):
         assert f"`{key}`" in texts["mapping.md"]
-    written = {a.key for a in semconv.ATTRIBUTES if {"span", "log record"} & set(a.on)}
     assert written - {"user.hash", "event.name"} <= _expanded(README)
     assert telemetry.metrics_table() in texts["metrics.md"]
 
@@ -540,11 +458,42 @@ def test_every_alert_has_its_remedy() -> None:
 
 def test_backfill_page_names_what_the_command_warns_of() -> None:
     """Each setting of a backend that a backfill speaks of is on the backfill page."""
-    page = (DOCS / "backfill.md").read_text("utf-8")
-    names = re.findall(r"\b[a-z_]+(?:\.[a-z_]+)+", " ".join(age_warnings(0, 10**12)))
-    assert len(names) >= 4
+    pages = "".join((DOCS / name).read_text("utf-8") for name in ("backfill.md", "backends.md"))
+    names = [re.split("=", one.setting)[0] for one in BACKENDS if one.setting]
+    names += re.findall(r"limits_config(?:\.[a-z_]+)+", " ".join(one.setting for one in BACKENDS))
+    assert len(names) >= 6
     for name in names:
-        assert name in page, name
+        assert f"`{name}`" in pages, name
+
+
+def test_ages_are_those_of_the_page() -> None:
+    """What a backfill warns of at a backend is what the page's table says of its ages."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[([^\]]+)\]\(#[^)]+\) \| ([^|]+) \| ([^|]+) \|", page, re.MULTILINE)
+    units = {"minutes": 60, "hours": 3600, "days": 86400}
+
+    def seconds(words: str) -> int | None:
+        found = re.match(r"(\d+) (minutes|hours|days)", words.replace("one week", "7 days"))
+        return int(found[1]) * units[found[2]] if found else None
+
+    told = {name: (seconds(spans), seconds(logs)) for name, spans, logs in rows}
+    shared = {
+        "VictoriaTraces": ("VictoriaLogs and VictoriaTraces", 0),
+        "VictoriaLogs": ("VictoriaLogs and VictoriaTraces", 1),
+        "Loki": ("Tempo and Loki", 1),
+    }
+    for backend in BACKENDS:
+        ages = (backend.spans, backend.logs)
+        if backend.name in shared:
+            name, which = shared[backend.name]
+            assert ages[which] == told[name][which] and ages[1 - which] is None
+        else:
+            assert ages == told[backend.name], backend.name
+    # Their addresses tell nothing, or need a Collector before them.
+    left = {"Jaeger", "OpenSearch", "AWS X-Ray and CloudWatch", "Azure Monitor"}
+    left |= {name for name, _ in shared.values()}
+    known = {backend.name for backend in BACKENDS}
+    assert told.keys() - left == known - shared.keys()
 
 
 # Commands ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from otel_alloy.alloy.timestamps import to_text
 from otel_alloy.check.finding import Finding
 from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Execution, Role
-from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.forms import envelope
 from otel_alloy.mapping.ids import execution_ids
 from otel_alloy.otlp.outcome import Headers, Kind, Outcome, Sender
 from otel_alloy.otlp.senders import open_senders
@@ -20,7 +20,7 @@ from otel_alloy.pipeline.factory import open_converter
 from otel_alloy.runtime import Runtime
 from otel_alloy.settings.models import Settings
 from otel_alloy.settings.otlp import Exporter, Signal
-from otel_alloy.version import USER_AGENT, __version__
+from otel_alloy.version import USER_AGENT
 
 TEST_NAME = "otel-alloy test"
 """The name of the span that `--send-test` sends."""
@@ -52,12 +52,12 @@ def findings_about(
     endpoint: Endpoint, settings: Settings, runtime: Runtime, send_test: bool
 ) -> Iterator[Finding]:
     """A finding for each signal; with `send_test` one more for each that was reached."""
-    envelope = Envelope(endpoint.resource, semconv.SCOPE_NAME, __version__)
+    around = envelope(endpoint.resource)
     senders = list(zip(endpoint.exporters, endpoint.senders, strict=True))
     reached: dict[Signal, Sender] = {}
     try:
         outcomes = {
-            exporter.signal: sender.send(envelope.request([]), endpoint.headers)
+            exporter.signal: sender.send(around.request([]), endpoint.headers)
             for exporter, sender in senders
             if sender is not None and exporter.name == "otlp"
         }
@@ -111,7 +111,7 @@ def _empty_finding(exporter: Exporter, outcome: Outcome, takes_one: bool) -> Fin
     if outcome.no_signal and takes_one:
         off = f"if this backend takes no {exporter.signal}, set {exporter.variable}=none"
         remedy = f"{off}; otherwise {remedy}"
-    return Finding(part, tried, False, outcome.reason, remedy, facts=facts)
+    return Finding(part, tried, False, outcome.reason, chosen.named(remedy), facts=facts)
 
 
 def _remedy(outcome: Outcome) -> str:
@@ -153,11 +153,12 @@ def _send_test(
     trace_id = ids[0].hex()
     link = None if settings.traces is None else settings.traces.link(*ids)
     service = endpoint.resource[semconv.SERVICE_NAME]
-    envelope = Envelope(endpoint.resource, semconv.SCOPE_NAME, __version__)
+    around = envelope(endpoint.resource)
+    exporters = {exporter.signal: exporter for exporter in endpoint.exporters}
     for signal, sender in senders.items():
         item = items[signal]
         assert item is not None
-        outcome = sender.send(envelope.request([item]), endpoint.headers)
+        outcome = sender.send(around.request([item]), endpoint.headers)
         what = "span" if signal == "traces" else "log record"
         part, tried = f"test {what}", f"sent one {what} named {TEST_NAME!r}"
         facts = {"trace_id": trace_id, "trace_url": link, "service": service}
@@ -173,4 +174,5 @@ def _send_test(
                 facts=facts,
             )
         else:
-            yield Finding(part, tried, False, outcome.reason, _remedy(outcome), facts=facts)
+            remedy = exporters[signal].settings.named(_remedy(outcome))
+            yield Finding(part, tried, False, outcome.reason, remedy, facts=facts)

@@ -92,7 +92,7 @@ def run(config: str | None, once: bool, open_it: bool, **flags: Any) -> None:
 
     if open_it and once:
         raise click.UsageError("--open: with --once there is no page; leave one of them out")
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)  # what does the work says it, in the log
     if open_it and not settings.health_endpoint:
         raise click.UsageError(
             "--open: there is no page, as health_endpoint is off; give it an address, such as "
@@ -197,7 +197,7 @@ def backfill(
             raise click.UsageError(f"{option}: {error}") from None
     words = f"--from {begin}" + ("" if end is None else f" --to {end}")
     wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)  # what does the work says it, in the log
     console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)

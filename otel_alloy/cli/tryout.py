@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from otel_alloy.cli.options import SettingsCommand, json_option, setting_option
-from otel_alloy.cli.terminal import page_opened, stop_on_signals
+from otel_alloy.cli.terminal import page_opened, say, stop_on_signals
 
 if TYPE_CHECKING:
     from otel_alloy.runtime import Runtime
@@ -216,6 +217,16 @@ def simulate(
         simulator.stop()
 
 
+_AROUND = re.compile(r"(?i)\A\s*(x-alloy-executionuuid\s*:)?[\s\"'`]*|[\s\"'`,;]*\Z")
+_UUID = re.compile(r"[A-Za-z0-9_-]{18,23}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_OTHERS = {
+    24: "is like an executionId; its ids are these only where Alloy gave no executionUuid",
+    32: "is like a trace id, which is what comes out here, not what goes in",
+    16: "is like a span id, which is what comes out here, not what goes in",
+}
+"""What hexadecimal digits of a length are."""
+
+
 @click.command("id")
 @click.argument("execution_uuid")
 @json_option("one JSON document")
@@ -223,7 +234,7 @@ def id_(execution_uuid: str, as_json: bool) -> None:
     """Tell the trace id and span id of an execution.
 
     They are computed from its executionUuid, which Alloy sends to your services in the header
-    X-Alloy-ExecutionUuid.
+    X-Alloy-ExecutionUuid. Any text has ids: one that does not look like Alloy's gets a warning.
 
     \b
     Example:
@@ -231,7 +242,19 @@ def id_(execution_uuid: str, as_json: bool) -> None:
     """
     from otel_alloy.mapping.ids import execution_ids
 
-    trace_id, span_id = execution_ids(execution_uuid)
+    uuid = _AROUND.sub("", execution_uuid)
+    if not uuid:
+        raise click.UsageError("EXECUTION_UUID is empty; give one such as 35SnGU0DUSNP5L26fsmnq")
+    if uuid != execution_uuid:
+        say(f"Note: taken without what stands around it: {uuid}")
+    if not _UUID.fullmatch(uuid):
+        kind = _OTHERS.get(len(uuid)) if re.fullmatch(r"[0-9a-fA-F]+", uuid) else None
+        usual = "does not look like an executionUuid of Alloy, such as 35SnGU0DUSNP5L26fsmnq"
+        say(
+            f"Warning: this {kind or usual}. The ids lead to a trace only if Alloy sent exactly "
+            "this as executionUuid"
+        )
+    trace_id, span_id = execution_ids(uuid)
     if as_json:
         import json
 

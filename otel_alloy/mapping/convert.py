@@ -124,7 +124,8 @@ class Converter:
 
     `value_limit`: characters kept of a text value. `email`, `full_name`: what becomes of personal
     data; "hash" writes HMAC-SHA-256 under `privacy_key` into `user.hash`. `started_logs`: whether
-    a start makes a log record. `execution_url`: where Alloy's own page of an execution is.
+    a start makes a log record. `event_name_attribute`: whether log records name their event also in
+    the attribute `event.name`. `execution_url`: where Alloy's own page of an execution is.
     `attach`: the hook, which is asked last of all.
     """
 
@@ -136,6 +137,7 @@ class Converter:
         full_name: Privacy = "keep",
         privacy_key: bytes = b"",
         started_logs: bool = False,
+        event_name_attribute: bool = False,
         execution_url: ExecutionUrl | None = None,
         attach: Attach | None = None,
     ) -> None:
@@ -144,6 +146,7 @@ class Converter:
         self._full_name = full_name
         self._key = privacy_key
         self._started_logs = started_logs
+        self._event_attribute = event_name_attribute
         self._execution_url = execution_url
         self._attach = attach
         self._cache: dict[int, _Repeating] = {}  # by the id of their `common`, which they keep
@@ -180,7 +183,9 @@ class Converter:
             kind = _ended_kind(n)
             body = repeating.label + kind.words + _duration(end - start)
             sizes = kind, adjusted, len(one), len(two), len(three), len(span_url)
-            span_form, log_form = repeating.ended.get(sizes) or _ended_forms(repeating, sizes)
+            span_form, log_form = repeating.ended.get(sizes) or _ended_forms(
+                repeating, sizes, self._event_attribute
+            )
         else:
             kind = _KINDS[role]
             body = repeating.label + kind.words
@@ -193,7 +198,9 @@ class Converter:
                 text = self.clean(n.message or "").encode()
                 message = forms.log_message(len(text)) + text
             span_form = forms.span_form(repeating.fields, *sizes)
-            log_form = forms.log_form(repeating.fields, *sizes, len(uid), message)
+            log_form = forms.log_form(
+                repeating.fields, *sizes, len(uid), message, self._event_attribute
+            )
         if attached.parent or attached.links:
             span_form = forms.span_form(repeating.fields, *sizes, attached.parent, attached.links)
         span, ended = None, fixed64(end)
@@ -397,10 +404,12 @@ def _duration(nanoseconds: int) -> bytes:
     return duration_text(nanoseconds).encode()
 
 
-def _ended_forms(repeating: _Repeating, sizes: _Sizes) -> tuple[encode.SpanForm, encode.LogForm]:
+def _ended_forms(
+    repeating: _Repeating, sizes: _Sizes, event_attribute: bool
+) -> tuple[encode.SpanForm, encode.LogForm]:
     span = forms.span_form(repeating.fields, *sizes)
     *_, notification, _ = sizes
-    log = forms.log_form(repeating.fields, *sizes, notification, b"")
+    log = forms.log_form(repeating.fields, *sizes, notification, b"", event_attribute)
     if len(repeating.ended) >= _FORMS:
         repeating.ended.clear()
     repeating.ended[sizes] = span, log

@@ -368,24 +368,35 @@ class LogForm:
 class Envelope:
     """Resource and scope around items: an ExportTraceServiceRequest or ExportLogsServiceRequest
     (both have the same field numbers). `overhead`: bytes that a request adds to its items, at
-    most."""
+    most. `schema_url`: of the names in all of it (ResourceSpans, ScopeSpans and their like for log
+    records: field 3 of each)."""
 
-    def __init__(self, resource: Mapping[str, Value], scope_name: str, scope_version: str) -> None:
+    def __init__(
+        self,
+        resource: Mapping[str, Value],
+        scope_name: str,
+        scope_version: str,
+        schema_url: str = "",
+    ) -> None:
         message = Resource(
             attributes=[KeyValue(key=k, value=any_value(v)) for k, v in sorted(resource.items())]
         ).SerializeToString(deterministic=True)
         scope = InstrumentationScope(name=scope_name, version=scope_version).SerializeToString()
+        schema = schema_url.encode()
         self._resource = b"\x0a" + length(len(message)) + message
         self._scope = b"\x0a" + length(len(scope)) + scope
-        self.overhead = len(self._resource) + len(self._scope) + 12
+        self._schema = b"\x1a" + length(len(schema)) + schema if schema else b""
+        self.overhead = len(self._resource) + len(self._scope) + 2 * len(self._schema) + 12
 
     def request(self, items: Sequence[bytes], _: Sequence[int] = ()) -> bytes:
         """The serialized request with `items` (framed spans, or framed log records), whichever
         executions they are of. Joined with another one, it is one with what both hold."""
-        size = len(self._scope) + sum(map(len, items))
+        schema = self._schema
+        size = len(self._scope) + sum(map(len, items)) + len(schema)
         scoped = b"\x12" + length(size)
-        total = len(self._resource) + len(scoped) + size
-        return b"".join((b"\x0a", length(total), self._resource, scoped, self._scope, *items))
+        total = len(self._resource) + len(scoped) + size + len(schema)
+        head = (b"\x0a", length(total), self._resource, scoped, self._scope)
+        return b"".join((*head, *items, schema, schema))
 
     def headers(self, _: Sequence[int]) -> tuple[tuple[str, str], ...]:
         """None: every request is sent as the settings say."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from otel_alloy.mapping import encode, semconv
+from otel_alloy.version import __version__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,8 +23,15 @@ class Kind:
     log_head: bytes
     log_event: bytes
     log_attributes: bytes
+    log_event_attribute: bytes
     span_attributes: bytes
     span_status: bytes
+
+
+def envelope(resource: Mapping[str, encode.Value]) -> encode.Envelope:
+    """What stands around the spans or log records of a request: whose they are, what made them, and
+    which version of the conventions their names follow."""
+    return encode.Envelope(resource, semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
 
 
 def _kind(
@@ -37,7 +45,8 @@ def _kind(
         plain,
         encode.log_head(severity, severity_text),
         encode.log_event(event),
-        encode.log_attributes([*attributes, encode.attribute(semconv.EVENT_NAME, event)]),
+        encode.log_attributes(attributes),
+        encode.log_attributes([encode.attribute(semconv.EVENT_NAME, event)]),
         encode.span_attributes(attributes),
         encode.STATUS_ERROR if error else encode.STATUS_UNSET,
     )
@@ -123,8 +132,10 @@ def log_form(
     url: int,
     uid: int,
     message: bytes,
+    event_attribute: bool,
 ) -> encode.LogForm:
-    """As `span_form`. `message`: the serialized attribute, for a message that is not known."""
+    """As `span_form`. `message`: the serialized attribute, for a message that is not known.
+    `event_attribute`: whether the event's name stands among the attributes too."""
     return encode.LogForm(
         kind.log_head,
         common.log,
@@ -135,6 +146,8 @@ def log_form(
             message + (_log_record_uid(uid) if uid else b""),
         ),
         execution + uuid + notification + url + uid,
-        kind.log_attributes + (_LOG_ADJUSTED if adjusted else b""),
+        kind.log_attributes
+        + (kind.log_event_attribute if event_attribute else b"")
+        + (_LOG_ADJUSTED if adjusted else b""),
         kind.log_event,
     )

@@ -28,6 +28,7 @@ from otel_alloy.otlp.outcome import clean
 from otel_alloy.otlp.senders import sdk_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.pipeline.visibility import BOUNDS_SECONDS
+from otel_alloy.settings.otlp import SCRAPED
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ AGE = "runalloy.receiver.audit.age"
 WEBHOOK_OUTCOME = "runalloy.receiver.webhook.outcome"
 RULE = "runalloy.receiver.rule"
 DESTINATION = "runalloy.receiver.destination"
-DESTINATION_OUTCOME = "runalloy.receiver.destination.outcome"
+DESTINATION_OUTCOME = "runalloy.receiver.distribution.outcome"
 
 LEASE_BEFORE = "runalloy.receiver.lease.before"
 
@@ -358,9 +359,11 @@ class Telemetry:
         from opentelemetry.sdk.resources import Resource
 
         self._provider = MeterProvider(
-            tuple(readers), resource=Resource(dict(resource)), shutdown_on_exit=False
+            tuple(readers),
+            resource=Resource(dict(resource), semconv.SCHEMA_URL),
+            shutdown_on_exit=False,
         )
-        meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__)
+        meter = self._provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
         self._label = status.destination_label
         self._count: dict[Metric, Callable[..., None]] = {}
         for m in METRICS:
@@ -538,10 +541,15 @@ def open_telemetry(settings: Settings, status: Status, process: str) -> Telemetr
 
     from otel_alloy.observability.births import FromZero
 
-    readers = [
+    pushed = [exporter for exporter in otlp.metrics if exporter.name != SCRAPED]
+    readers: list[MetricReader] = [
         PeriodicExportingMetricReader(FromZero(exporter), otlp.metric_interval, otlp.metric_timeout)
-        for exporter in sdk_exporters(*otlp.metrics)
+        for exporter in sdk_exporters(*pushed)
     ]
+    if len(pushed) < len(otlp.metrics):
+        from otel_alloy.observability.scraped import open_scraped
+
+        readers += open_scraped(*otlp.scraped_at)
     sources = [source.name for source in settings.sources]
     return Telemetry(readers, resource(settings, process), status, sources=sources)
 

@@ -78,10 +78,13 @@ class OwnTraces:
     ) -> None:
         self._runtime = runtime
         self._provider = TracerProvider(
-            resource=Resource(dict(resource(settings, process))), shutdown_on_exit=False
+            resource=Resource(dict(resource(settings, process)), semconv.SCHEMA_URL),
+            shutdown_on_exit=False,
         )
         self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer(semconv.SCOPE_NAME, __version__)
+        self._tracer = self._provider.get_tracer(
+            semconv.SCOPE_NAME, __version__, schema_url=semconv.SCHEMA_URL
+        )
         self._alloy = {source.name: _alloy(source.endpoint) for source in settings.sources}
         self._otlp = {one.signal: _otlp(one) for one in settings.otlp.executions}
         self._cycles: dict[str, _Cycle] = {}

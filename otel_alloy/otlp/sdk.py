@@ -18,8 +18,8 @@ from typing import Any
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -111,7 +111,7 @@ class SdkSender:
 def spans(request: bytes) -> list[ReadableSpan]:
     """The spans of a serialized ExportTraceServiceRequest."""
     return [
-        _span(span, _resource(outer.resource), _scope(inner.scope))
+        _span(span, _resource(outer), _scope(inner))
         for outer in ExportTraceServiceRequest.FromString(request).resource_spans
         for inner in outer.scope_spans
         for span in inner.spans
@@ -121,7 +121,7 @@ def spans(request: bytes) -> list[ReadableSpan]:
 def log_records(request: bytes) -> list[ReadableLogRecord]:
     """The log records of a serialized ExportLogsServiceRequest."""
     return [
-        ReadableLogRecord(_log(record), _resource(outer.resource), _scope(inner.scope))
+        ReadableLogRecord(_log(record), _resource(outer), _scope(inner))
         for outer in ExportLogsServiceRequest.FromString(request).resource_logs
         for inner in outer.scope_logs
         for record in inner.log_records
@@ -177,9 +177,9 @@ def _context(trace_id: bytes, span_id: bytes, *, is_remote: bool = False) -> Spa
     )
 
 
-def _resource(message: ResourceMessage) -> Resource:
-    return Resource(attributes(message.attributes))
+def _resource(outer: ResourceSpans | ResourceLogs) -> Resource:
+    return Resource(attributes(outer.resource.attributes), outer.schema_url)
 
 
-def _scope(message: ScopeMessage) -> InstrumentationScope:
-    return InstrumentationScope(message.name, message.version)
+def _scope(inner: ScopeSpans | ScopeLogs) -> InstrumentationScope:
+    return InstrumentationScope(inner.scope.name, inner.scope.version, inner.schema_url)

@@ -25,9 +25,8 @@ from otel_alloy.destinations.room import Room
 from otel_alloy.destinations.router import Router
 from otel_alloy.destinations.routing import Routing
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
-from otel_alloy.mapping.encode import Envelope
+from otel_alloy.mapping.forms import envelope
 from otel_alloy.otlp.delivery import Delivery, Report
 from otel_alloy.otlp.outcome import Sender
 from otel_alloy.otlp.senders import open_senders
@@ -39,7 +38,7 @@ from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings
 from otel_alloy.settings.otlp_section import named
 from otel_alloy.settings.values import Privacy
-from otel_alloy.version import USER_AGENT, __version__
+from otel_alloy.version import USER_AGENT
 
 if TYPE_CHECKING:
     from otel_alloy.pipeline.events import Observe
@@ -217,7 +216,7 @@ class Distribution:
                 settings, one, runtime, report, partial(self._senders, name)
             ),
             partial(destination_resource, settings, one),
-            lambda resource: Envelope(resource, semconv.SCOPE_NAME, __version__),
+            envelope,
             lambda words: named(words, name),
         )
         return Courier(destined, self.store.outbox, runtime)

@@ -7,7 +7,7 @@ order of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
@@ -29,9 +29,9 @@ from otel_alloy.destinations.dispatcher import Tenant
 from otel_alloy.destinations.packing import Packer
 from otel_alloy.destinations.router import MainAlone, OneAlone, Route, Router
 from otel_alloy.destinations.routing import Routing, Selection
-from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter
-from otel_alloy.mapping.encode import Envelope, Value
+from otel_alloy.mapping.encode import Value
+from otel_alloy.mapping.forms import envelope
 from otel_alloy.mapping.hook import open_hook
 from otel_alloy.network import Network
 from otel_alloy.otlp.delivery import Delivery, Report
@@ -57,8 +57,9 @@ from otel_alloy.runtime import Runtime
 from otel_alloy.settings.destinations import DestinationSettings
 from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.otlp import Exporter
 from otel_alloy.settings.values import Privacy
-from otel_alloy.version import USER_AGENT, __version__
+from otel_alloy.version import USER_AGENT
 
 
 def open_client(
@@ -119,7 +120,8 @@ def open_converter(
         privacy_key=settings.privacy_key.get_secret_value().encode(),
         started_logs=settings.started_logs,
         execution_url=settings.execution_page,
-        attach=open_hook(settings.hook, runtime.monotonic),
+        event_name_attribute=settings.event_name_attribute,
+        attach=open_hook(settings.hook, runtime.monotonic, settings.places.named("hook")),
     )
 
 
@@ -135,7 +137,6 @@ def open_customers(
     asks for it."""
     if not settings.resource_per:
         return None
-    envelope = partial(Envelope, scope_name=semconv.SCOPE_NAME, scope_version=__version__)
     return Customers(settings.resource_per, settings.templates, resource, envelope, converter.clean)
 
 
@@ -270,6 +271,14 @@ class Factory:
             return None
         return chosen_destination(self.settings, self.runtime, self.alone)
 
+    @property
+    def exporters(self) -> Sequence[Exporter]:
+        """Where executions go that are delivered directly: to `alone`, or to the main destination.
+        Raises ConfigurationError."""
+        if self.destination is not None:
+            return self.destination.exporters(self.settings.network).executions
+        return () if self.settings.main_destination == "none" else self.settings.otlp.executions
+
     def converter(self, privacy: Privacy | None = None) -> Converter:
         """See `open_converter`."""
         return open_converter(self.settings, self.runtime, privacy)
@@ -318,7 +327,7 @@ class Factory:
             source,
             converter,
             resource,
-            Envelope(resource, semconv.SCOPE_NAME, __version__),
+            envelope(resource),
             self.delivery(lambda report: observe(ExportAttempted(source.name, report))),
             write,
             self.runtime,

@@ -17,16 +17,14 @@ from otel_alloy.alloy.models import Unreadable, read_notification
 from otel_alloy.checkpoint.holding import Terms
 from otel_alloy.checkpoint.store import RejectedHold, RejectedRecord, Store
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.mapping import semconv
 from otel_alloy.mapping.convert import Converter, Execution, Role
-from otel_alloy.mapping.encode import Envelope
 from otel_alloy.mapping.enrichment import Enrichment
+from otel_alloy.mapping.forms import envelope
 from otel_alloy.otlp.delivery import Delivery
 from otel_alloy.pipeline.factory import Factory, open_customers
 from otel_alloy.routing.customers import Group, GroupedEnvelope, Headers
 from otel_alloy.settings.destinations import DestinationSettings
 from otel_alloy.settings.models import Settings
-from otel_alloy.version import __version__
 
 Resource = Mapping[str, str | bool | int | float]
 
@@ -107,8 +105,7 @@ def _by_resource(
                 resource, headers = {**customer.resource, **resource}, customer.headers
         key = json.dumps((resource, headers))
         if key not in groups:
-            envelope = Envelope(resource, semconv.SCOPE_NAME, __version__)
-            groups[key] = Group(resource, envelope, headers), []
+            groups[key] = Group(resource, envelope(resource), headers), []
         groups[key][1].append(record)
     return groups.values()
 
@@ -153,8 +150,8 @@ def _retry(
         batch.append(record)
         spans.append(span)
         logs.append(log)
-    envelope = GroupedEnvelope([group] * len(batch))
-    delivered = delivery.deliver(spans, logs, envelope, envelope)
+    grouped = GroupedEnvelope([group] * len(batch))
+    delivered = delivery.deliver(spans, logs, grouped, grouped)
     rejected = sum(delivered.rejected.values())
     for index, record in enumerate(batch):
         if index in delivered.rejections:

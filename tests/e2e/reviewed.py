@@ -69,11 +69,11 @@ TRACEQL = (
 TRACEQL_INTRINSICS = {"status", "kind", "duration", "name", "statusMessage"}
 
 # LogQL: grafana.com/docs/loki/latest/query, and .../send-data/otel for what becomes of OTLP, Loki
-# 3.7: service.name is one of the labels that a stream gets by default; the event's name, trace id
-# and attributes are structured metadata, with `_` for a dot. Read in November 2026, and taken by
-# Grafana's grammar of the language (@grafana/lezer-logql 0.4.2).
+# 3.7: service.name is one of the labels that a stream gets by default; trace id and attributes are
+# structured metadata, with `_` for a dot. 3.7 drops the event's name, so nothing asks for it. Read
+# in November 2026, and taken by Grafana's grammar of the language (@grafana/lezer-logql 0.4.2).
 _FAILED = (
-    '{service_name="$service"} | event_name="runalloy.workflow.execution.failed"'
+    '{service_name="$service"} | runalloy_execution_outcome="error"'
     " | runalloy_workflow_name=~`${workflow:regex}`"
 )
 LOGQL = (
@@ -85,7 +85,7 @@ LOGQL = (
         "largest.",
     ),
     Said(
-        '{service_name="runalloy"} | event_name="runalloy.workflow.execution.failed"',
+        '{service_name="runalloy"} | runalloy_execution_outcome="error"',
         "Log records of all failures.",
     ),
     Said(
@@ -94,7 +94,7 @@ LOGQL = (
     ),
 )
 LOGQL_LABELS = {"service_name"}
-LOGQL_FIELDS = {"event_name", "trace_id"}
+LOGQL_FIELDS = {"trace_id"}
 """Fields of a log record in OTLP that are no attributes."""
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from registry import Registry
 
 from otel_alloy.mapping import semconv
+from otel_alloy.routing.customers import ATTRIBUTES
 
 from .conftest import REPOSITORY
 from .grafana import (
@@ -36,6 +38,7 @@ from .reviewed import (
     TRACEQL_INTRINSICS,
 )
 
+REGISTRY = Registry()
 BUILT_IN = {"__range", "__rate_interval", "__tags", "__trace"}
 """What Grafana puts in by itself."""
 
@@ -167,12 +170,16 @@ def test_every_query_of_tempo_has_been_read() -> None:
     a span or its resource, and each other name one of TraceQL's own."""
     assert _read("traceql") == {one.query for one in TRACEQL}
     assert len({one.says for one in TRACEQL}) == len(TRACEQL)
-    on = {attribute.key: attribute.on for attribute in semconv.ATTRIBUTES}
+    resource = REGISTRY.group("runalloy.resource.executions")
+    on = {
+        "resource": {*REGISTRY.keys(resource), *ATTRIBUTES.values()},
+        "span": {key for span in REGISTRY.spans.values() for key in REGISTRY.keys(span)},
+    }
     customers = [v for v in board()["templating"]["list"] if v["name"] == "customer"]
     chosen = " ".join(option["value"] for option in customers[0]["options"])
     for query in (*(one.query for one in TRACEQL), chosen):
         for scope, key in re.findall(r"\b(resource|span)\.([a-z_.]+)", query):
-            assert scope in on[key], f"{key}: {query}"
+            assert key in on[scope], f"{key}: {query}"
         plain = re.sub(r'"[^"]*"|`[^`]*`|\b(resource|span)\.[a-z_.]+|\$\w+', "", query)
         words = set(re.findall(r"[A-Za-z_]+", plain))
         assert words <= TRACEQL_INTRINSICS | {
@@ -183,22 +190,20 @@ def test_every_query_of_tempo_has_been_read() -> None:
 
 def test_every_query_of_loki_has_been_read() -> None:
     """The table of LogQL has each query of the files and no other; each name in it is a label that
-    Loki makes, a field of a log record or one of its attributes, and each event exists."""
+    Loki makes, a field of a log record or one of its attributes, and each outcome exists."""
     assert _read("logql") == {one.query for one in LOGQL}
     assert len({one.says for one in LOGQL}) == len(LOGQL)
     attributes = {
-        attribute.key.replace(".", "_")
-        for attribute in semconv.ATTRIBUTES
-        if "log record" in attribute.on
+        key.replace(".", "_") for event in REGISTRY.events.values() for key in REGISTRY.keys(event)
     }
-    events = {event.name for event in semconv.EVENTS}
+    outcomes = REGISTRY.values(semconv.EXECUTION_OUTCOME)
     for one in LOGQL:
         for label in re.findall(r"\{(\w+)=", one.query):
             assert label in LOGQL_LABELS, one.query
         fields = re.findall(r"\| (\w+)=", one.query)
         fields += re.sub(r"\s", "", "".join(re.findall(r"by \(([^)]*)\)", one.query))).split(",")
         assert set(fields) - {""} <= attributes | LOGQL_FIELDS, one.query
-        assert set(re.findall(r'event_name="([^"]*)"', one.query)) <= events
+        assert set(re.findall(r'execution_outcome="([^"]*)"', one.query)) <= outcomes
     tags = data_sources()["tempo"]["jsonData"]["tracesToLogsV2"]["tags"]
     assert {tag["value"] for tag in tags} <= LOGQL_LABELS
     (field,) = data_sources()["loki"]["jsonData"]["derivedFields"]

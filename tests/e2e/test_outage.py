@@ -308,7 +308,7 @@ def check_names(server: Prometheus) -> None:
         "runalloy_receiver_hook_failures_total",
         *("otelcol_exporter_send_failed_", "runalloy_workflow_execution_duration_seconds_count"),
         "runalloy_receiver_destination",  # there are none in this story
-        "runalloy_receiver_destination_outcome",
+        "runalloy_receiver_distribution_outcome",
         "runalloy_receiver_destination_executions_total",
         "runalloy_receiver_destination_failing",
         "runalloy_receiver_lease_takeovers_total",  # nor replicas

@@ -44,6 +44,7 @@ HASH = {"email": "hash", "full_name": "hash", "privacy_key": b"a test's key"}
 CASES = {
     "vendor-sample": Case(),
     "finished": Case(),
+    "event-name-attribute": Case(settings={"event_name_attribute": True}),
     "second-terminal": Case(Role.ENDED_AGAIN),
     "started": Case(Role.STARTED, settings={"started_logs": True}),
     "incomplete": Case(Role.INCOMPLETE),
@@ -167,7 +168,6 @@ def test_the_vendors_sample_in_words() -> None:
         "error.type": "executionError",
     }
     only_log = {
-        "event.name": "runalloy.workflow.execution.failed",
         "log.record.uid": "68110feaa81a0e507fbdd36a",
     }
     assert attributes(span) == both

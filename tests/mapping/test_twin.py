@@ -144,6 +144,7 @@ class Twin:
         self.limit, self.email, self.full_name = limit, email, full_name
         self.started_logs = started_logs
         self.page = page
+        self.event_attribute = False
 
     def convert(self, execution: Execution) -> tuple[Span | None, LogRecord | None]:
         n, role = execution.notification, execution.role
@@ -223,7 +224,8 @@ class Twin:
         self.fill(log, attributes)
         if n.id and role is Role.INCOMPLETE:
             log.attributes[-1].value.string_value += ":incomplete"
-        self.fill(log, outcome | {"event.name": log.event_name} | tail, clean=False)
+        named = {"event.name": log.event_name} if self.event_attribute else {}
+        self.fill(log, outcome | named | tail, clean=False)
         return span, log
 
     def url(self, common: dict[str, Any]) -> str | None:
@@ -320,6 +322,7 @@ choices = st.sampled_from(["keep", "hash", "drop"])
     full_name=choices,
     started_logs=st.booleans(),
     page=st.sampled_from(PAGES),
+    event_attribute=st.booleans(),
 )
 @settings(max_examples=400, deadline=None)
 def test_the_twin_agrees(
@@ -329,6 +332,7 @@ def test_the_twin_agrees(
     full_name: Choice,
     started_logs: bool,
     page: str | None,
+    event_attribute: bool,
 ) -> None:
     """For arbitrary notifications, one after another through one converter with its cache, the
     decoded messages equal the twin's, and protobuf's own serialization of those equals our bytes.
@@ -340,8 +344,10 @@ def test_the_twin_agrees(
         privacy_key=KEY,
         started_logs=started_logs,
         execution_url=None if page is None else ExecutionUrl.parse(page),
+        event_name_attribute=event_attribute,
     )
     slow = Twin(limit, email, full_name, started_logs, page)
+    slow.event_attribute = event_attribute
     for raw, choice, started_at in many:
         n = as_read(raw)
         execution = Execution(n, role_of(n, choice), started_at)
@@ -385,9 +391,8 @@ def test_the_same_execution_twice_is_byte_identical(
 # The SDK's own encoder ---------------------------------------------------------------------------
 
 RESOURCE = {"deployment.environment.name": "test", "service.name": "runalloy"}
-
-
-SCOPE = InstrumentationScope("otel_alloy", "1.2.3")
+SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+SCOPE = InstrumentationScope("otel_alloy", "1.2.3", SCHEMA)
 
 
 @given(notifications, st.booleans(), st.sampled_from(["keep", "hash", "drop"]))
@@ -432,7 +437,7 @@ def sdk_traces(span: Span) -> bytes:
     readable = ReadableSpan(
         name=span.name,
         context=sdk_context(span),
-        resource=Resource(RESOURCE),
+        resource=Resource(RESOURCE, SCHEMA),
         attributes=plain(span),
         kind=SpanKind.SERVER,
         instrumentation_scope=SCOPE,
@@ -455,7 +460,7 @@ def sdk_logs(log: LogRecord) -> bytes:
         attributes=plain(log),
         event_name=log.event_name,
     )
-    readable = ReadableLogRecord(record, Resource(RESOURCE), instrumentation_scope=SCOPE)
+    readable = ReadableLogRecord(record, Resource(RESOURCE, SCHEMA), instrumentation_scope=SCOPE)
     return encode_logs([readable]).SerializeToString(deterministic=True)
 
 
@@ -475,7 +480,8 @@ def test_the_sdks_encoder_makes_the_same_request(raw: dict[str, Any], choice: bo
     except Unconvertible:
         assume(False)
     assert log is not None
-    envelope = Envelope({k: RESOURCE[k] for k in reversed(RESOURCE)}, "otel_alloy", "1.2.3")
+    resource = {k: RESOURCE[k] for k in reversed(RESOURCE)}
+    envelope = Envelope(resource, "otel_alloy", "1.2.3", SCHEMA)
     logs = envelope.request([log])
     decoded_logs = ExportLogsServiceRequest.FromString(logs)
     assert logs == sdk_logs(decoded_logs.resource_logs[0].scope_logs[0].log_records[0])
@@ -490,7 +496,7 @@ def test_the_sdks_encoder_makes_the_same_request(raw: dict[str, Any], choice: bo
 def test_an_envelope_is_never_larger_than_it_says(sizes: list[int], many: int) -> None:
     """`overhead` bounds what a request adds to its items, so that requests stay under the limit;
     the envelope's request decodes to exactly the items."""
-    envelope = Envelope({"service.name": "runalloy", "n": 1, "b": True, "f": 0.5}, "s", "v")
+    envelope = Envelope({"service.name": "runalloy", "n": 1, "b": True, "f": 0.5}, "s", "v", "u")
     item = ScopeSpans(spans=[Span(name="x" * 100)]).SerializeToString()
     items = [item] * (many + sum(sizes))
     request = envelope.request(items)

@@ -52,7 +52,7 @@ RECORD = {
 }
 
 
-ENVELOPE = Envelope({"service.name": "runalloy"}, "otel_alloy", "1")
+ENVELOPE = Envelope({"service.name": "runalloy"}, "otel_alloy", "1", "https://example.com/1.0.0")
 NO_SPAN = b"\x12\x02\xff\xff"  # framed as a span is, and none
 
 
