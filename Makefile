@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons test-floor test-propagator lint format bench bench-all audit wheel docs reference screenshots servers clean
+.PHONY: demo test test-pythons test-floor test-propagator test-wheel sbom release-check lint format bench bench-all audit wheel docs reference screenshots servers clean
 
 demo: $(VENV)/.run  ## see it work: no account, container or collector needed
 	@$(BIN)/otel-alloy demo $(ARGS)
@@ -49,6 +49,15 @@ wheel: $(VENV)/.dev  ## wheel and sdist, in dist; those of the propagator alone,
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m build --quiet --outdir dist propagator
+
+test-wheel: wheel  ## that wheel, installed and used on every supported Python there is
+	$(BIN)/python .ci/wheel
+
+sbom: wheel  ## its bill of materials (CycloneDX), beside it
+	$(BIN)/python .ci/sbom
+
+release-check:  ## whether version, changelog, chart and images agree; TAG=v… whether that may be released
+	$(PYTHON) .ci/release-check $(TAG)
 
 docs: $(VENV)/.dev  ## the documentation, as pages in site/; a warning is an error
 	$(BIN)/python docs/pages.py $(ARGS)

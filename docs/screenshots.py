@@ -23,7 +23,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
 from math import cos, pi
@@ -33,7 +33,7 @@ import page_pictures
 import pyte
 from pyte.screens import Char
 
-from otel_alloy.testing.simulator import Config, Simulator, Traffic, live, timeline
+from otel_alloy.testing.simulator import Config, Simulator, Traffic, eventful, live, timeline
 
 IMAGES = Path(__file__).with_name("images")
 COMMAND = Path(sys.executable).with_name("otel-alloy")
@@ -52,10 +52,13 @@ class Shot:
 
 
 SHOTS = {
-    "demo": Shot(("demo",), 110, 28, 12.0),
+    "demo": Shot(("demo",), 120, 28, 12.0),
     "demo-end": Shot(("demo",), 92, 60, first="workflow  "),
     "tail": Shot(("tail", "--since", "1m"), 120, 32, 11.0),
-    "summary": Shot(("summary", "--since", "24h", "--top", "7"), 116, 56),
+    "tail-80": Shot(
+        ("tail", "--trace-url", "http://localhost:16686/trace/{trace_id}"), 80, 26, 11.0
+    ),
+    "summary": Shot(("summary", "--since", "24h", "--top", "7"), 116, 66),
 }
 
 CELL, LINE, SIZE, EDGE, HEAD = 8.4, 19.0, 14.0, 16.0, 36.0
@@ -100,12 +103,12 @@ def take(shot: Shot) -> pyte.Screen:
     """The screen as the command leaves it."""
     now = time.time()
     with Simulator(Config()) as alloy:
-        traffic = Traffic(error_rate=0.05)
+        traffic = eventful(Traffic(error_rate=0.04, clustered=0.7, never_ends=0.002), now, now + 30)
         for hour in range(24):  # a day with a busy noon and a quiet night
             begin = now - 86_400 + 3600 * hour
             executions = round(130 - 110 * cos(2 * pi * begin / 86_400))
             alloy.store.feed(timeline(executions, start=begin, end=begin + 3600, traffic=traffic))
-        lately = Traffic(error_rate=0.2)  # a minute is short, and is to show how a failure looks
+        lately = replace(traffic, error_rate=0.1)  # a minute is short, and is to show failures
         alloy.store.feed(timeline(20, start=now - 45, end=now, traffic=lately))
         alloy.store.feed(live(start=now, rate=0.5, traffic=lately))
         environment = {

@@ -7,9 +7,13 @@ from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from math import inf
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+"""By their first letters; people write `30sec`, `5 minutes` and `2 days`, too."""
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|m|h|d|w)")
+_DURATION = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?)"
+    r"(?:(ms)|(s)(?:ec(?:ond)?s?)?|(m)(?:in(?:ute)?s?)?|(h)(?:(?:ou)?rs?)?|(d)(?:ays?)?|(w)(?:eeks?)?)"
+)
 _DELAY = re.compile(r"[0-9]+(\.[0-9]*)?")
 _LONGEST_DELAY = 1e9
 _LONGEST = 2e12
@@ -19,7 +23,7 @@ _LONGEST_TEXT = 100
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `30s`, `1h30m`, `60d`, or of a plain number of seconds, at most 2e12. Raises
+    """Seconds of `30s`, `1h30m`, `2 days`, or of a plain number of seconds, at most 2e12. Raises
     ValueError."""
     seconds = _seconds(value)
     if not abs(seconds) <= _LONGEST:
@@ -38,7 +42,7 @@ def _seconds(value: object) -> float:
         return float(text)
     if not text or _DURATION.sub("", text):
         raise ValueError("write a duration such as 30s, 5m, 1h30m or 60d")
-    return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+    return sum(float(n) * _UNITS["".join(unit)] for n, *unit in _DURATION.findall(text))
 
 
 def duration_text(nanoseconds: int) -> str:

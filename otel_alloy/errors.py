@@ -16,6 +16,7 @@
     │   └── TooLarge             its answer is above a limit: ask for less, and never give up
     └── Unreachable              Alloy counts records that it does not give
     ShutdownRequested            no error: the process is to end
+    WrongParts                   of the settings: what is wrong in a value with parts, and where
 
 Every message names the thing, the place and the remedy. No message holds a secret, a request
 header or a response body. Nothing but exception classes may live here.
@@ -53,6 +54,18 @@ class ConfigurationError(Stop):
         super().__init__("\n".join(mistakes))
         self.args = (mistakes,)  # what unpickling calls it with
         self.mistakes = mistakes
+
+
+class WrongParts(ValueError):
+    """A value that has parts is wrong; `parts`: where in it each mistake is (names and places in
+    lists, from the outside), and in words."""
+
+    def __init__(self, parts: list[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__(parts)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return "; ".join(words for _, words in self.parts)
 
 
 class AccessRefused(Stop):

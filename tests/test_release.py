@@ -139,6 +139,67 @@ def test_changelog_and_tags_agree() -> None:
         assert told.get(tag.removeprefix("v"), "unreleased") != "unreleased", tag
 
 
+def release_check(*tag: str, root: Path = ROOT) -> tuple[int, str]:
+    """What `make release-check` ends with, and says."""
+    done = subprocess.run(
+        [sys.executable, root / ".ci" / "release-check", *tag], capture_output=True, text=True
+    )
+    assert not done.stderr
+    return done.returncode, done.stdout
+
+
+def test_only_what_agrees_is_released(tmp_path: Path) -> None:
+    """Version, changelog, chart and images agree; a tag may be released that is the version's, once
+    the changelog has its date; whatever does not agree is told."""
+    assert release_check() == (0, "")
+    assert "the tag is v9.9.9" in release_check("v9.9.9")[1]
+    names = ["otel_alloy/version.py", "CHANGELOG.md", "deploy/helm/otel-alloy/Chart.yaml"]
+    names += [".ci/release-check", "examples/jaeger/compose.yaml"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for words in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    tag = f"v{__version__}"
+    heading = f"## [{__version__}] - "
+    changelog = tmp_path / "CHANGELOG.md"
+    before, _, rest = CHANGELOG.partition(heading)
+    _, _, after = rest.partition("\n")
+    changelog.write_text(f"{before}{heading}unreleased\n{after}")
+    assert release_check(tag, root=tmp_path) == (
+        1,
+        f"CHANGELOG.md says unreleased for {__version__}, where its date belongs\n",
+    )
+    changelog.write_text(f"{before}{heading}2026-01-02\n{after}")
+    assert release_check(tag, root=tmp_path) == (0, "")
+    (tmp_path / names[0]).write_text('__version__ = "7.7.7"\n')
+    code, said = release_check(root=tmp_path)
+    assert code == 1
+    assert [line.split()[0] for line in said.splitlines()][:2] == ["CHANGELOG.md", "the"]
+    assert said.count("examples/jaeger/compose.yaml") == 2
+
+
+def test_the_workflow_that_publishes() -> None:
+    """It is a workflow of GitHub Actions; every action is pinned by its commit; no job may more
+    than it needs, and no secret is in it. No forge has run it."""
+    path = ROOT / ".ci" / "publish.yml"
+    schema = ["--builtin-schema", "vendor.github-workflows"]
+    checked = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *schema, path], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    text = path.read_text("utf-8")
+    used = re.findall(r"uses: (\S+)(.*)", text)
+    assert len(used) == 6
+    for action, comment in used:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
+    assert "permissions: {}" in text and "secrets." not in text
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for words in re.findall(r"run: make ([a-z -]+)", text):
+        assert set(words.split()) <= set(targets)
+
+
 BY_NAME = re.compile(
     r"""
     (?:pip3?\ install|pipx\ (?:install|run)|uvx|uv\ (?:tool\ install|add|pip\ install))

@@ -12,8 +12,8 @@ from otel_alloy.settings.models import Settings, SourceSettings
 
 def variable_findings(settings: Settings) -> Iterator[Finding]:
     """A note for each warning."""
-    for warning in settings.otlp.warnings:
-        yield Finding("configuration", "read the variables of OpenTelemetry", None, warning)
+    for warning in settings.warnings:
+        yield Finding("configuration", "read the variables", None, warning)
 
 
 def source_connection(settings: Settings, source: SourceSettings) -> Iterator[Finding]:

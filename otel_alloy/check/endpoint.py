@@ -111,7 +111,7 @@ def _empty_finding(exporter: Exporter, outcome: Outcome, takes_one: bool) -> Fin
     if outcome.no_signal and takes_one:
         off = f"if this backend takes no {exporter.signal}, set {exporter.variable}=none"
         remedy = f"{off}; otherwise {remedy}"
-    return Finding(part, tried, False, outcome.reason, remedy, facts=facts)
+    return Finding(part, tried, False, outcome.reason, chosen.named(remedy), facts=facts)
 
 
 def _remedy(outcome: Outcome) -> str:
@@ -149,24 +149,30 @@ def _send_test(
     execution = Execution(read_notification(json.dumps(record)), Role.ENDED)
     converted = open_converter(settings, runtime).convert(execution)
     items = dict(zip(("traces", "logs"), converted, strict=True))
-    trace_id = execution_ids(uuid)[0].hex()
+    ids = execution_ids(uuid)
+    trace_id = ids[0].hex()
+    link = None if settings.traces is None else settings.traces.link(*ids)
     service = endpoint.resource[semconv.SERVICE_NAME]
     around = envelope(endpoint.resource)
+    exporters = {exporter.signal: exporter for exporter in endpoint.exporters}
     for signal, sender in senders.items():
         item = items[signal]
         assert item is not None
         outcome = sender.send(around.request([item]), endpoint.headers)
         what = "span" if signal == "traces" else "log record"
         part, tried = f"test {what}", f"sent one {what} named {TEST_NAME!r}"
-        facts = {"trace_id": trace_id, "service": service}
+        facts = {"trace_id": trace_id, "trace_url": link, "service": service}
         if outcome.kind is Kind.DELIVERED and not outcome.rejected:
             yield Finding(
                 part,
                 tried,
                 True,
                 f"acknowledged; trace id {trace_id}",
-                f"look for it in your backend, service {service}",
+                f"look at it: {link}"
+                if link
+                else f"look for it in your backend, service {service}",
                 facts=facts,
             )
         else:
-            yield Finding(part, tried, False, outcome.reason, _remedy(outcome), facts=facts)
+            remedy = exporters[signal].settings.named(_remedy(outcome))
+            yield Finding(part, tried, False, outcome.reason, remedy, facts=facts)

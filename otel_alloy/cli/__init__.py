@@ -16,6 +16,7 @@ import click
 from otel_alloy.cli.completion import completion
 from otel_alloy.cli.destinations import destinations
 from otel_alloy.cli.look import check, health, summary, tail
+from otel_alloy.cli.meant import Commands, option_meant
 from otel_alloy.cli.receive import backfill, run
 from otel_alloy.cli.replicas import replicas
 from otel_alloy.cli.storage import storage
@@ -38,12 +39,14 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            error = option_meant(error)
         error.show()
         sys.exit(error.exit_code)
     except ConfigurationError as error:
         say("The configuration has to be corrected:")
         for mistake in error.mistakes:
-            say(f"  - {mistake}")
+            say(f"  - {mistake}".replace("\n", "\n    "))
         sys.exit(2)
     except AlloyReceiverError as error:
         say(f"Error: {error}")
@@ -54,8 +57,10 @@ def main() -> None:
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
+To begin: `otel-alloy demo` shows all of it, `otel-alloy check` tries yours.
 The settings are listed by `otel-alloy run --help`. Exit codes: 0 fine,
 1 failed at run time, 2 wrong usage or configuration, 3 refused by Alloy.""",
 )

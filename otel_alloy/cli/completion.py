@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from otel_alloy.cli.loading import existing_store, load, store_of
+from otel_alloy.cli.meant import Choice
 from otel_alloy.errors import AlloyReceiverError
 
 _VARIABLE = "_OTEL_ALLOY_COMPLETE"
@@ -23,7 +24,7 @@ def sources(
 ) -> list[CompletionItem[str]]:
     """The names of the sources, from the settings."""
     with suppress(AlloyReceiverError):
-        settings = load(context.params.get("config"), {}, key_needed=False)
+        settings = load(context.params.get("config"), {}, key_needed=False, warn=False)
         return [
             CompletionItem(source.name, help=source.endpoint)
             for source in settings.sources
@@ -38,7 +39,7 @@ def destinations(
     """The names of the destinations, from the settings and from what waits in the checkpoint."""
     given = {name: context.params.get(name) for name in ("storage", "destinations_dir")}
     with suppress(AlloyReceiverError):
-        settings = load(context.params.get("config"), given, key_needed=False)
+        settings = load(context.params.get("config"), given, key_needed=False, warn=False)
         from otel_alloy.runtime import system_runtime
         from otel_alloy.settings.destinations_dir import Directory
         from otel_alloy.terminal.destinations import seen
@@ -58,7 +59,7 @@ def rejected_numbers(
 ) -> list[CompletionItem[str]]:
     """The numbers of the records set aside, from the checkpoint where there is one."""
     config, storage = context.params.get("config"), context.params.get("storage")
-    with suppress(AlloyReceiverError), existing_store(config, storage) as store:
+    with suppress(AlloyReceiverError), existing_store(config, storage, warn=False) as store:
         return [
             CompletionItem(str(record.number), help=f"{record.source}: {record.reason}")
             for record in (store.rejected() if store else ())
@@ -68,7 +69,7 @@ def rejected_numbers(
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that completes words in SHELL.

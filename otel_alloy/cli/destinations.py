@@ -15,6 +15,7 @@ import click
 
 from otel_alloy.cli.completion import destinations as names
 from otel_alloy.cli.loading import load, store_of
+from otel_alloy.cli.meant import Commands
 from otel_alloy.cli.options import (
     F,
     SettingsCommand,
@@ -33,7 +34,7 @@ _LOOK_SECONDS = 1.0
 _TOLD_SECONDS = 5.0
 
 
-@click.group()
+@click.group(cls=Commands)
 def destinations() -> None:
     """Look at destinations, try them, hold them back."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from otel_alloy.cli.loading import load
+from otel_alloy.cli.meant import Choice
 from otel_alloy.cli.options import (
     SETTINGS_NOTE,
     F,
@@ -71,7 +72,7 @@ def check(
             )
         _explain(config, flags, explain.strip(), as_json)
         return
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)
     raise SystemExit(
         run_check(
             settings, system_runtime(), send_test=send_test, as_json=as_json, report_to=report
@@ -209,7 +210,7 @@ def tail(
 
 
 @click.command(cls=SettingsCommand)
-@click.option("--by", type=click.Choice(["workflow", "customer"]), help="only this table")
+@click.option("--by", type=Choice(["workflow", "customer"]), help="only this table")
 @click.option(
     "--top", metavar="N", type=int, default=10, show_default=True, help="rows per table; 0 = all"
 )

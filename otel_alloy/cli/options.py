@@ -16,7 +16,7 @@ from otel_alloy.cli.completion import sources
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NO_OPTION = {
+NO_OPTION = {
     "api_key",
     "name",
     "privacy_key",
@@ -88,7 +88,7 @@ def setting_options(command: F) -> F:
 def _all_options() -> list[click.Option]:
     from otel_alloy.settings.models import Settings, SourceSettings
 
-    names = {*SourceSettings.model_fields, *Settings.model_fields} - _NO_OPTION
+    names = {*SourceSettings.model_fields, *Settings.model_fields} - NO_OPTION
     return [_option(name) for name in sorted(names)]
 
 

@@ -17,6 +17,7 @@ from otel_alloy.cli.terminal import (
     errors_terminal,
     exit_code,
     interrupt_on_sigterm,
+    page_opened,
     reload_on_signal,
     stop_on_signals,
 )
@@ -37,10 +38,16 @@ def _log_to(console: Console | None, settings: Settings, runtime: Runtime) -> No
     from otel_alloy.observability.logging import JsonLines, Lines, masked, set_up
     from otel_alloy.terminal.progress import ConsoleHandler
 
-    mask = masked(settings)
-    formatter = JsonLines(mask) if settings.log_format == "json" else Lines(mask)
-    handler = logging.StreamHandler() if console is None else ConsoleHandler(console)
-    set_up(handler, formatter, runtime.monotonic)
+    mask, traces, json = masked(settings), settings.traces, settings.log_format == "json"
+    handler: logging.Handler = logging.StreamHandler()
+    if console is not None:
+        from otel_alloy.terminal.links import TraceLinks
+
+        links = TraceLinks.on(console, None if json else traces, os.environ)
+        handler = ConsoleHandler(console, links)
+        if links.hyperlinks:
+            traces = None  # an id is a link as it stands
+    set_up(handler, (JsonLines if json else Lines)(mask, traces), runtime.monotonic)
 
 
 @contextmanager
@@ -59,8 +66,11 @@ def _errors_logged(settings: Settings) -> Iterator[None]:
 
 @click.command(cls=SettingsCommand, epilog=SETTINGS_NOTE)
 @click.option("--once", is_flag=True, help="settle what there is now, then end")
+@click.option(
+    "--open", "open_it", is_flag=True, help="open the page of health_endpoint in a browser"
+)
 @setting_options
-def run(config: str | None, once: bool, **flags: Any) -> None:
+def run(config: str | None, once: bool, open_it: bool, **flags: Any) -> None:
     """Receive executions and deliver them over OTLP.
 
     Ctrl-C or SIGTERM ends it in order: what is in flight is settled. SIGHUP has the folder of
@@ -69,6 +79,7 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     \b
     Examples:
       otel-alloy run
+      otel-alloy run --open
       otel-alloy run --once --since 60d
       otel-alloy run --config settings.yaml --log-format json
     """
@@ -79,7 +90,14 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
     from otel_alloy.terminal.progress import RunView
     from otel_alloy.webhook.reception import error_webhook
 
-    settings = load(config, flags)
+    if open_it and once:
+        raise click.UsageError("--open: with --once there is no page; leave one of them out")
+    settings = load(config, flags, warn=False)  # what does the work says it, in the log
+    if open_it and not settings.health_endpoint:
+        raise click.UsageError(
+            "--open: there is no page, as health_endpoint is off; give it an address, such as "
+            "127.0.0.1:8089"
+        )
     console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
@@ -91,6 +109,10 @@ def run(config: str | None, once: bool, **flags: Any) -> None:
         error_webhook(settings, runtime, operated.observe, serve=not once),
     ):
         tune_garbage_collector()
+        if open_it and operated.page_url is not None:
+            import logging
+
+            logging.getLogger("otel_alloy").info("%s", page_opened(operated.page_url))
         receiver = Receiver(settings, observe=tell_all(view, operated.observe))
 
         def stop() -> None:
@@ -175,7 +197,7 @@ def backfill(
             raise click.UsageError(f"{option}: {error}") from None
     words = f"--from {begin}" + ("" if end is None else f" --to {end}")
     wanted = Range(moments["--from"] or 0.0, moments["--to"], words)
-    settings = load(config, flags)
+    settings = load(config, flags, warn=False)  # what does the work says it, in the log
     console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)

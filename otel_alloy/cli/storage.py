@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from otel_alloy.cli.meant import Commands
 
-@click.group()
+
+@click.group(cls=Commands)
 def storage() -> None:
     """Take the checkpoint elsewhere."""
 
@@ -23,7 +25,7 @@ def storage_migrate(origin: str, target: str, force: bool) -> None:
 
     \b
     Example:
-      otel-alloy storage migrate --from sqlite:///a.db --to postgresql://db/alloy
+      otel-alloy storage migrate --from sqlite:///otel-alloy.db --to postgresql://alloy@db.example.com/alloy
     """
     from otel_alloy.checkpoint.migrate import migrate
 

@@ -9,6 +9,7 @@ import click
 
 from otel_alloy.cli.completion import destinations, rejected_numbers, sources
 from otel_alloy.cli.loading import existing_store, load, opened_store
+from otel_alloy.cli.meant import Commands
 from otel_alloy.cli.options import (
     SettingsCommand,
     json_option,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from otel_alloy.checkpoint.store import RejectedRecord, Store
 
 
-@click.group()
+@click.group(cls=Commands)
 def checkpoint() -> None:
     """Look at the checkpoint, or move it by hand."""
 
@@ -115,7 +116,7 @@ def checkpoint_reset(source: str, config: str | None, storage: str | None) -> No
     if source not in known:
         names = ", ".join(known) or "none"
         raise click.ClickException(f"no source {source!r} in the checkpoint; known: {names}")
-    with closing(opened_store(config, storage, exclusive=True)) as store:
+    with closing(opened_store(config, storage, exclusive=True, warn=False)) as store:
         store.reset(source)
     click.echo(f"{source}: forgotten")
 
@@ -173,7 +174,7 @@ def audit(
     raise SystemExit(1 if found.missing or not found.counted else 0)
 
 
-@click.group()
+@click.group(cls=Commands)
 def rejected() -> None:
     """List the records set aside, send them again or drop them."""
 

@@ -60,3 +60,13 @@ def reload_on_signal(reload: Callable[[], None]) -> None:
 def interrupt_on_sigterm() -> None:
     """SIGTERM ends a command that settles nothing as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def page_opened(url: str) -> str:
+    """Opens a page in the user's browser where that can be seen; in words, what came of it."""
+    import webbrowser
+
+    from otel_alloy.terminal.browser import open_page
+
+    attended = sys.stdout.isatty() or sys.stderr.isatty()
+    return open_page(url, webbrowser.open, os.environ, attended=attended)

@@ -270,9 +270,10 @@ class Converter:
 
     def glance(self, executions: Iterable[Execution], newest: int, since: int) -> Glance:
         """Those that have a span, at a glance: the facts of so many `newest`, and those that failed
-        `since` (Unix ns). Costs a twentieth of `ended`: the facts of all others are not made."""
+        `since` (Unix ns), with the facts of the last of them. Costs a twentieth of `ended`: the
+        facts of all others are not made."""
         ended = [e for e in executions if e.role is _ENDED or e.role is _INCOMPLETE]
-        failed = []
+        failed, last = [], None
         for execution in ended:
             n = execution.notification
             if n.message == ERROR and execution.role is _ENDED:
@@ -280,8 +281,10 @@ class Converter:
                     end = times_of(execution)[1]
                     if end >= since:
                         failed.append(Failed(end, *self._workflow(n)))
+                        last = execution
         facts = islice(self.ended(reversed(ended)), newest)
-        return Glance(len(ended), failed, tuple(facts))
+        last_failed = None if last is None else self.facts(last)
+        return Glance(len(ended), failed, tuple(facts), last_failed)
 
     def _workflow(self, n: Notification) -> tuple[str, str]:
         """Name and id, as `_attributes` has them."""

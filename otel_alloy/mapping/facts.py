@@ -83,9 +83,10 @@ class Failed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """Many executions at a glance: how many `ended`, those that `failed`, in their order, and the
-    facts of the `newest`, newest first."""
+    """Many executions at a glance: how many `ended`, those that `failed`, in their order, the facts
+    of the `newest`, newest first, and those of the `last_failed`."""
 
     ended: int = 0
     failed: Sequence[Failed] = ()
     newest: Sequence[ExecutionFacts] = ()
+    last_failed: ExecutionFacts | None = None

@@ -68,9 +68,12 @@ if there were no hook.
 """
 
 
-def open_hook(name: str | None, monotonic: Callable[[], float]) -> GuardedHook | None:
+def open_hook(
+    name: str | None, monotonic: Callable[[], float], setting: str = "hook"
+) -> GuardedHook | None:
     """The hook `name` (`module:callable`, or an entry point of the group `otel_alloy_hook`), ready
-    for the converter; None for None. `monotonic` throttles its warnings. Raises ConfigurationError
+    for the converter; None for None. `monotonic` throttles its warnings. `setting`: where it is
+    named. Raises ConfigurationError
     where it cannot be loaded."""
     if name is None:
         return None
@@ -81,12 +84,13 @@ def open_hook(name: str | None, monotonic: Callable[[], float]) -> GuardedHook |
     except BaseException as error:  # somebody else's module may even ask for the process to end
         missing = isinstance(error, ImportError | AttributeError)
         why = f": {error}" if missing else f" ({_where(error)})"
-        raise ConfigurationError(
-            [f"hook: {name} cannot be loaded{why}; name an installed module:callable"]
-        ) from None
+        remedy = "name an installed module:callable"
+        if isinstance(error, ModuleNotFoundError):
+            remedy += ", or set PYTHONPATH to the folder that the module is in"
+        raise ConfigurationError([f"{setting}: {name} cannot be loaded{why}; {remedy}"]) from None
     if not callable(found) or inspect.isclass(found) or inspect.iscoroutinefunction(found):
         raise ConfigurationError(
-            [f"hook: {name} is no plain function; name one that takes a notification"]
+            [f"{setting}: {name} is no plain function; name one that takes a notification"]
         )
     return GuardedHook(found, name, monotonic)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from time import gmtime, strftime
 from urllib.parse import quote
 
+from otel_alloy.links import TraceUrl
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.settings.models import Settings
 
@@ -68,11 +69,13 @@ def masked(settings: Settings) -> Masked:
 
 
 class Lines(logging.Formatter):
-    """`2025-04-29T17:44:10Z WARNING words`, for people."""
+    """`2025-04-29T17:44:10Z WARNING words`, for people. `traces`: where a trace that a record names
+    (`trace`, its ids) can be looked at; its address stands in the place of its id."""
 
-    def __init__(self, mask: Callable[[str], str]) -> None:
+    def __init__(self, mask: Callable[[str], str], traces: TraceUrl | None = None) -> None:
         super().__init__()
         self._mask = mask
+        self._traces = traces
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; more only for an exception with its traceback."""
@@ -80,16 +83,20 @@ class Lines(logging.Formatter):
         words = " ".join(record.getMessage().splitlines())
         if record.exc_info:
             words += "\n" + self.formatException(record.exc_info)
-        return f"{at} {record.levelname:<7} {self._mask(words)}"
+        words = self._mask(words)
+        if self._traces is not None and (trace := getattr(record, "trace", None)):
+            words = words.replace(trace[0].hex(), self._traces.link(*trace))
+        return f"{at} {record.levelname:<7} {words}"
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line: `time`, `level`, `logger`, `message`, and `source`, `cycle` and
-    `exception` where there is one."""
+    """One JSON object per line: `time`, `level`, `logger`, `message`, and `source`, `cycle`,
+    `exception`, and `trace_id`, `span_id` and `trace_url`, where there is one."""
 
-    def __init__(self, mask: Callable[[str], str]) -> None:
+    def __init__(self, mask: Callable[[str], str], traces: TraceUrl | None = None) -> None:
         super().__init__()
         self._mask = mask
+        self._traces = traces
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -103,6 +110,10 @@ class JsonLines(logging.Formatter):
         for name in ("source", "cycle"):
             if value := getattr(record, name, None):
                 entry[name] = value
+        if trace := getattr(record, "trace", None):
+            entry["trace_id"], entry["span_id"] = (one.hex() for one in trace)
+            if self._traces is not None:
+                entry["trace_url"] = self._traces.link(*trace)
         if record.exc_info:
             entry["exception"] = self._mask(self.formatException(record.exc_info))
         return json.dumps(entry)

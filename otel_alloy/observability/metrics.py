@@ -28,6 +28,7 @@ from otel_alloy.otlp.outcome import clean
 from otel_alloy.otlp.senders import sdk_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.pipeline.visibility import BOUNDS_SECONDS
+from otel_alloy.settings.otlp import SCRAPED
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
@@ -540,10 +541,15 @@ def open_telemetry(settings: Settings, status: Status, process: str) -> Telemetr
 
     from otel_alloy.observability.births import FromZero
 
-    readers = [
+    pushed = [exporter for exporter in otlp.metrics if exporter.name != SCRAPED]
+    readers: list[MetricReader] = [
         PeriodicExportingMetricReader(FromZero(exporter), otlp.metric_interval, otlp.metric_timeout)
-        for exporter in sdk_exporters(*otlp.metrics)
+        for exporter in sdk_exporters(*pushed)
     ]
+    if len(pushed) < len(otlp.metrics):
+        from otel_alloy.observability.scraped import open_scraped
+
+        readers += open_scraped(*otlp.scraped_at)
     sources = [source.name for source in settings.sources]
     return Telemetry(readers, resource(settings, process), status, sources=sources)
 

@@ -193,7 +193,7 @@ class GrpcSender:
         elif name == "INTERNAL" and words == "Invalid metadata":
             rule = Rule(Kind.MISCONFIGURED, remedy="check OTEL_EXPORTER_OTLP_HEADERS")
         refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0
-        parts = (f"gRPC {name}", words[:180], rule.remedy)
+        parts = (f"gRPC {name}", words[:160], rule.remedy)
         words = ": ".join(p for p in parts if p)
         return Outcome(rule.kind, words, delay, refused, rule.size, rule.no_signal)
 

@@ -166,7 +166,7 @@ class HttpSender:
         rule = for_signal(http_rule(code, words), self._settings.signal)
         refused = refused_of_many(words) if rule.kind is Kind.REJECTED else 0
         status = f"HTTP {code} {answer.reason[:100]}".rstrip()
-        parts = (status, hide(words, self._secrets)[:200], rule.remedy)
+        parts = (status, hide(words, self._secrets)[:160], rule.remedy)
         return Outcome(
             rule.kind,
             ": ".join(p for p in parts if p),

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Protocol
 
-MAX_REASON = 300
+MAX_REASON = 400
 """Characters; a longer reason is cut with a visible mark."""
 
 

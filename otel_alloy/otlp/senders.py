@@ -6,12 +6,14 @@ before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.outcome import Sender
+from otel_alloy.otlp.outcome import Headers, Outcome, Sender
 from otel_alloy.otlp.pinned import PinnedTarget, mistakes_against
 from otel_alloy.outbound import OutboundPolicy
 from otel_alloy.runtime import Runtime
@@ -62,7 +64,42 @@ def sdk_exporters(*exporters: Exporter) -> list[Any]:
     return [_sdk_otlp(one.settings) if one.name == "otlp" else _installed(one) for one in exporters]
 
 
+class NamedSender:
+    """A sender whose words name what is set where it is written: `otlp.endpoint` of the settings
+    file, or the variable of one signal, in place of the general variable."""
+
+    def __init__(self, sender: Sender, named: Callable[[str], str]) -> None:
+        self._sender = sender
+        self._named = named
+
+    def send(self, request: bytes, headers: Headers = ()) -> Outcome:
+        """What the sender says, in these words."""
+        outcome = self._sender.send(request, headers)
+        if not outcome.reason:
+            return outcome
+        return replace(outcome, reason=self._named(outcome.reason))
+
+    def rest(self) -> None:
+        """As the sender does."""
+        self._sender.rest()
+
+    def close(self) -> None:
+        """As the sender does."""
+        self._sender.close()
+
+
 def _sender(
+    exporter: Exporter, user_agent: str, runtime: Runtime, policy: OutboundPolicy | None
+) -> Sender | None:
+    named = exporter.settings.named
+    try:
+        sender = _transport(exporter, user_agent, runtime, policy)
+    except ConfigurationError as error:
+        raise ConfigurationError([named(mistake) for mistake in error.mistakes]) from None
+    return None if sender is None else NamedSender(sender, named)
+
+
+def _transport(
     exporter: Exporter, user_agent: str, runtime: Runtime, policy: OutboundPolicy | None
 ) -> Sender | None:
     if exporter.off:

@@ -55,6 +55,7 @@ from otel_alloy.errors import (
     RequestRefused,
     ShutdownRequested,
 )
+from otel_alloy.otlp.backends import age_warnings
 from otel_alloy.pipeline.events import BackfillCounted, Observe, Planned
 from otel_alloy.pipeline.factory import Factory
 from otel_alloy.pipeline.receiver import wait_for_end
@@ -74,7 +75,6 @@ from otel_alloy.settings.models import Settings, SourceSettings
 log = logging.getLogger("otel_alloy")
 
 _SLICES_PER_WORKER = 4
-_DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,7 @@ class Backfill:
         does not hold up the others: after them, raises what the first such one raised: Stop
         (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused. What is settled
         stays settled."""
-        for warning in self._settings.otlp.warnings:
-            log.warning("%s", warning)
+        self._warn()
         slices = self._open_slices(self._settings.storage)
         failure: AlloyReceiverError | None = None
         try:
@@ -195,8 +194,13 @@ class Backfill:
             if not any(task.is_alive() for task in self._running):
                 slices.close()
 
+    def _warn(self) -> None:
+        for warning in self._settings.warnings:
+            log.warning("%s", warning)
+
     def estimate(self) -> list[Estimate]:
         """What `run` would take, from a few requests of one record each; nothing is written."""
+        self._warn()
         slices = self._open_slices(self._settings.storage)
         try:
             return [self._estimate(source, slices) for source in self._sources]
@@ -370,7 +374,8 @@ class Backfill:
                 shared.say(logging.INFO, f"{words}: going on with {len(plan.slices)} slices")
             else:
                 shared.say(logging.INFO, f"{words}, in {len(plan.slices)} slices")
-            for warning in age_warnings(plan.start, self._runtime.now_ms()):
+            age = (self._runtime.now_ms() - plan.start) / 1000
+            for warning in age_warnings(self._factory.exporters, age):
                 shared.say(logging.WARNING, warning)
             rests = _rests(plan.slices)
             records = first.count(rests)
@@ -447,32 +452,6 @@ class Backfill:
                 runtime.stop()  # the others settle what is in flight
 
         return work
-
-
-def age_warnings(start: int, now: int) -> list[str]:
-    """What Tempo and Loki do with records as old as `start` (both Unix ms), unless they are told
-    otherwise; the setting by its name."""
-    age = (now - start) / 1000
-    hours = math.ceil(age / 3600 / 24) * 24
-    warnings = []
-    if age > 7 * _DAY:
-        warnings.append(
-            "Loki refuses log records older than limits_config.reject_old_samples_max_age (1w "
-            f"unless set): {hours}h is needed; and those an hour older than the newest one "
-            "of their stream, unless limits_config.shard_streams.time_sharding_enabled is true"
-        )
-    if age > 14 * _DAY:
-        warnings.append(
-            "Tempo deletes spans older than "
-            "overrides.defaults.compaction.block_retention (336h unless set): more than "
-            f"{hours}h is needed"
-        )
-    if age > 120:
-        warnings.append(
-            "Tempo finds spans by search only as old as "
-            f"live_store.wal.ingestion_time_range_slack (2m unless set): {hours}h is needed"
-        )
-    return warnings
 
 
 def _rests(pieces: Sequence[Slice]) -> list[Window]:

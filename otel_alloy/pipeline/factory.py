@@ -7,7 +7,7 @@ order of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
@@ -57,6 +57,7 @@ from otel_alloy.runtime import Runtime
 from otel_alloy.settings.destinations import DestinationSettings
 from otel_alloy.settings.destinations_dir import Directory
 from otel_alloy.settings.models import Settings, SourceSettings
+from otel_alloy.settings.otlp import Exporter
 from otel_alloy.settings.values import Privacy
 from otel_alloy.version import USER_AGENT
 
@@ -120,7 +121,7 @@ def open_converter(
         started_logs=settings.started_logs,
         execution_url=settings.execution_page,
         event_name_attribute=settings.event_name_attribute,
-        attach=open_hook(settings.hook, runtime.monotonic),
+        attach=open_hook(settings.hook, runtime.monotonic, settings.places.named("hook")),
     )
 
 
@@ -269,6 +270,14 @@ class Factory:
         if self.alone is None:
             return None
         return chosen_destination(self.settings, self.runtime, self.alone)
+
+    @property
+    def exporters(self) -> Sequence[Exporter]:
+        """Where executions go that are delivered directly: to `alone`, or to the main destination.
+        Raises ConfigurationError."""
+        if self.destination is not None:
+            return self.destination.exporters(self.settings.network).executions
+        return () if self.settings.main_destination == "none" else self.settings.otlp.executions
 
     def converter(self, privacy: Privacy | None = None) -> Converter:
         """See `open_converter`."""

@@ -56,6 +56,7 @@ class Poller:
         self._factory = factory
         self._settings = source
         self._since = factory.settings.since
+        self._since_at = factory.settings.places.named("since")
         self._runtime = factory.runtime
         self._log = SourceLog(source.name, LogThrottle(factory.runtime.monotonic))
         self._observe = tell_all(self._log, observe)
@@ -308,8 +309,9 @@ class Poller:
             )
         since = self._since
         if not cursor and isinstance(since, int) and source.is_ahead(since):
+            what = f"{self._since_at}:"
             raise ConfigurationError(
-                [future_words("--since", since, latest) + "; give one that has passed"]
+                [future_words(what, since, latest) + "; give one that has passed"]
             )
 
     def _read(self, extent: Extent, sure: bool) -> None:

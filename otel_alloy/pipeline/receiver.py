@@ -67,7 +67,7 @@ class Receiver:
         Raises Stop (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when a
         source cannot go on; other sources are finished first, or go on until `stop`.
         """
-        for warning in self._settings.otlp.warnings:
+        for warning in self._settings.warnings:
             log.warning("%s", warning)
         settings, runtime = self._settings, self._runtime
         shared = Replicas(settings, runtime, self._observe) if settings.shared else None

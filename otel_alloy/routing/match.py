@@ -13,11 +13,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from otel_alloy.durations import duration_text, parse_duration
+from otel_alloy.errors import WrongParts
 from otel_alloy.mapping import semconv
+from otel_alloy.near import advice, did_you_mean
 from otel_alloy.routing.subject import (
     DURATION,
     FIELDS,
@@ -130,7 +131,8 @@ class Match:
     @classmethod
     def parse(cls, given: object, empty: bool = False) -> Match:
         """The match that is written as fields and their values. `empty`: whether it may have none.
-        Raises ValueError, which names each field that is wrong and what to write."""
+        Raises ValueError, which names each field that is wrong and what to write; WrongParts where
+        fields are."""
         if given is None or given == {}:
             if not empty:
                 raise ValueError("it matches nothing in particular; name a field, such as user.id")
@@ -138,7 +140,7 @@ class Match:
         if not isinstance(given, Mapping):
             raise ValueError("it has to be `field: value` lines, such as user.id: u_17")
         conditions: dict[str, Condition] = {}
-        mistakes = []
+        mistakes: list[tuple[tuple[str | int, ...], str]] = []
         for written, value in given.items():
             try:
                 name = _field(written)
@@ -146,9 +148,9 @@ class Match:
                     raise ValueError(f"{name} is given twice, also as {_shown(written)}")
                 conditions[name] = _condition(name, value)
             except ValueError as error:
-                mistakes.append(str(error))
+                mistakes.append(((str(written),), str(error)))
         if mistakes:
-            raise ValueError("; ".join(mistakes))
+            raise WrongParts(mistakes)
         return cls(tuple(conditions.values()))
 
     def __call__(self, subject: Subject) -> bool:
@@ -192,9 +194,9 @@ def _field(written: object) -> str:
         return _ALIASES[name]
     if name in _PERSONAL:
         raise ValueError(f"{name} cannot be matched, as it is personal data; match user.id")
-    close = get_close_matches(name[:_LONGEST_SHOWN], (*KNOWN, *_ALIASES), n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"there is no field {_shown(name)}; {meant}known are {', '.join(KNOWN)}")
+    meant = did_you_mean(name, (*KNOWN, *_ALIASES))
+    known = f"known are {', '.join(KNOWN)}"
+    raise ValueError(f"there is no field {_shown(name)}; {' '.join(filter(None, (meant, known)))}")
 
 
 def _condition(name: str, given: object) -> Condition:
@@ -230,9 +232,7 @@ def _value(name: str, given: object) -> str | Pattern | Comparison:
             raise ValueError(f"{name}: no outcome is like that; there are {', '.join(OUTCOMES)}")
         return pattern
     if name == OUTCOME and given not in OUTCOMES:
-        close = get_close_matches(given[:_LONGEST_SHOWN], OUTCOMES, n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{name}: {meant}there are {', '.join(OUTCOMES)}")
+        raise ValueError(f"{name}: {advice(given, OUTCOMES, 'there are')}")
     return given
 
 

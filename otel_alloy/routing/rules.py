@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import ceil, isfinite
 from typing import NamedTuple
 
+from otel_alloy.errors import WrongParts
+from otel_alloy.near import advice
 from otel_alloy.routing.match import Match
 from otel_alloy.routing.subject import Subject
 
 _KEYS = ("name", "match", "drop", "keep", "sample", "errors")
 _ACTIONS = ("drop", "keep", "sample")
 _LONGEST_NAME = 100
+
+Mistake = tuple[tuple[str | int, ...], str]
+"""Where in the rules, and in words."""
 
 
 class Decision(NamedTuple):
@@ -86,8 +90,8 @@ class Rules:
 
     @classmethod
     def parse(cls, given: object) -> Rules:
-        """The rules that are written as a list. Raises ValueError with every mistake, each by the
-        name or the number of its rule."""
+        """The rules that are written as a list. Raises ValueError; WrongParts with every mistake in
+        a rule, each by the name or the number of its rule."""
         if isinstance(given, Rules):
             return given
         if given is None:
@@ -95,18 +99,22 @@ class Rules:
         if not isinstance(given, list | tuple):
             raise ValueError("it has to be a list, each with a `match` and what to do")
         rules: dict[str, Rule] = {}
-        mistakes = []
+        mistakes: list[Mistake] = []
         for number, one in enumerate(given, 1):
             try:
                 rule = _rule(one, number)
-            except ValueError as error:
-                mistakes.append(f"{_called(one, number)}: {error}")
+            except WrongParts as error:
+                called = _called(one, number)
+                mistakes += [
+                    ((number - 1, *path), f"{called}: {words}") for path, words in error.parts
+                ]
                 continue
             if rule.name in rules:
-                mistakes.append(f"{rule.name}: two rules have this name; give each its own `name`")
+                words = f"{rule.name}: two rules have this name; give each its own `name`"
+                mistakes.append(((number - 1,), words))
             rules[rule.name] = rule
         if mistakes:
-            raise ValueError("; ".join(mistakes))
+            raise WrongParts(mistakes)
         return cls(tuple(rules.values()))
 
     @property
@@ -137,18 +145,23 @@ def _is_name(name: object) -> bool:
 
 
 def _rule(given: object, number: int) -> Rule:
-    """Raises ValueError."""
+    """Raises WrongParts."""
     if not isinstance(given, Mapping):
-        raise ValueError("it has to be `match: …` and one of drop, keep, sample")
-    mistakes = [_unknown(str(key)) for key in given if key not in _KEYS]
+        raise WrongParts([((), "it has to be `match: …` and one of drop, keep, sample")])
+    mistakes: list[Mistake] = [
+        ((str(key),), _unknown(str(key))) for key in given if key not in _KEYS
+    ]
     name = given.get("name", f"rule {number}")
     if not _is_name(name):
-        mistakes.append(f"name: write text of 1 to {_LONGEST_NAME} characters on one line")
+        words = f"name: write text of 1 to {_LONGEST_NAME} characters on one line"
+        mistakes.append((("name",), words))
     match, share = Match(()), 1.0
     try:
         match = Match.parse(given.get("match"), empty=True)
+    except WrongParts as error:
+        mistakes += [(("match", *path), f"match: {words}") for path, words in error.parts]
     except ValueError as error:
-        mistakes.append(f"match: {error}")
+        mistakes.append((("match",), f"match: {error}"))
     errors = given.get("errors", False)
     try:
         share = _share(given)
@@ -157,9 +170,9 @@ def _rule(given: object, number: int) -> Rule:
         if "errors" in given and "sample" not in given:
             raise ValueError("errors stands with sample only; drop and keep hold for all anyway")
     except ValueError as error:
-        mistakes.append(str(error))
+        mistakes.append(((), str(error)))
     if mistakes:
-        raise ValueError("; ".join(mistakes))
+        raise WrongParts(mistakes)
     return Rule(name, match, share, errors or "sample" not in given)
 
 
@@ -187,6 +200,4 @@ def _share(given: Mapping[str, object]) -> float:
 
 
 def _unknown(key: str) -> str:
-    close = get_close_matches(key[:_LONGEST_NAME], _KEYS, n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
-    return f"there is no {key[:_LONGEST_NAME]!a}; {meant}known are {', '.join(_KEYS)}"
+    return f"there is no {key[:_LONGEST_NAME]!a}; {advice(key, _KEYS)}"

@@ -9,17 +9,19 @@ reach a customer. Nothing here connects; which files may be named is decided by 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
+from otel_alloy.errors import WrongParts
 from otel_alloy.network import Network
 from otel_alloy.routing.match import Match
 from otel_alloy.routing.rules import Rules
 from otel_alloy.settings.otlp import OtlpExporters, otlp_exporters
-from otel_alloy.settings.otlp_section import files_of, flatten_otlp, named
+from otel_alloy.settings.otlp_section import files_of, flatten_otlp, setting_of
+from otel_alloy.settings.places import Path, Place
 from otel_alloy.settings.values import Model, Privacy, Seconds
 
 MAIN = "main"
@@ -44,18 +46,19 @@ def _match(given: object) -> Match:
 
 
 def _otlp(given: object) -> dict[str, str]:
-    flat, mistakes = flatten_otlp(given)
-    found = [f"{place[1:]}: {words}" if place else words for place, words in mistakes]
+    flat, _, found = flatten_otlp(given)
     signals = [s for s in ("TRACES", "LOGS") if f"OTEL_{s}_EXPORTER" not in flat]
-    if not signals:
-        found.append("traces and logs are both none, so nothing would be delivered; leave one out")
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_{}_ENDPOINT")
-    if not mistakes and any(
+    if not found and any(
         not any(flat.get(name.format(signal), "").strip() for name in names) for signal in signals
     ):
-        found.append("endpoint: it is missing; write the URL, such as https://otel.acme.example")
+        words = "it is missing; write the URL, such as https://otel.acme.example"
+        found.append((("endpoint",), words))
+    if not signals:
+        words = "traces and logs are both none, so nothing would be delivered; leave one out"
+        found.append(((), words))
     if found:
-        raise ValueError("; ".join(found))
+        raise WrongParts(found)
     return flat
 
 
@@ -94,14 +97,24 @@ class DestinationSettings(Model):
         """The certificate and key files that it names."""
         return files_of(self.otlp)
 
-    def mistakes(self, name: str, network: Network, general: Privacy, *, key: bool) -> list[str]:
+    def mistakes(
+        self,
+        network: Network,
+        general: Privacy,
+        place: Callable[[Path], Place],
+        *,
+        key: bool,
+    ) -> list[str]:
         """What only shows beside the other settings: `general` privacy, and whether there is a
-        `key` to hash with. Each names the setting."""
-        found = [named(words, name) for words in self.exporters(network).mistakes]
+        `key` to hash with. `place`: where a setting of it is written; each mistake names that."""
+
+        def find(variable: str) -> Place:
+            return place(("otlp", *setting_of(variable).split(".")))
+
+        found = list(otlp_exporters(self.otlp, network, find).mistakes)
         if self.privacy.over(general).hashes and not key:
             found.append(
-                f"destinations.{name}.privacy asks for `hash`: set OTEL_ALLOY_PRIVACY_KEY to a "
-                "secret key"
+                f"{place(('privacy',))} asks for `hash`: set OTEL_ALLOY_PRIVACY_KEY to a secret key"
             )
         return found
 
@@ -135,13 +148,3 @@ class Destinations:
 
     usable: Mapping[str, DestinationSettings] = field(default_factory=dict)
     disabled: Mapping[str, str] = field(default_factory=dict)
-
-
-def known_settings(loc: Sequence[int | str]) -> list[str]:
-    """The settings that there are where a mistake lies, by its place in the settings."""
-    model: type[Model]
-    if loc[0] == "destinations":
-        model = Privacy if "privacy" in loc[2:3] and len(loc) > 3 else DestinationSettings
-    else:
-        model = DestinationsPolicy if loc[0] == "destinations_policy" else OutboxSettings
-    return [field.alias or name for name, field in model.model_fields.items()]

@@ -25,12 +25,13 @@ from otel_alloy.settings.destinations import (
     Destinations,
     DestinationSettings,
     check_name,
-    known_settings,
 )
+from otel_alloy.settings.mistakes import mistakes_in
 from otel_alloy.settings.models import Settings
+from otel_alloy.settings.otlp_section import OTLP_KEYS
+from otel_alloy.settings.places import Path, Place
 from otel_alloy.settings.references import Resolved, beneath, resolve
-from otel_alloy.settings.values import words_of
-from otel_alloy.settings.yaml_text import read_yaml
+from otel_alloy.settings.yaml_text import Document, read_document
 
 log = logging.getLogger("otel_alloy")
 
@@ -165,7 +166,15 @@ def _read_file(
     """The destination, or why it cannot be used; and the other files that this depends on, as they
     were before it was read."""
     named: dict[str, _Stamp] = {}
-    resolved = Resolved({})
+    resolved, document = Resolved({}), Document({}, {})
+
+    def place(where: Path) -> Place:
+        inner = where
+        while inner and inner not in document.lines:
+            inner = inner[:-1]
+        dotted = ".".join(map(str, where))
+        return Place("file", dotted or "it", line=document.lines.get(inner, 0))
+
     try:
         check_name(name)
         if name in settings.destinations:
@@ -178,17 +187,19 @@ def _read_file(
                 named[reference] = _stamp(reference)
             return why
 
-        resolved = resolve(_loaded(path), None, watch)
+        document = _loaded(path)
+        resolved = resolve(document.value, None, watch)
         if resolved.mistakes:
-            raise _Wrong("; ".join(resolved.mistakes))
+            raise _Wrong("; ".join(words for _, words in resolved.mistakes))
         one = DestinationSettings.model_validate(resolved.value)
         if wrong := [f"{file[:200]} {why}" for file in one.files if (why := watch(file))]:
             raise _Wrong("; ".join(wrong))
         key = bool(settings.privacy_key.get_secret_value())
-        if wrong := one.mistakes(name, settings.network, settings.privacy, key=key):
+        if wrong := one.mistakes(settings.network, settings.privacy, place, key=key):
             raise _Wrong("; ".join(wrong))
     except ValidationError as error:
-        words = "; ".join(_mistakes_in(error))
+        found = mistakes_in(error, resolved.value, DestinationSettings, {("otlp",): OTLP_KEYS})
+        words = "; ".join(f"{place(where)}: {words}" for where, words in found)
     except ValueError as error:
         words = str(error)
     else:
@@ -200,23 +211,14 @@ class _Wrong(ValueError):
     """In words that may be shown."""
 
 
-def _loaded(path: str) -> dict[str, object]:
+def _loaded(path: str) -> Document:
     """Raises ValueError."""
     try:
-        loaded = read_yaml(read_bounded(path, MOST_BYTES).decode("utf-8-sig"))
+        loaded = read_document(read_bounded(path, MOST_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise _Wrong(f"cannot be read ({error.strerror}); make it readable or remove it") from None
     except UnicodeDecodeError:
         raise _Wrong("is not UTF-8 text; save it as UTF-8") from None
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded.value, dict):
         raise _Wrong("has to be `name: value` lines, such as `match: { user.id: u_17 }`")
     return loaded
-
-
-def _mistakes_in(error: ValidationError) -> list[str]:
-    found = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        loc = ("destinations", "", *problem["loc"])
-        place = ".".join(str(part) for part in problem["loc"])
-        found.append(f"{place}: {words_of(problem, known_settings(loc))}")
-    return found

@@ -2,13 +2,15 @@
 the default. `Settings` that are made without it take only the OTEL_* variables of the process.
 
 Everything is checked before anything connects, and all mistakes are reported together, each with
-its remedy and never with a secret. Nothing here opens a connection.
+the place that the wrong value came from and its remedy, and never with a secret. Nothing here opens
+a connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as File
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,57 +19,29 @@ from otel_alloy.bounded_file import read_bounded
 from otel_alloy.environment import kept_quotes
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.network import VARIABLES, network
-from otel_alloy.propagation.propagator import SAMPLED_VARIABLE
-from otel_alloy.settings.destinations import known_settings
+from otel_alloy.routing.match import KNOWN
+from otel_alloy.settings.destinations import DestinationSettings
+from otel_alloy.settings.mistakes import Names, mistakes_in
 from otel_alloy.settings.models import Settings, SourceSettings, environment_of, one_key
-from otel_alloy.settings.otlp import otlp_exporters
-from otel_alloy.settings.otlp_section import flatten_otlp
+from otel_alloy.settings.otlp import COMPRESSIONS, PROTOCOLS, otlp_exporters
+from otel_alloy.settings.otlp_section import OTLP_KEYS, flatten_otlp
+from otel_alloy.settings.places import Path, Place, Places, from_environment
 from otel_alloy.settings.references import Resolved, resolve
-from otel_alloy.settings.values import words_of
+from otel_alloy.settings.values import choices_in
+from otel_alloy.settings.variables import (
+    ALIASES,
+    CONFIG,
+    EMPTY_MEANS_OFF,
+    OURS,
+    misspelt,
+    not_read,
+    path_of,
+)
 
-_ALIASES = {
-    "ALLOY_API_KEY": "api_key",
-    "ALLOY_API_KEY_FILE": "api_key_file",
-    "ALLOY_ENDPOINT": "endpoint",
-}
-_INNER = {
-    "OTEL_ALLOY_PRIVACY_USER_EMAIL": ("privacy", "user.email"),
-    "OTEL_ALLOY_PRIVACY_USER_FULL_NAME": ("privacy", "user.full_name"),
-    "OTEL_ALLOY_PRIVACY_ERROR_MESSAGE": ("privacy", "error_message"),
-    "OTEL_ALLOY_WEBHOOK_LISTEN": ("webhook", "listen"),
-    "OTEL_ALLOY_WEBHOOK_SECRET": ("webhook", "secret"),
-}
-"""Variables of settings that lie inside another one."""
-_OURS = "OTEL_ALLOY_"
-_EMPTY_MEANS_OFF = frozenset((_OURS + "HEALTH_ENDPOINT", _OURS + "API_VERSION"))
-"""Any other variable that is empty counts as unset."""
 _STAND_INS = {"api_key": "unusable", "endpoint": "https://unusable.invalid"}
 """In place of what is a mistake already, so that it is told once."""
-_NESTED = (["destinations"], ["destinations_policy"], ["outbox"])
-"""Settings within which names mean something else than outside."""
-_ELSEWHERE = frozenset((_OURS + "CONFIG", SAMPLED_VARIABLE))  # ours, and no setting
-_NOT_FROM_ENVIRONMENT = frozenset(
-    (
-        "sources",
-        "environment",
-        "privacy",
-        "webhook",
-        "rules",
-        "destinations",
-        "destinations_policy",
-        "outbox",
-        "headers",
-        "resource",
-        "api_key",
-        "api_key_file",
-        "endpoint",
-    )
-)
-_SETTABLE = [
-    name
-    for name in (*SourceSettings.model_fields, *Settings.model_fields)
-    if name not in _NOT_FROM_ENVIRONMENT
-]
+_FORGOTTEN = ("environment",)
+"""Fields that a file may not have, though there are such."""
 
 
 def load_settings(
@@ -75,14 +49,160 @@ def load_settings(
 ) -> Settings:
     """Settings from flags (None = not given), environment and the YAML `file` (else
     OTEL_ALLOY_CONFIG). Raises ConfigurationError with every mistake."""
-    mistakes: list[str] = []
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
     environment = {
         name: value
         for name, value in environment.items()
-        if value.strip() or name in _EMPTY_MEANS_OFF
+        if value.strip() or name in EMPTY_MEANS_OFF
     }
+    flags = {name: value for name, value in flags.items() if value is not None}
+    _check_text(flags, environment)
+    found = _Written()
+    named_by = "--config"
+    if file is None and CONFIG in environment:
+        file, named_by = environment[CONFIG], CONFIG
+    if file:
+        found.read_file(file, named_by, environment)
+    found.take_environment(environment)
+    found.take_flags(flags)
+    return found.settings(environment)
+
+
+@dataclass
+class _Written:
+    """What was read so far: the values of the settings by their names, and where each is written.
+    What is taken later counts before what was taken earlier."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    otlp: dict[str, str] = field(default_factory=dict)
+    places: dict[Path, tuple[Place, ...]] = field(default_factory=dict)
+    variables: dict[str, Place] = field(default_factory=dict)
+    mistakes: list[str] = field(default_factory=list)
+    resolved: Resolved = field(default_factory=lambda: Resolved({}))
+    file: str = ""
+
+    def read_file(self, file: str, named_by: str, environment: Mapping[str, str]) -> None:
+        """The settings file, and all that is wrong with it as a file. `named_by`: what names it."""
+        self.file = file
+        document = _document(file, named_by, self.mistakes)
+        if document is None:
+            return
+        value, lines = document
+        self.resolved = resolve(value, environment)
+        for path, line in lines.items():
+            references = tuple(self.resolved.found.get(path, ()))
+            self._put(path, Place("file", _dotted(path), file, line, references))
+        self.mistakes += [
+            f"{self._at(path) if path else file}: {words}" for path, words in self.resolved.mistakes
+        ]
+        self.values = self.resolved.value
+        for name in _FORGOTTEN:
+            if self.values.pop(name, None) is not None:
+                self.mistakes.append(f"{self._at((name,))}: there is no such setting")
+        flat, paths, wrong = flatten_otlp(self.values.pop("otlp", {}))
+        self.otlp = flat
+        self.mistakes += [f"{self._at(('otlp', *path))}: {words}" for path, words in wrong]
+        self.variables = {name: self._at(("otlp", *path)) for name, path in paths.items()}
+
+    def take_environment(self, environment: Mapping[str, str]) -> None:
+        """Our own variables. OpenTelemetry's are read by others, where they are needed."""
+        chosen = {ALIASES[variable] for variable in environment if variable in ALIASES}
+        kept = one_key(self.values, dict.fromkeys(chosen))
+        self.values = {name: value for name, value in kept.items() if name not in chosen}
+        self.mistakes += misspelt(environment, self.resolved.variables)
+        for variable, value in environment.items():
+            self.variables.pop(variable, None)
+            path = path_of(variable)
+            quotes = None
+            if path or variable.startswith(OURS):
+                quotes = kept_quotes(variable, value)
+            if quotes:
+                self.mistakes.append(quotes)
+            if path is None:
+                continue
+            if quotes:
+                if variable not in ALIASES:
+                    continue
+                value = _STAND_INS[ALIASES[variable]]
+            *outer, name = (str(part) for part in path)
+            chosen_in = self.values.setdefault(outer[0], {}) if outer else self.values
+            if isinstance(chosen_in, dict):
+                chosen_in[name] = value
+                self._put(path, from_environment(variable))
+
+    def take_flags(self, flags: Mapping[str, Any]) -> None:
+        """The options of a command."""
+        self.values = one_key(self.values, flags)
+        for name, value in flags.items():
+            self.values[name] = value
+            self._put((name,), Place("flag", f"--{name.replace('_', '-')}"))
+
+    def settings(self, environment: Mapping[str, str]) -> Settings:
+        """All of it, checked. Raises ConfigurationError."""
+        variables = {**self.otlp, **environment_of(environment)}
+        warnings = tuple(not_read(environment, self.resolved.variables, self.places))
+        places = Places(self.places, self.variables, self.file, warnings)
+        mistakes, settings = self.mistakes, None
+        try:
+            settings = Settings.model_validate({**self.values, "environment": variables})
+            mistakes += settings.written_at(places).mistakes
+        except ValidationError as error:
+            mistakes += self._wrong(error, places)
+            mistakes += network(variables).mistakes
+            if self.values.get("main_destination") != "none":
+                mistakes += otlp_exporters(variables, find=places.variable).mistakes
+        if mistakes or settings is None:
+            known = _known_words()
+            hidden = (self.resolved.hide(words, known) for words in (*mistakes, *warnings))
+            raise ConfigurationError(list(dict.fromkeys(hidden)))
+        return settings
+
+    def _wrong(self, error: ValidationError, places: Places) -> Iterator[str]:
+        several = isinstance(self.values.get("sources"), list)
+        types = {problem["loc"]: problem["type"] for problem in error.errors(include_url=False)}
+        given = dict(self.values)
+        if not several:
+            given["sources"] = [self.values]
+        found = mistakes_in(error, _with_shared(given), Settings, _AT_THE_TOP)
+        for path, words in found:
+            if path == ("sources",) and any(
+                len(other) > 1 for other, _ in found if other[:1] == path
+            ):
+                continue  # pydantic counts only sources without mistakes
+            kind = types.get(path)
+            if kind == "no_key":
+                where = "ALLOY_API_KEY"
+                words += ", or ALLOY_API_KEY_FILE to a file that holds it"
+                if several:
+                    words += f"; {places.of(path[:2])} has no key of its own"
+            elif kind == "two_keys":
+                both = (places.of((*path[:-1], name)) for name in ("api_key", "api_key_file"))
+                where = " and ".join(map(str, both))
+            else:
+                where = str(places.of(path))
+            yield f"{where}: {words}"
+
+    def _put(self, path: Path, place: Place) -> None:
+        self.places[path] = (*self.places.get(path, ()), place)
+
+    def _at(self, path: Path) -> Place:
+        return Places(self.places, file=self.file).of(path)
+
+
+_AT_THE_TOP: Names = {(): [*SourceSettings.model_fields, "otlp"], ("otlp",): OTLP_KEYS}
+"""What stands in a file besides the fields of `Settings`."""
+
+
+def _with_shared(given: dict[str, Any]) -> dict[str, Any]:
+    """The sources with what stands at the top for all of them."""
+    sources = given["sources"]
+    if not isinstance(sources, list):
+        return given
+    shared = {k: v for k, v in given.items() if k in SourceSettings.model_fields}
+    return {**given, "sources": [one_key(shared, s) if isinstance(s, dict) else s for s in sources]}
+
+
+def _check_text(flags: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for what can be neither sent nor kept: bytes that are not UTF-8."""
     told = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
     told |= {name: value for name, value in environment.items() if _is_read(name)}
     unusable = [n for n, value in told.items() if isinstance(value, str) and not _is_text(value)]
@@ -90,68 +210,13 @@ def load_settings(
         raise ConfigurationError(
             [f"{name}: holds bytes that are not UTF-8; write it anew" for name in unusable]
         )
-    path = file or environment.get(_OURS + "CONFIG")
-    otlp: dict[str, str] = {}
-    resolved = Resolved({})
-    if path:
-        resolved = _read_file(Path(path), environment, mistakes)
-        values = resolved.value
-        otlp, wrong_otlp = flatten_otlp(values.pop("otlp", {}))
-        mistakes += [f"otlp{place} in {path}: {words}" for place, words in wrong_otlp]
-        origin = {name: f"{name} in {path}" for name in values}
-    chosen_here = {_ALIASES[v]: None for v in environment if v in _ALIASES}
-    values = {k: v for k, v in one_key(values, chosen_here).items() if k not in chosen_here}
-    for variable, value in environment.items():
-        name = _ALIASES.get(variable)
-        if (name or variable.startswith(_OURS)) and (wrong := kept_quotes(variable, value)):
-            mistakes.append(wrong)
-            if name:
-                values[name] = _STAND_INS[name]
-            continue
-        if variable in _INNER:
-            outer, inner = _INNER[variable]
-            chosen = values.setdefault(outer, {})
-            if isinstance(chosen, dict):
-                chosen[inner] = value
-            continue
-        if name is None and variable.startswith(_OURS) and variable not in _ELSEWHERE:
-            name = variable[len(_OURS) :].lower()
-            if name not in _SETTABLE:
-                mistakes.append(
-                    f"{variable}: there is no such setting; known are "
-                    + ", ".join(sorted({_OURS + n.upper() for n in _SETTABLE} | _INNER.keys()))
-                )
-                continue
-        if name is not None:
-            values[name], origin[name] = value, variable
-    given = {name: value for name, value in flags.items() if value is not None}
-    values = one_key(values, given)
-    for name, value in given.items():
-        values[name], origin[name] = value, f"--{name.replace('_', '-')}"
-    values["environment"] = {
-        **otlp,
-        **environment_of(environment),
-    }
-    settings = None
-    try:
-        settings = Settings.model_validate(values)
-        mistakes += settings.mistakes
-    except ValidationError as error:
-        mistakes += _mistakes_in(error, origin, path)
-        mistakes += network(values["environment"]).mistakes
-        if values.get("main_destination") != "none":
-            mistakes += otlp_exporters(values["environment"]).mistakes
-    if mistakes or settings is None:
-        raise ConfigurationError(list(dict.fromkeys(map(resolved.hide, mistakes))))
-    return settings
 
 
 def _is_read(variable: str) -> bool:
-    return variable.startswith("OTEL_") or variable in _ALIASES or variable in VARIABLES
+    return variable.startswith("OTEL_") or variable in ALIASES or variable in VARIABLES
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be sent and kept: the bytes of a variable that are not UTF-8 cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -159,60 +224,42 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _mistakes_in(error: ValidationError, origin: dict[str, str], path: str | None) -> list[str]:
-    found = []
-    inner = [p for p in error.errors() if len(p["loc"]) > 1 and p["loc"][0] == "sources"]
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        if inner and problem["loc"] == ("sources",):
-            continue  # pydantic counts only sources without mistakes
-        loc = [str(part) for part in problem["loc"]]
-        leaf = loc[-1] if loc else ""
-        if loc[:1] == ["sources"] and len(loc) >= 3:
-            leaf = loc[2]
-        where = origin.get(leaf)
-        if loc[:1] in _NESTED:
-            loc = [part for part in loc if part != "[key]"]
-            where = None
-        if where is None:
-            where = ".".join(loc) + (f" in {path}" if path else "") if loc else "settings"
-        words = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "no_key":
-            where = "ALLOY_API_KEY"
-            words += ", or ALLOY_API_KEY_FILE to a file that holds it"
-        elif problem["type"] == "two_keys":
-            where = "ALLOY_API_KEY and ALLOY_API_KEY_FILE (api_key, api_key_file)"
-        elif loc[:1] in _NESTED:
-            words = words_of(problem, known_settings(problem["loc"]))
-        elif problem["type"] == "extra_forbidden":
-            words = "there is no such setting; check its spelling in the README's table"
-        found.append(f"{where}: {words}")
-    return found
+def _known_words() -> set[str]:
+    """Names of settings and the words that they take: none of them is a secret."""
+    names = choices_in(Settings) | choices_in(SourceSettings) | choices_in(DestinationSettings)
+    return names | {"otlp", "traces", *OTLP_KEYS, *PROTOCOLS, *COMPRESSIONS, *KNOWN, "true"}
 
 
-def _read_file(path: Path, environment: Mapping[str, str], mistakes: list[str]) -> Resolved:
-    from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_yaml
+def _dotted(path: Path) -> str:
+    return ".".join(map(str, path))
 
+
+def _document(
+    file: str, named_by: str, mistakes: list[str]
+) -> tuple[dict[str, Any], Mapping[Path, int]] | None:
+    """What the file holds, and on which lines; None where nothing can be had of it, with the
+    mistake, if it is one."""
+    from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_document
+    from otel_alloy.settings.yaml_words import shown_line
+
+    text = ""
     try:
-        text = read_bounded(path, MOST_BYTES).decode("utf-8-sig")
-        loaded = read_yaml(text)
+        text = read_bounded(File(file), MOST_BYTES).decode("utf-8-sig")
+        document = read_document(text)
     except OSError as error:
-        mistakes.append(f"{path}: cannot be read ({error.strerror}); correct --config")
-        return Resolved({})
+        mistakes.append(f"{file}: cannot be read ({error.strerror}); correct {named_by}")
     except UnicodeDecodeError:
-        mistakes.append(f"{path}: is not UTF-8 text; save it as UTF-8")
-        return Resolved({})
+        mistakes.append(f"{file}: is not UTF-8 text; save it as UTF-8")
     except YamlMistake as error:
-        mistakes.append(f"{path}: {error}")
-        return Resolved({})
+        where = f"{file}, {error.place}" if error.place else file
+        line = shown_line(text.splitlines(), error.line, error.column, _known_words())
+        mistakes.append("\n".join((f"{where}: {error.words}", *line)))
     except ValueError:
-        mistakes.append(f"{str(path)!r} can be no file name; correct --config")
-        return Resolved({})
-    if loaded is None:
-        return Resolved({})
-    if not isinstance(loaded, dict):
-        mistakes.append(f"{path}: has to be `name: value` lines")
-        return Resolved({})
-
-    resolved = resolve(loaded, environment)
-    mistakes += [f"{path}: {words}" for words in resolved.mistakes]
-    return resolved
+        mistakes.append(f"{file!r} can be no file name; correct {named_by}")
+    else:
+        if document.value is None:
+            return None
+        if isinstance(document.value, dict):
+            return document.value, document.lines
+        mistakes.append(f"{file}: has to be `name: value` lines")
+    return None

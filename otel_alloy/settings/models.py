@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -31,7 +32,7 @@ from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.postgres_url import is_postgres, parse_postgres
 from otel_alloy.durations import parse_duration
 from otel_alloy.environment import kept_quotes, without_empty
-from otel_alloy.errors import CheckpointError, ConfigurationError
+from otel_alloy.errors import CheckpointError, ConfigurationError, WrongParts
 from otel_alloy.links import TraceUrl
 from otel_alloy.mapping.execution_url import ExecutionUrl
 from otel_alloy.mapping.semconv import (
@@ -40,6 +41,7 @@ from otel_alloy.mapping.semconv import (
     SERVICE_NAME,
     TELEMETRY_DISTRO_NAME,
 )
+from otel_alloy.near import advice
 from otel_alloy.network import VARIABLES as NETWORK_VARIABLES
 from otel_alloy.network import Network, network
 from otel_alloy.routing.customers import ATTRIBUTES
@@ -52,6 +54,7 @@ from otel_alloy.settings.destinations import (
     OutboxSettings,
 )
 from otel_alloy.settings.otlp import Exporter, OtlpExporters, mistakes_of, otlp_exporters
+from otel_alloy.settings.places import Path, Place, Places
 from otel_alloy.settings.values import Model, Privacy, Seconds
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/@:?#\[\]]+)(:(?P<port>\d{1,5}))?(/[^\s?#]*)?")
@@ -235,10 +238,12 @@ class Webhook(Model):
     @model_validator(mode="after")
     def _secret_is_there(self) -> Webhook:
         if self.listen and len(self.secret.get_secret_value()) < 16:
-            raise ValueError(
+            words = (
                 "webhook.secret (OTEL_ALLOY_WEBHOOK_SECRET) needs 16 characters at least, as it is "
                 "all that keeps others from sending errors; make one with `openssl rand -hex 24`"
             )
+            # An empty one counts as none, so the address is where it is asked for.
+            raise WrongParts([(("secret" if self.secret.get_secret_value() else "listen",), words)])
         return self
 
 
@@ -370,6 +375,7 @@ class Settings(Model):
     environment: dict[str, str] = Field(
         default_factory=lambda: environment_of(os.environ), repr=False
     )
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @model_validator(mode="before")
     @classmethod
@@ -434,15 +440,15 @@ class Settings(Model):
     def _resource_per_is_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in ATTRIBUTES:
-                known = ", ".join(ATTRIBUTES)
-                raise ValueError(f"{name[:60]!r} is none of the fields for it: {known}")
+                words = advice(name, tuple(ATTRIBUTES), "there are")
+                raise ValueError(f"{name[:60]!r} is none of the fields for it; {words}")
         return tuple(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _headers_are_templates(self) -> Settings:
         names = [one.name for one in self.templates]
         for name in sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"headers: {name} is there twice; leave one of them out")
+            raise WrongParts([(("headers",), f"{name} is there twice; leave one of them out")])
         return self
 
     @field_validator("storage")
@@ -462,17 +468,40 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Settings:
+        found: list[tuple[tuple[str | int, ...], str]] = []
         names = [s.name for s in self.sources]
-        for name in sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"two sources are named {name!r}; give each its own `name`")
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                words = f"two sources are named {name!r}; give each its own `name`"
+                found.append((("sources", at, "name"), words))
         if self.privacy.hashes and not self.privacy_key.get_secret_value():
-            raise ValueError("privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key")
+            words = "privacy asks for `hash`; set OTEL_ALLOY_PRIVACY_KEY to a secret key"
+            which = "user.email" if self.privacy.user_email == "hash" else "user.full_name"
+            found.append((("privacy", which), words))
         if self.main_destination != "all" and not (self.destinations or self.destinations_dir):
-            raise ValueError(
+            words = (
                 f"main_destination is {self.main_destination}, and there are no destinations, so "
                 "nothing would be delivered; name some in `destinations` or `destinations_dir`"
             )
+            found.append((("main_destination",), words))
+        if found:
+            raise WrongParts(found)
         return self
+
+    @property
+    def places(self) -> Places:
+        """Where all of it was written, as far as that is known."""
+        return self._places
+
+    def written_at(self, places: Places) -> Settings:
+        """The same, which knows where it was written."""
+        self._places = places
+        return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed and probably not meant, each once."""
+        return list(dict.fromkeys((*self.places.warnings, *self.otlp.warnings)))
 
     @cached_property
     def network(self) -> Network:
@@ -492,14 +521,19 @@ class Settings(Model):
             except ConfigurationError as error:
                 found += error.mistakes
         for name, one in self.destinations.items():
+
+            def place(path: Path, name: str = name) -> Place:
+                return self.places.of(("destinations", name, *path))
+
             key = bool(self.privacy_key.get_secret_value())
-            found += one.mistakes(name, self.network, self.privacy, key=key)
+            found += one.mistakes(self.network, self.privacy, place, key=key)
         for setting, folder in (
-            ("destinations_dir", self.destinations_dir),
-            ("destinations_policy.secrets_dir", self.destinations_policy.secrets_dir),
+            (("destinations_dir",), self.destinations_dir),
+            (("destinations_policy", "secrets_dir"), self.destinations_policy.secrets_dir),
         ):
             if folder and not os.path.isdir(folder):
-                found.append(f"{setting}: {folder!r} is no folder that can be read; make it one")
+                where = self.places.of(setting)
+                found.append(f"{where}: {folder!r} is no folder that can be read; make it one")
         found += [m for e in self.otlp.executions for m in self._header_mistakes(e)]
         if self.main_destination == "none":
             return list(dict.fromkeys((*found, *mistakes_of(self.otlp.metrics))))
@@ -508,15 +542,16 @@ class Settings(Model):
     def _header_mistakes(self, exporter: Exporter) -> Iterator[str]:
         if not self.headers or exporter.off:
             return
+        variable = self.places.variable(exporter.variable)
         if exporter.name != "otlp":
             yield (
-                f"{exporter.variable} is {exporter.name!r}, which cannot send headers with each "
+                f"{variable} is {exporter.name!r}, which cannot send headers with each "
                 "request: leave out `headers`, or choose otlp."
             )
             return
         given = {name for name, _ in exporter.settings.headers}
         for name in sorted({one.name for one in self.templates} & given):
-            yield (
+            yield exporter.settings.named(
                 f"The header {name} stands in `headers` and in OTEL_EXPORTER_OTLP_HEADERS: leave "
                 "one of them out."
             )
@@ -549,7 +584,7 @@ class Settings(Model):
     @cached_property
     def otlp(self) -> OtlpExporters:
         """Where everything goes, mistakes included."""
-        return otlp_exporters(self.environment)
+        return otlp_exporters(self.environment, find=self.places.variable)
 
     @property
     def value_limit(self) -> int:

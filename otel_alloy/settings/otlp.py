@@ -27,18 +27,24 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from otel_alloy.bounded_file import check_file
 from otel_alloy.environment import first_set, kept_quotes
 from otel_alloy.errors import ConfigurationError
+from otel_alloy.near import did_you_mean
 from otel_alloy.network import Network, Route, network
+from otel_alloy.settings.otlp_section import OTLP_KEYS, PREFIX, renamed
+from otel_alloy.settings.places import Find, Place, from_environment
 from otel_alloy.trust import MOST_BYTES, Identity, Trust
 
 Signal = Literal["traces", "logs", "metrics"]
 
-_PREFIX = "OTEL_EXPORTER_OTLP_"
+PROTOCOLS = ("http/protobuf", "grpc")
+COMPRESSIONS = ("none", "gzip")
 _TIMEOUT = 10_000
 _MOST = 2**31 - 1
 """Milliseconds, of any of these variables: 24 days."""
+_EXECUTIONS: tuple[Signal, Signal] = ("traces", "logs")
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _GRPC_KEY = re.compile(r"[0-9a-z_.\-]+")
-_PULLED = frozenset(("prometheus",))  # registered as an exporter, but is a reader with a server
+SCRAPED = "prometheus"
+"""Named as an exporter, but asked for its metrics; needs the extra of that name."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,17 @@ class OtlpSettings:
     client_key: str | None = None
     client_certificate: str | None = None
     network: Network = field(default_factory=Network)
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+    """Where the variables are written that count for this signal, or would be."""
+
+    def place_of(self, name: str) -> Place:
+        """The place of one of the variables OTEL_EXPORTER_OTLP_*: of its general form that which
+        counts for this signal. Also of OTEL_TRACES_EXPORTER and its like."""
+        return self.places.get(name) or from_environment(name)
+
+    def named(self, words: str) -> str:
+        """Words that name variables, with where the values were written in their place."""
+        return renamed(words, self.place_of)
 
     @property
     def route(self) -> Route:
@@ -70,7 +87,8 @@ class OtlpSettings:
         else:
             route = self.network.route(self.endpoint)
         if self.certificate and self.certificate != route.trust.path:
-            return replace(route, trust=Trust(f"{_PREFIX}CERTIFICATE", self.certificate))
+            name = str(self.place_of(f"{PREFIX}CERTIFICATE"))
+            return replace(route, trust=Trust(name, self.certificate))
         return route
 
     @property
@@ -144,6 +162,9 @@ class OtlpExporters:
     """Milliseconds between two exports of metrics (OTEL_METRIC_EXPORT_INTERVAL)."""
     metric_timeout: float
     """Milliseconds that one of them may take (OTEL_METRIC_EXPORT_TIMEOUT)."""
+    scraped_at: tuple[str, int]
+    """Host and port at which Prometheus may ask for them, where `metrics` has SCRAPED:
+    OTEL_EXPORTER_PROMETHEUS_HOST and _PORT."""
     sdk_disabled: bool
     """OTEL_SDK_DISABLED: no metrics and no traces of the receiver itself."""
     metric_warnings: tuple[str, ...] = ()
@@ -176,9 +197,12 @@ def mistakes_of(exporters: Iterable[Exporter]) -> list[str]:
     return list(dict.fromkeys(mistake for one in exporters for mistake in one.mistakes))
 
 
-def otlp_exporters(environment: Mapping[str, str], ways: Network | None = None) -> OtlpExporters:
+def otlp_exporters(
+    environment: Mapping[str, str], ways: Network | None = None, find: Find = from_environment
+) -> OtlpExporters:
     """What the `OTEL_*` variables in `environment` ask for, mistakes included. `ways`: how
-    connections leave this machine; None: as `environment` says.
+    connections leave this machine; None: as `environment` says. `find`: where a variable's value
+    was written, if not in the environment.
 
     A number for metrics that cannot be understood counts as unset, with a warning, as the
     specification asks.
@@ -191,19 +215,28 @@ def otlp_exporters(environment: Mapping[str, str], ways: Network | None = None) 
     disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     metrics = [n.strip() for n in environment.get("OTEL_METRICS_EXPORTER", "").split(",")]
     named = [] if disabled else [n for n in dict.fromkeys(metrics) if n not in ("", "none")]
-    traces = _exporter(environment, "traces", environment.get("OTEL_TRACES_EXPORTER", ""), ways)
-    logs = _exporter(environment, "logs", environment.get("OTEL_LOGS_EXPORTER", ""), ways)
+    chosen = (environment.get(f"OTEL_{s}_EXPORTER", "") for s in ("TRACES", "LOGS"))
+    traces, logs = (
+        _exporter(_Reader(environment, signal, ways, find), name)
+        for signal, name in zip(_EXECUTIONS, chosen, strict=True)
+    )
     if traces.off and logs.off:
         # Allowed by the specification; but here every execution would be read and lost.
         words = (
-            "OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER are both none, so nothing would be "
+            f"{find(traces.variable)} and {find(logs.variable)} are both none, so nothing would be "
             "delivered: set one of them to otlp."
         )
         traces = replace(traces, mistakes=(words,))
+    host, port, wrong = _scraped_at(environment, find)
+    of_metrics = [_exporter(_Reader(environment, "metrics", ways, find), name) for name in named]
     return OtlpExporters(
         traces=traces,
         logs=logs,
-        metrics=tuple(_exporter(environment, "metrics", name, ways) for name in named),
+        metrics=tuple(
+            replace(one, mistakes=one.mistakes or wrong) if one.name == SCRAPED else one
+            for one in of_metrics
+        ),
+        scraped_at=(host, port),
         metric_interval=interval or 60_000,
         metric_timeout=timeout or _MOST,
         sdk_disabled=disabled,
@@ -211,14 +244,13 @@ def otlp_exporters(environment: Mapping[str, str], ways: Network | None = None) 
     )
 
 
-def _exporter(
-    environment: Mapping[str, str], signal: Signal, name: str, ways: Network | None
-) -> Exporter:
-    reader = _Reader(environment, signal, ways)
+def _exporter(reader: _Reader, name: str) -> Exporter:
+    signal = reader.signal
     settings, mistakes = reader.settings()
     name = name.strip() or "otlp"
     exporter = Exporter(settings, name)
-    if wrong := kept_quotes(exporter.variable, name):
+    place = str(reader.find(exporter.variable))
+    if wrong := kept_quotes(place, name):
         return replace(exporter, mistakes=(wrong,))
     if name == "otlp":
         return replace(exporter, mistakes=tuple(mistakes), warnings=tuple(reader.warnings))
@@ -228,13 +260,27 @@ def _exporter(
     installed |= {"none"}
     choice = "otlp (default), none, or the name of one installed exporter"
     if signal == "metrics":
-        installed -= _PULLED
         choice = "none (default), otlp, or the name of an installed exporter"
     if name in installed:
         return exporter
-    known = ", ".join(sorted(installed))
-    words = f"{exporter.variable} is {name!r}: write {choice}; installed are {known}."
+    known, meant = ", ".join(sorted(installed)), did_you_mean(name, sorted({*installed, "otlp"}))
+    words = f"{place} is {name!r}: write {choice}; installed are {known}."
+    words += f" {meant[0].upper()}{meant[1:]}" if meant else ""
+    if signal == "metrics" and name == SCRAPED:
+        words = f"{place} is {name!r}: install otel-alloy with the extra `prometheus`."
     return replace(exporter, mistakes=(words,))
+
+
+def _scraped_at(environment: Mapping[str, str], find: Find) -> tuple[str, int, tuple[str, ...]]:
+    """Host and port, their defaults where they are not set, and what is wrong. Source:
+    opentelemetry-specification v1.60.0, configuration/sdk-environment-variables.md."""
+    host = environment.get("OTEL_EXPORTER_PROMETHEUS_HOST", "").strip() or "localhost"
+    variable = "OTEL_EXPORTER_PROMETHEUS_PORT"
+    port = environment.get(variable, "").strip() or "9464"
+    if re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535:
+        return host, int(port), ()
+    words = f"{find(variable)} is {port[:60]!r}: write a port, such as 9464."
+    return host, 9464, (words,)
 
 
 def _milliseconds(
@@ -269,24 +315,29 @@ def otlp_settings(environment: Mapping[str, str], signal: Signal) -> tuple[OtlpS
 
 class _Reader:
     def __init__(
-        self, environment: Mapping[str, str], signal: Signal, ways: Network | None = None
+        self,
+        environment: Mapping[str, str],
+        signal: Signal,
+        ways: Network | None = None,
+        find: Find = from_environment,
     ) -> None:
         self._environment = environment
         self._ways = ways
-        self._signal: Signal = signal
+        self.find = find
+        self.signal: Signal = signal
         self._mistakes: list[str] = []
         self.warnings: list[str] = []
 
     def settings(self) -> tuple[OtlpSettings, list[str]]:
-        names = [n for n in self._environment if n.startswith(_PREFIX)]
+        names = [n for n in self._environment if n.startswith(PREFIX)]
         for name in sorted(names, key=len):
-            own = name.removeprefix(_PREFIX).partition("_")[0]
-            if own in ("TRACES", "LOGS", "METRICS") and own != self._signal.upper():
+            own = name.removeprefix(PREFIX).partition("_")[0]
+            if own in ("TRACES", "LOGS", "METRICS") and own != self.signal.upper():
                 continue
-            if wrong := kept_quotes(name, self._environment[name]):
+            if wrong := kept_quotes(str(self.find(name)), self._environment[name]):
                 self._mistakes.append(wrong)
         if self._mistakes:  # whatever else would be said of them is a consequence
-            return OtlpSettings(self._signal), self._mistakes
+            return OtlpSettings(self.signal, places=self._places()), self._mistakes
         protocol = self._protocol()
         endpoint, insecure, headers = self._endpoint(protocol)
         headers |= self._headers(protocol)
@@ -297,9 +348,9 @@ class _Reader:
             self._mistake("CLIENT_KEY", "stands alone", "set CLIENT_CERTIFICATE as well")
         ways = self._ways or network(self._environment)
         if certificate:
-            ways = replace(ways, trust=Trust(self._value("CERTIFICATE")[0], certificate))
+            ways = replace(ways, trust=Trust(self._place("CERTIFICATE"), certificate))
         settings = OtlpSettings(
-            self._signal,
+            self.signal,
             protocol,
             endpoint,
             insecure,
@@ -310,6 +361,7 @@ class _Reader:
             key,
             chain,
             ways,
+            self._places(),
         )
         if not self._mistakes:
             try:
@@ -320,25 +372,36 @@ class _Reader:
 
     def _value(self, name: str) -> tuple[str, str]:
         """The variable that counts for `name`, and its value ("" if unset)."""
-        names = f"{_PREFIX}{self._signal.upper()}_{name}", _PREFIX + name
+        names = f"{PREFIX}{self.signal.upper()}_{name}", PREFIX + name
         variable, value = first_set(self._environment, names)
-        return variable or _PREFIX + name, value
+        return variable or PREFIX + name, value
+
+    def _place(self, name: str) -> str:
+        return str(self.find(self._value(name)[0]))
+
+    def _places(self) -> dict[str, Place]:
+        names = {f"{PREFIX}{n}": self._value(n)[0] for n in map(str.upper, OTLP_KEYS)}
+        own = f"OTEL_{self.signal.upper()}_EXPORTER"
+        return {name: self.find(counts) for name, counts in (names | {own: own}).items()}
 
     def _mistake(self, name: str, what: str, remedy: str) -> None:
-        self._mistakes.append(f"{self._value(name)[0]} {what}: {remedy}.")
+        self._mistakes.append(f"{self._place(name)} {what}: {remedy}.")
 
     def _protocol(self) -> Literal["http/protobuf", "grpc"]:
         value = self._value("PROTOCOL")[1]
         if value == "grpc":
             return "grpc"
         if value not in ("", "http/protobuf"):
-            self._mistake("PROTOCOL", f"is {value!r}", "write http/protobuf (default) or grpc")
+            meant = did_you_mean(value, PROTOCOLS)
+            remedy = "write http/protobuf (default) or grpc"
+            self._mistake("PROTOCOL", f"is {value!r}", f"{meant} {remedy}".strip())
         return "http/protobuf"
 
     def _compression(self) -> Literal["none", "gzip"]:
         value = self._value("COMPRESSION")[1].lower()
-        if value not in ("", "none", "gzip"):
-            self._mistake("COMPRESSION", f"is {value!r}", "write none (default) or gzip")
+        if value not in ("", *COMPRESSIONS):
+            meant, remedy = did_you_mean(value, COMPRESSIONS), "write none (default) or gzip"
+            self._mistake("COMPRESSION", f"is {value!r}", f"{meant} {remedy}".strip())
         return "gzip" if value == "gzip" else "none"
 
     def _timeout(self) -> float:
@@ -350,7 +413,7 @@ class _Reader:
             self._mistake("TIMEOUT", f"is {value!r}", remedy)
             return _TIMEOUT / 1000
         if 0 < int(value) < 1000:
-            self.warnings.append(_short(variable, value))
+            self.warnings.append(_short(str(self.find(variable)), value))
         return int(value) / 1000 or math.inf
 
     def _insecure(self) -> bool:
@@ -385,9 +448,10 @@ class _Reader:
             plain = text.isprintable() and (protocol != "grpc" or text.isascii())
             if not equals:
                 # What stands there may be the rest of a secret with a comma in it: not shown.
+                found = "a colon, and no =," if ":" in pair else "something that is no pair"
                 self._mistake(
                     "HEADERS",
-                    f"holds something that is no pair at place {number}",
+                    f"holds {found} at place {number}",
                     "write key=value,key=value and %2C for a comma within a value",
                 )
             elif not name_fits:
@@ -434,8 +498,8 @@ class _Reader:
             port = "" if url.port else (":80" if insecure else ":443")
             return host.rstrip(":") + port, insecure, headers
         path = url.path or "/"
-        if variable == _PREFIX + "ENDPOINT":
-            path = f"{path.rstrip('/')}/v1/{self._signal}"
+        if variable == PREFIX + "ENDPOINT":
+            path = f"{path.rstrip('/')}/v1/{self.signal}"
         return url._replace(netloc=host, path=path, fragment="").geturl(), insecure, headers
 
 

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -37,11 +37,21 @@ from otel_alloy.testing.order_service import OrderService
 from otel_alloy.testing.otlp_endpoint import Item, OtlpEndpoint, Received, attributes
 from otel_alloy.testing.simulator import Config, Simulator, Traffic, eventful, live, timeline
 
-Settle = Callable[[Iterable[ExecutionFacts]], None]
-"""Told of executions that were delivered."""
-RunReceiver = Callable[[str, str, threading.Event, Settle], None]
-"""Called with Alloy's base URL, the OTLP/HTTP base URL, the event that tells it to end, and what is
-to be told of executions that are delivered."""
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the receiver of a demo is given: Alloy's base URL, the OTLP/HTTP base URL and the event
+    that tells it to end; and what it is to tell, executions that are delivered, and in words where
+    its page is."""
+
+    alloy: str
+    otlp: str
+    stop: threading.Event
+    settle: Callable[[Iterable[ExecutionFacts]], None]
+    page: Callable[[str], None]
+
+
+RunReceiver = Callable[[Stage], None]
 
 _BACKLOG, _BACKLOG_SECONDS = 150, 3500.0
 _LOST, _A_DAY = 2, 86_460.0
@@ -52,8 +62,8 @@ _RATE = 5.0  # executions per second
 _RUNNING_IN = 15.0  # seconds of live traffic that have passed when the demo starts
 _STOP_SECONDS = 10.0
 _TICK = 0.1
-_BAR = 10
-"""Columns of the longest bar."""
+_BAR, _WITH_BARS = 10, 120
+"""Columns of the longest bar, and from how many columns on there are bars."""
 
 
 class _View(Protocol):
@@ -61,6 +71,8 @@ class _View(Protocol):
 
     left: float
     """Seconds until the demo ends."""
+    page: str
+    """Where the receiver's page is, in words; "" until that is known."""
 
     def settle(self, executions: Iterable[ExecutionFacts]) -> None: ...
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult: ...
@@ -109,7 +121,7 @@ class Shown:
         last, as many as there is room for under a title."""
         with self._lock:
             executions = list(self.executions)
-        wide = options.max_width >= render.WIDE
+        wide, bars = options.max_width >= render.WIDE, options.max_width >= _WITH_BARS
         durations = sorted(one.seconds for one in executions if one.outcome != "incomplete")
         errors = sum(one.outcome == "error" for one in executions)
         yield render.figures(
@@ -128,23 +140,25 @@ class Shown:
         if wide:
             table.add_column("user", no_wrap=True, overflow="ellipsis", ratio=2)
         table.add_column("duration", no_wrap=True, justify="right", width=8)
-        if wide:
+        if bars:
             table.add_column("", no_wrap=True, width=_BAR)
         table.add_column("trace", no_wrap=True, width=ID_WIDTH)
         longest = render.percentile(durations, 0.95) or 1.0
-        # Beside the rows: the title, the figures (4), the table's head (2), the end and one spare.
-        room = max(1, (options.height or console.size.height) - 9)
+        # Beside the rows: title (2), figures (4), the table's head (2), the end and one spare.
+        room = max(1, (options.height or console.size.height) - 10)
         for one in executions[-room:]:
-            table.add_row(*self._cells(one, longest, wide))
+            table.add_row(*self._cells(one, longest, wide, bars))
         yield table
         yield Text()  # here the terminal echoes ^C, and breaks no row
 
-    def _cells(self, one: ExecutionFacts, longest: float, wide: bool) -> list[RenderableType]:
+    def _cells(
+        self, one: ExecutionFacts, longest: float, wide: bool, bars: bool
+    ) -> list[RenderableType]:
         mark, style = render.MARKS[one.outcome]
         color = {"error": "red", "incomplete": "yellow"}.get(one.outcome, "")
         user: list[RenderableType] = [Text(render.user_of(one))] if wide else []
         length = render.bar(one.seconds / longest, _BAR)
-        bar: list[RenderableType] = [Text(length, color or "green")] if wide else []
+        bar: list[RenderableType] = [Text(length, color or "green")] if bars else []
         return [
             render.clock_of(one),
             Text(mark, style),
@@ -183,6 +197,7 @@ class DemoView:
         self.endpoint = endpoint
         """The OTLP base URL, for display."""
         self.left = 0.0
+        self.page = ""
         # What arrives here is not in the user's backend, so there is nothing to link to.
         self.shown = Shown(TraceLinks())
         self.spans = 0
@@ -224,7 +239,7 @@ class DemoView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
             more = {"spans": f"{self.spans:,}", "log records": f"{self.log_records:,}"}
-        yield _title(f"simulated Alloy → otel-alloy → {self.endpoint}", self.left)
+        yield _title(self.endpoint, self.left, self.page)
         yield from self.shown.now(console, options, more)
 
     def summary(self) -> RenderableType:
@@ -253,6 +268,7 @@ class RemoteView:
 
     def __init__(self, endpoint: str, links: TraceLinks) -> None:
         self.left = 0.0
+        self.page = ""
         self.shown = Shown(links)
         self._endpoint = endpoint
 
@@ -266,7 +282,7 @@ class RemoteView:
         return self.shown.lines()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _title(f"simulated Alloy → otel-alloy → {self._endpoint}", self.left)
+        yield _title(self._endpoint, self.left, self.page)
         yield from self.shown.now(console, options, {})
 
     def summary(self) -> RenderableType:
@@ -356,12 +372,19 @@ def _watch(
 
     def work() -> None:
         begin.wait()
+        stage = Stage(simulator.endpoint, target, stop, view.settle, show_page)
         try:
-            run_receiver(simulator.endpoint, target, stop, view.settle)
+            run_receiver(stage)
         except BaseException as error:
             failures.append(error)
 
     terminal = console.is_terminal and not console.is_dumb_terminal
+
+    def show_page(words: str) -> None:
+        view.page = words
+        if not terminal:
+            told.append(words)
+
     level = logging.WARNING if isinstance(view, DemoView) else logging.INFO
     deadline = runtime.monotonic() + seconds
     view.left = seconds
@@ -423,12 +446,15 @@ def _log_lines(level: int) -> Iterator[deque[str]]:
         logger.level, logger.propagate, logger.handlers = before
 
 
-def _title(way: str, left: float) -> RenderableType:
+def _title(endpoint: str, left: float, page: str) -> RenderableType:
     title = Table.grid(expand=True)
     title.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     title.add_column(no_wrap=True, justify="right")
+    way = f"simulated Alloy → otel-alloy → {endpoint}"
     head = Text.assemble(("otel-alloy demo  ", "bold"), (way, "dim"))
     title.add_row(head, Text(f"{ceil(left)} s left" if left > 0 else "done", "dim"))
+    if page and left > 0:
+        title.add_row(Text(page, "dim"), "")
     return title
 
 

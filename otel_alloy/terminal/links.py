@@ -92,3 +92,10 @@ class TraceLinks:
         if address is None or len(address) > room:
             return None
         return Text(address, "cyan", no_wrap=True)
+
+    def within(self, words: str, trace_id: bytes, span_id: bytes) -> Text:
+        """The words, with the trace id a link where they name it."""
+        text, address = Text(words), self.address(trace_id, span_id)
+        if address is not None:
+            text.highlight_words([trace_id.hex()], Style(link=address))
+        return text

@@ -28,20 +28,27 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from otel_alloy.mapping.facts import ExecutionFacts
+    from otel_alloy.terminal.links import TraceLinks
+
 _LINE_SECONDS = 30.0
 
 
 class ConsoleHandler(logging.Handler):
-    """Log records as lines above the progress bar; `observability.logging` makes the lines."""
+    """Log records as lines above the progress bar; `observability.logging` makes the lines.
+    `links`: makes a link of the trace id that a line names."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, links: TraceLinks) -> None:
         super().__init__()
         self._console = console
+        self._links = links
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints what the formatter makes of it."""
         try:
-            words = self.format(record)
+            line = self.format(record)
+            trace = getattr(record, "trace", None) if self._links.hyperlinks else None
+            words = line if trace is None else self._links.within(line, *trace)
             self._console.print(words, markup=False, highlight=False, soft_wrap=True)
         except Exception:
             self.handleError(record)
@@ -49,16 +56,26 @@ class ConsoleHandler(logging.Handler):
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over a run. `high`: how far each source is settled, createdAt in Unix ms."""
+    """Sums over a run. `high`: how far each source is settled, createdAt in Unix ms; `failed`: how
+    many executions failed, and `last_failed` the last of them, where that was looked for."""
 
     counts: Counts = field(default_factory=Counts)
     high: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+    last_failed: ExecutionFacts | None = None
 
     def add(self, event: Settled) -> None:
         """Adds one settled batch."""
         self.counts += event.counts
         if event.position.high is not None:
             self.high[event.source] = event.position.high
+
+    def look(self, event: Settled) -> None:
+        """Adds what failed of a batch that is being observed."""
+        if event.counts.executions:
+            glance = event.glance(0, 0)
+            self.failed += len(glance.failed)
+            self.last_failed = glance.last_failed or self.last_failed
 
     def sentence(self) -> str:
         """The summary of a run."""
@@ -72,6 +89,9 @@ class Totals:
         if sums.rejected:
             words += f"; {sums.rejected} set aside (otel-alloy rejected list)"
         words += _refused(sums)
+        if self.last_failed is not None:
+            last = self.last_failed.trace_id.hex()
+            words += f"; {self.failed} failed, the last one is trace {last}"
         if self.high:
             words += f"; settled up to {to_text(min(self.high.values()))}"
         return words
@@ -128,13 +148,14 @@ class RunView(_View):
             cycle = self._cycle.pop(event.source, None)
             self._hide_bar(event.source)
             if cycle is not None and (cycle.counts.executions or cycle.counts.rejected):
-                self._say(event, f"source {event.source}: {cycle.sentence()}")
+                self._say(event, f"source {event.source}: {cycle.sentence()}", cycle.last_failed)
             return
         if not isinstance(event, Settled):
             return
         self.totals.add(event)
         cycle = self._cycle.setdefault(event.source, Totals())
         cycle.add(event)
+        cycle.look(event)
         if event.position.last:
             return
         if self._bar is not None:
@@ -145,8 +166,13 @@ class RunView(_View):
             done = f"{read}, {cycle.counts.spans} spans so far"
             self._say(event, f"source {event.source}: {done}")
 
-    def _say(self, event: Settled | CycleEnded, words: str) -> None:
-        self._log.info("%s", words, extra={"source": event.source, "cycle": event.cycle})
+    def _say(
+        self, event: Settled | CycleEnded, words: str, named: ExecutionFacts | None = None
+    ) -> None:
+        more: dict[str, object] = {"source": event.source, "cycle": event.cycle}
+        if named is not None:
+            more["trace"] = named.trace_id, named.span_id
+        self._log.info("%s", words, extra=more)
 
     def _show_bar(self, event: Settled, cycle: Totals) -> None:
         assert self._bar is not None

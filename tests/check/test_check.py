@@ -197,6 +197,12 @@ def test_a_marked_span_and_log(request: pytest.FixtureRequest, kind: str) -> Non
     (item,) = place.otlp.items("traces")
     assert attributes(item.resource.attributes)["service.name"] == "runalloy"
     assert "service runalloy" in found["test span"]["remedy"]
+    place.alloy.requests.clear()
+    pattern = "http://jaeger.example/trace/{trace_id}"
+    found = checked(place, "--send-test", OTEL_ALLOY_TRACE_URL=pattern)
+    facts = found["test span"]["facts"]
+    assert facts["trace_url"] == pattern.format(trace_id=facts["trace_id"])
+    assert facts["trace_url"] in found["test span"]["remedy"]
 
 
 def test_a_test_that_is_refused(place: Place) -> None:
@@ -218,13 +224,15 @@ def test_a_test_that_is_refused(place: Place) -> None:
 
 
 def test_a_signal_that_is_not_reached(place: Place) -> None:
-    """Traces and logs are told apart; what is not reached gets no test, and a remedy."""
+    """Traces and logs are told apart; what is not reached gets no test, and a remedy that names the
+    variable which counts for it."""
     place.fill(5)
     nowhere = f"{place.otlp.http_endpoint}/nowhere"
     found = checked(place, "--send-test", code=1, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=nowhere)
     assert found["OTLP traces"]["ok"]
     assert found["OTLP logs"]["ok"] is False
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in found["OTLP logs"]["remedy"]
+    assert "correct OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in found["OTLP logs"]["remedy"]
+    assert "check the path of OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in found["OTLP logs"]["answer"]
     assert found["test span"]["ok"]
     assert "test log record" not in found
 

@@ -101,8 +101,8 @@ def test_all_mistakes_at_once(place: Place) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"api_key: {CANARY}\n  endpoint: [", "is not YAML at line 2"),
-        (f"api_key: '{CANARY}", "is not YAML"),
+        (f"api_key: {CANARY}\n  endpoint: [", "settings.yaml, line 2, column 3: it is not YAML"),
+        (f"api_key: '{CANARY}", "  1 | api_key: …\n          |          ^"),
         (f"- {CANARY}", "has to be `name: value` lines"),
         (f"{CANARY}", "has to be `name: value` lines"),
         ("sources: 7", "sources"),
@@ -222,6 +222,38 @@ def test_id(place: Place) -> None:
     assert plain.out == f"trace_id {digest[:32]}\nspan_id  {digest[32:48]}\n"
     told = json.loads(place.command("id", "--json", text).out)
     assert told == {"trace_id": digest[:32], "span_id": digest[32:48]}
+    assert plain.err == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "uuid", "told"),
+    [
+        ("35SnGU0DUSNP5L26fsmnq", "35SnGU0DUSNP5L26fsmnq", ""),
+        ("0f8fad5b-d9cb-469f-a165-70867728950e", "0f8fad5b-d9cb-469f-a165-70867728950e", ""),
+        (" 35SnGU0DUSNP5L26fsmnq\n", "35SnGU0DUSNP5L26fsmnq", "without what stands around it: 35S"),
+        ('"35SnGU0DUSNP5L26fsmnq",', "35SnGU0DUSNP5L26fsmnq", "without what stands around it: 35S"),
+        ("X-Alloy-ExecutionUuid: 35SnGU0DUSNP5L26fsmnq", "35SnGU0DUSNP5L26fsmnq", "stands around"),
+        ("notauuid", "notauuid", "does not look like an executionUuid of Alloy, such as 35SnGU0D"),
+        ("two words", "two words", "does not look like an executionUuid of Alloy"),
+        ("68110fea7d181f356acd1bf1", "68110fea7d181f356acd1bf1", "is like an executionId"),
+        ("552ee3cef1041c5b427d7f9ec5f43d71", "552ee3cef1041c5b427d7f9ec5f43d71", "like a trace id"),
+        ("9e4d23769a60d237", "9e4d23769a60d237", "is like a span id"),
+    ],
+)
+def test_id_of_what_is_pasted(place: Place, written: str, uuid: str, told: str) -> None:
+    """What stands around a uuid is left out and said; what is none is computed all the same, as any
+    text has ids, with a warning on standard error."""
+    digest = hashlib.sha256(f"runalloy.execution:{uuid}".encode()).hexdigest()
+    done = place.command("id", written)
+    assert (done.code, done.out) == (0, f"trace_id {digest[:32]}\nspan_id  {digest[32:48]}\n")
+    assert told in done.err and (done.err == "") == (told == "")
+
+
+def test_id_of_nothing(place: Place) -> None:
+    """There is no id of an empty text."""
+    for nothing in ("", " ", '""'):
+        done = place.command("id", nothing)
+        assert (done.code, done.out) == (2, "") and "EXECUTION_UUID is empty" in done.err
 
 
 def test_checkpoint(place: Place) -> None:

@@ -331,8 +331,8 @@ def build(folder: Path, daemon: Path, control: Path) -> Built:
 
 @dataclass
 class Container:
-    """A container of an image, as runc runs it: the root read-only, no capability, nothing gained
-    by set-uid, and only the given folders to write to."""
+    """A container of an image, as runc runs it: no capability, nothing gained by set-uid, and only
+    the given folders to write to."""
 
     image: Image
     folder: Path
@@ -347,6 +347,8 @@ class Container:
     """Instead of the image's."""
     network: Path | None = None
     """A network namespace; None is the host's."""
+    read_only: bool = True
+    """Whether the root is."""
 
     @property
     def name(self) -> str:
@@ -423,7 +425,7 @@ class Container:
                 ),
                 "noNewPrivileges": True,
             },
-            "root": {"path": str(self.image.root), "readonly": True},
+            "root": {"path": str(self.image.root), "readonly": self.read_only},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {
@@ -458,11 +460,14 @@ class Container:
 
 
 def volume(image: Image, place: str, folder: Path) -> Path:
-    """A new named volume as Docker makes it: it belongs to whom the image's own folder does."""
+    """A new named volume as Docker makes it: it belongs to whom the image's own folder does, and
+    to root where it has none."""
     folder.mkdir()
-    there = (image.root / place.lstrip("/")).stat()
-    os.chown(folder, there.st_uid, there.st_gid)
-    folder.chmod(there.st_mode)
+    its_own = image.root / place.lstrip("/")
+    if its_own.exists():
+        there = its_own.stat()
+        os.chown(folder, there.st_uid, there.st_gid)
+        folder.chmod(there.st_mode)
     return folder
 
 

@@ -31,6 +31,8 @@ from .servers.build import ALERTMANAGER_VERSION
 from .test_outage import scaled, write_configuration
 
 SCALE = 60
+TELLING_SCALE = 300
+"""Alertmanager's own waits; what Prometheus waits for is bounded by how soon it can scrape."""
 STACK = CONFIGURATIONS / "grafana-stack"
 
 
@@ -117,7 +119,7 @@ def report(prometheus: Prometheus, attempts: dict[tuple[str, str], int]) -> None
 
 def configuration(folder: Path, webhook: str) -> Path:
     """The stack's alertmanager.yaml, scaled, with the webhook's address in a file of the test's."""
-    text = scaled((STACK / "alertmanager.yaml").read_text(), SCALE)
+    text = scaled((STACK / "alertmanager.yaml").read_text(), TELLING_SCALE)
     address = folder / "webhook-url"
     address.write_text(f"{webhook}/alerts?token=secret\n")
     assert text.count("/etc/alertmanager/webhook-url") == 1

@@ -106,7 +106,7 @@ def test_each_execution_reaches_all_three(
         now, day = datetime.now(UTC), timedelta(days=1)
         wait_until(
             lambda: (
-                len(logs.ask("* | fields trace_id")) >= len(records)
+                len(logs.ask('{service.name="runalloy"}')) >= len(records)
                 and len(traces.search("runalloy", since=now - day, until=now + day)) >= len(records)
             ),
             otherwise="not everything arrived",

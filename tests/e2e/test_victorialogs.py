@@ -52,9 +52,10 @@ def filled(place: Place, executions: int) -> list[dict[str, Any]]:
     return place.fill(executions, days=DAYS, lifecycle="terminal", error_rate=0.3)
 
 
-def count(logs: VictoriaLogs, query: str = "*") -> int:
-    """How many records a query finds."""
-    (row,) = logs.ask(f"{query} | stats count() n")
+def count(logs: VictoriaLogs, pipe: str = "count()") -> int:
+    """How many records it finds in our stream; a stream that is new on a day is found by its name a
+    little later than its records are."""
+    (row,) = logs.ask(f'{{service.name="runalloy"}} | stats {pipe} n')
     return int(row["n"])
 
 
@@ -73,7 +74,10 @@ def test_each_record_is_found_once_by_the_queries_of_the_documentation(
     the README give what Alloy's own records say."""
     records = filled(place, 150)
     logs = victorialogs(KEEP)
-    place.once(OTEL_EXPORTER_OTLP_ENDPOINT=behind(collector, logs).http)
+    place.once(
+        OTEL_EXPORTER_OTLP_ENDPOINT=behind(collector, logs).http,
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test",
+    )
     wait_until(lambda: count(logs) >= len(records), otherwise="not everything arrived")
 
     by_uuid = {record["data"]["executionUuid"]: record for record in records}
@@ -130,8 +134,8 @@ def test_what_comes_twice_is_kept_twice_and_counted_once(
         place.once(OTEL_EXPORTER_OTLP_ENDPOINT=running.http)
         place.storage.unlink()
     wait_until(lambda: count(logs) >= 2 * len(records), otherwise="not everything arrived twice")
-    (row,) = logs.ask("* | stats count_uniq(log.record.uid) n")
-    assert (int(row["n"]), count(logs)) == (len(records), 2 * len(records))
+    assert count(logs) == 2 * len(records)
+    assert count(logs, "count_uniq(log.record.uid)") == len(records)
 
 
 @pytest.mark.e2e
@@ -155,8 +159,10 @@ def test_without_longer_retentions_records_are_dropped_in_silence(
     assert young and len(young) < len(records)
     wait_until(lambda: count(logs) >= len(young), otherwise="not everything arrived")
     assert count(logs) == len(young)
-    assert count(logs, '{service.name="runalloy"}') == len(young)
-    assert logs.metric("vl_rows_dropped_total") == len(records) - len(young)
+    wait_until(
+        lambda: logs.metric("vl_rows_dropped_total") == len(records) - len(young),
+        otherwise="nothing is counted as dropped",
+    )
     assert "retention" in logs.output()
     assert place.rejected() == []
 
@@ -169,4 +175,7 @@ def test_without_longer_retentions_records_are_dropped_in_silence(
         headers={"Content-Type": "application/x-protobuf"},
         trust_env=False,
     ).raise_for_status()
-    assert logs.metric("vl_rows_dropped_total") == len(records) - len(young) + 1
+    wait_until(
+        lambda: logs.metric("vl_rows_dropped_total") == len(records) - len(young) + 1,
+        otherwise="it is kept",
+    )

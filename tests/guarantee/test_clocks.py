@@ -256,6 +256,6 @@ def test_since_the_future(tmp_path: Path) -> None:
     """A mistake of the user, told before anything is read or written."""
     world = World(tmp_path, since="2100-01-01")
     assert START < 4_000_000_000
-    with pytest.raises(ConfigurationError, match=r"--since 2100-01-01.* lies in the future"):
+    with pytest.raises(ConfigurationError, match=r"since: 2100-01-01.* lies in the future"):
         world.cycle()
     world.close()

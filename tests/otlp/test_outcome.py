@@ -22,7 +22,8 @@ def test_a_reason_is_one_short_printable_line(text: str) -> None:
 
 def test_a_cut_reason_shows_that_it_was_cut() -> None:
     """A long reason ends with a visible mark."""
-    assert Outcome(Kind.RETRY, "x" * 301).reason == "x" * 299 + "…"
+    long = "x" * (MAX_REASON + 1)
+    assert Outcome(Kind.RETRY, long).reason == long[: MAX_REASON - 1] + "…"
 
 
 @given(st.binary(max_size=200))

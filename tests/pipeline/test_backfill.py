@@ -32,7 +32,7 @@ from otel_alloy.errors import (
     Throttled,
 )
 from otel_alloy.mapping import semconv
-from otel_alloy.pipeline.backfill import Backfill, Range, age_warnings
+from otel_alloy.pipeline.backfill import Backfill, Range
 from otel_alloy.pipeline.events import (
     Advanced,
     BackfillCounted,
@@ -730,24 +730,6 @@ def test_where_it_ends(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     assert len(place.bytes_sent("traces")) == 20
     with pytest.raises(ConfigurationError, match="is empty"):
         backfill(place, "1h", None)
-
-
-@pytest.mark.parametrize(
-    ("days", "named"),
-    [
-        (0.001, []),
-        (1, ["live_store.wal.ingestion_time_range_slack"]),
-        (8, ["ingestion_time_range_slack", "limits_config.reject_old_samples_max_age"]),
-        (15, ["ingestion_time_range_slack", "reject_old_samples_max_age", "block_retention"]),
-    ],
-)
-def test_age_warnings(days: float, named: list[str]) -> None:
-    """The setting is named that has to change for data of that age, with the value it needs."""
-    warnings = age_warnings(0, int(days * DAY * 1000))
-    assert len(warnings) == len(named)
-    for name in named:
-        assert any(name in warning for warning in warnings)
-    assert all(f"{-(-int(days * 24) // 24) * 24}h" in warning for warning in warnings)
 
 
 def test_the_budget_changes() -> None:

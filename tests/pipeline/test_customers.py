@@ -129,7 +129,7 @@ def environment(place: Place) -> dict[str, str]:
         ("headers: { a: '{user.id}' }", {}, "which holds nothing yet"),
         ("resource_per: user.id\nheaders: { a: '{user.id}', A: '{user.id}' }", {}, "there twice"),
         ("resource_per: user.id\nheaders: { a: '{user.id}' }\notlp: { headers: { A: b } }", {},
-         "The header a stands in `headers` and in OTEL_EXPORTER_OTLP_HEADERS"),
+         "The header a stands in `headers` and in otlp.headers in "),
         ("resource_per: user.id\nheaders: { a: '{user.id}' }", {"OTEL_LOGS_EXPORTER": "console"},
          "OTEL_LOGS_EXPORTER is 'console', which cannot send headers"),
         ("resource_per: user.id\nheaders: { 'a b': '{user.id}' }", {}, "'a b' can be no header"),

@@ -385,7 +385,7 @@ workflow_id: "${env:NOT_THERE}"
         ("privacy.user.mail", "no such setting"),
         ("otlp.endpiont", "no such setting"),
         ("otlp.traces.protcol", "no such setting"),
-        ("resource", "valid"),
+        ("resource.team in ", "text, a number"),
         (path, "NOT_THERE is not set"),
         ("OTEL_ALLOY_PAGE_SIZE", "integer"),
         ("OTEL_ALLOY_BATCHSIZE", "OTEL_ALLOY_BATCH_SIZE"),
@@ -559,9 +559,15 @@ rules:
   - {sample: 2}
 """
     told = mistakes(KEY, yaml, tmp_path)
-    (words,) = (one for one in told if one.startswith("rules in "))
-    assert len(told) == 2 and str(tmp_path) in words
-    assert "beats: match: there is no field 'workflow.nam'; did you mean workflow.name?" in words
-    assert "rule 2: sample: write the part to keep" in words
+    path = tmp_path / "otel-alloy.yaml"
+    number, field, sample = told
+    assert number.startswith(f"page_size in {path}, line 2: ")
+    assert field.startswith(
+        f"rules.0.match.workflow.nam in {path}, line 4: beats: match: "
+        "there is no field 'workflow.nam'; did you mean workflow.name?"
+    )
+    assert sample.startswith(f"rules.1 in {path}, line 5: rule 2: sample: write the part to keep")
     (refused,) = mistakes(KEY | {"OTEL_ALLOY_RULES": "[]"})
-    assert "OTEL_ALLOY_RULES: there is no such setting" in refused
+    assert refused == (
+        "OTEL_ALLOY_RULES: there is no such setting; `rules` is set in the settings file only"
+    )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.settings.loader import load_settings
-from otel_alloy.settings.yaml_text import YamlMistake, read_yaml
+from otel_alloy.settings.yaml_text import YamlMistake, read_document, read_yaml
+from otel_alloy.settings.yaml_words import shown_line
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
@@ -26,7 +27,7 @@ ODD = {
     "no number": ("a: 0b_", "line 1, column 4", "looks like a number"),
     "a tag": ("a: !!int x", "line 1, column 4", "looks like a number"),
     "a truth": ("a: !!bool x", "line 1, column 4", "looks like a bool"),
-    "another tag": ("a: !!python/object:os.system x", "line 1, column 4", "not YAML"),
+    "another tag": ("a: !!python/object:os.system x", "line 1, column 4", "is a tag"),
     "own alias in a list": ("a: &a [1, *a]", "line 1, column 4", "alias within what it stands"),
     "own alias in a map": ("a: &a\n  b: *a\n", "line 1, column 4", "alias within what it stands"),
     "own alias merged": ("a: &a\n  <<: *a\n", "line 1, column 4", "alias within what it stands"),
@@ -43,7 +44,26 @@ ODD = {
     "a set as a name": ("? !!set b\n: c\n", "line 1, column 3", "a name that is no text"),
     "merge of a number": ("<<: 5", "line 1, column 5", "merges what is no"),
     "no alias": ("a: *b", "line 1, column 4", "undefined alias"),
-    "two documents": ("a: 1\n---\nb: 2\n", "line 2", "not YAML"),
+    "two documents": ("a: 1\n---\nb: 2\n", "line 2", "a second document begins here"),
+    "a name twice": ("a: 1\nb: 2\na: 3\n", "line 3, column 1", "which is on line 1 already"),
+    "a tab": ("a:\n\tb: 1\n", "line 2, column 1", "indent with spaces"),
+    "a tab behind a colon": ("a:\n  b:\t- 1\n", "line 2, column", "it is not YAML"),
+    "no colon": ("a: 1\nb 2\nc: 3\n", "line 2, column 1", "there is no colon in this line"),
+    "no colon at first": ("a 1\nb: 2\n", "line 1, column 1", "there is no colon in this line"),
+    "no space behind the colon": ("a:1\nb: 2\n", "line 1, column 1", "a space behind the colon"),
+    "a second colon": ("a: b: c\n", "line 1, column 5", "a second colon in this line"),
+    "a quote": ('a: 1\nb: "c\nd: e\n', "line 2, column 4", "a quote begins here"),
+    "quotes within quotes": ("a: 'it's'\n", "line 1, column 8", "a quote within quotes"),
+    "an escape": ('a: "C:\\Users"\n', "line 1, column 9", "use single quotes"),
+    "a sign at first": ("a: @b\n", "line 1, column 4", "put the text into quotes"),
+    "a percent sign": ("a: %b\n", "line 1, column 4", "put the text into quotes"),
+    "a pattern": ("a: {b: *c}\n", "line 1, column 8", "put it into quotes"),
+    "a brace": ("a: {b: c\nd: e\n", "line 1, column 4", "a { begins here"),
+    "a bracket": ("a: [b, c\nd: e\n", "line 1, column 4", "a [ begins here"),
+    "a brace too many": ("a: }", "line 1, column 4", "a character stands here that nobody needs"),
+    "too deep": ("a:\n  b: 1\n   c: 2\n", "line 3, column 4", "names of one level begin in one"),
+    "not as deep": ("a:\n  - b\n c: d\n", "line 3, column 2", "names of one level begin in one"),
+    "a control character": ("a: 1\nb: \x01\n", "line 2, column 4", "a control character"),
 }
 
 
@@ -60,7 +80,13 @@ def test_one_clear_mistake_with_its_line(name: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ConfigurationError) as refused:
         load_settings({}, {"ALLOY_API_KEY": "key"}, file=str(path))
-    assert [m for m in refused.value.mistakes if str(path) in m] == [f"{path}: {caught.value}"]
+    (told,) = (m for m in refused.value.mistakes if str(path) in m)
+    first, *shown = told.splitlines()
+    assert first == f"{path}, {caught.value.place}: {caught.value.words}"
+    number, caret = shown
+    assert number.startswith(f"{caught.value.line:>5} | ") and len(number) < 120
+    assert caret.rstrip("^").strip() == "|" and caret.endswith("^")
+    assert len(caret) <= max(len(number), len("      | ")) + 1
     assert time.process_time() - begun < 20, "what grows exponentially would take minutes"
 
 
@@ -91,6 +117,47 @@ def test_the_usual_is_what_yaml_says(text: str) -> None:
     assert read_yaml(text) == yaml.safe_load(text)
 
 
+def test_lines_of_values() -> None:
+    """Each value that has a name or a place in a list has the line where that begins; one that is
+    merged in, the line of what is repeated."""
+    text = "a: 1\n\nb: &b\n  c: [2,\n     3]\nd:\n  - {e: 4}\n  -\n   <<: *b\n   f: 5\n"
+    document = read_document(text)
+    assert document.value["d"][1] == {"c": [2, 3], "f": 5}
+    assert dict(document.lines) == {
+        **{("a",): 1, ("b",): 3, ("b", "c"): 4, ("b", "c", 0): 4, ("b", "c", 1): 5},
+        **{("d",): 6, ("d", 0): 7, ("d", 0, "e"): 7, ("d", 1): 9, ("d", 1, "f"): 10},
+        **{("d", 1, "c"): 4, ("d", 1, "c", 0): 4, ("d", 1, "c", 1): 5},
+    }
+
+
+KNOWN = {"api_key", "endpoint", "headers", "name", "page_size", "otlp", "sources", "protocol"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("sources:\n\t- name: hunter2x\n", "→- name: …"),
+        ("pagesize: 5: 6\n", "pagesize: 5: 6"),
+        ("api_key hunter2x\nname: a\n", "api_key …"),
+        ("api_key:hunter2x\nname: a\n", "api_key:…"),
+        ('api_key: "hunter2x\nname: a\n', "api_key: …"),
+        ("name: hunter2x: b\n", "name: …: …"),
+        ("otlp: {endpoint: hunter2x, headers: {k: hunter2x\n", "otlp: {endpoint: …, headers: …"),
+        ("otlp:\n  headers:\n    k: hunter2x: 17\n", "    …"),
+        ("otlp:\n  headers:\n    - a\n    protocol: hunter2x", "    protocol…"),
+        ("hunter2x: 123456: 7\n", "…: …: …"),
+    ],
+)
+def test_of_a_line_only_what_is_no_secret_is_shown(text: str, shown: str) -> None:
+    """Names of settings, misspelt ones too, and numbers behind them; of a name that promises a
+    secret nothing that follows or lies below."""
+    with pytest.raises(YamlMistake) as caught:
+        read_yaml(text)
+    line, caret = shown_line(text.splitlines(), caught.value.line, caught.value.column, KNOWN)
+    assert line.partition(" | ")[2] == shown.rstrip()
+    assert len(caret) <= len(line) + 1
+
+
 PIECES = st.lists(
     st.sampled_from(
         [
@@ -102,6 +169,28 @@ PIECES = st.lists(
     ),
     max_size=25,
 ).map("".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("api_key: ", "  headers:\n", "name: ", "otlp: {", "- ", "\n", "  ", "\t", ": "),
+                *("kanarie4711", "kanarie 4711", "'kanarie", '"', "}", "[", "kanarie: ", "17"),
+            ]
+        ),
+        max_size=12,
+    ).map("".join),
+    st.integers(0, 12),
+    st.integers(0, 60),
+)
+def test_a_shown_line_is_discreet_wherever_it_is(text: str, line: int, column: int) -> None:
+    """Whatever a file looks like, and wherever the place is: no word that is not known is shown,
+    and the caret stands below the line."""
+    shown = shown_line(text.splitlines(), line, column, KNOWN)
+    assert "kanarie" not in "".join(shown) and "4711" not in "".join(shown)
+    assert not shown or len(shown) == 2
 
 
 @settings(deadline=None, max_examples=500)

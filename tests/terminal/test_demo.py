@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import tempfile
-import threading
 import urllib.request
 from collections.abc import Iterable
 
@@ -34,7 +33,7 @@ from otel_alloy.terminal.demo import (
     LOOKBACK_SECONDS,
     DemoView,
     RunReceiver,
-    Settle,
+    Stage,
     facts_of_span,
     run_demo,
 )
@@ -133,10 +132,10 @@ def post(url: str, message: Message) -> None:
         answer.read()
 
 
-def send_three(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
-    post(f"{otlp}/v1/traces", traces([span(1), span(2, failed=True), span(3)]))
-    post(f"{otlp}/v1/logs", logs(3))
-    stop.wait(30)
+def send_three(stage: Stage) -> None:
+    post(f"{stage.otlp}/v1/traces", traces([span(1), span(2, failed=True), span(3)]))
+    post(f"{stage.otlp}/v1/logs", logs(3))
+    stage.stop.wait(30)
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (100, 10)])
@@ -237,9 +236,9 @@ def test_in_a_pipe_each_execution_of_the_simulator_is_one_line() -> None:
     """The receiver finds a backlog at the simulator, and all that it sends is shown."""
     sent: list[Span] = []
 
-    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+    def run(stage: Stage) -> None:
         request = urllib.request.Request(
-            f"{alloy}/logs?limit=1000", headers={"Authorization": "Bearer any"}
+            f"{stage.alloy}/logs?limit=1000", headers={"Authorization": "Bearer any"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             found = json.load(answer)["notifications"]
@@ -247,9 +246,9 @@ def test_in_a_pipe_each_execution_of_the_simulator_is_one_line() -> None:
         sent.extend(
             span(number, workflow=one["forgeWorkflow"]["name"]) for number, one in enumerate(ends)
         )
-        post(f"{otlp}/v1/traces", traces(sent))
-        post(f"{otlp}/v1/logs", logs(len(sent)))
-        stop.wait(30)
+        post(f"{stage.otlp}/v1/traces", traces(sent))
+        post(f"{stage.otlp}/v1/logs", logs(len(sent)))
+        stage.stop.wait(30)
 
     code, output = play(run)
     assert code == 0
@@ -276,10 +275,10 @@ def test_ctrl_c_ends_early_with_the_summary(terminal: bool) -> None:
     """The receiver is asked to end, and the exit code is that of success."""
     stopped: list[bool] = []
 
-    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
-        post(f"{otlp}/v1/traces", traces([span(1)]))
+    def run(stage: Stage) -> None:
+        post(f"{stage.otlp}/v1/traces", traces([span(1)]))
         os.kill(os.getpid(), signal.SIGINT)
-        stopped.append(stop.wait(30))
+        stopped.append(stage.stop.wait(30))
 
     code, output = play(run, seconds=60.0, terminal=terminal)
     assert (code, stopped) == (0, [True])
@@ -291,10 +290,10 @@ def test_with_a_collector_of_ones_own_everything_goes_there() -> None:
     where the user looks at traces, and so are places to look."""
     links = TraceLinks(TraceUrl.parse("http://jaeger.example/trace/{trace_id}"))
 
-    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
-        settle(facts_of_span(one) for one in (span(1), span(2, failed=True)))
-        settle([facts_of_span(span(1))])
-        send_three(alloy, otlp, stop, settle)
+    def run(stage: Stage) -> None:
+        stage.settle(facts_of_span(one) for one in (span(1), span(2, failed=True)))
+        stage.settle([facts_of_span(span(1))])
+        send_three(stage)
 
     with OtlpEndpoint() as mine:
         code, output = play(run, otlp_endpoint=mine.http_endpoint, links=links)
@@ -312,7 +311,7 @@ def test_with_a_collector_of_ones_own_everything_goes_there() -> None:
 def test_a_receiver_that_fails_ends_the_demo_at_once_and_is_named() -> None:
     """The reason is printed, the exit code is 1, and nobody waits for the time to pass."""
 
-    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+    def run(stage: Stage) -> None:
         raise OSError("no such table")
 
     code, output = play(run, seconds=60.0)
@@ -327,15 +326,28 @@ def test_a_demo_in_which_nothing_arrives_is_no_success() -> None:
     assert "No execution arrived." in output
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_page_is_named(terminal: bool) -> None:
+    """Where the receiver's page is stands in a line of its own, for as long as it is there."""
+
+    def run(stage: Stage) -> None:
+        stage.page("page: http://127.0.0.1:1/")
+        send_three(stage)
+
+    _, output = play(run, seconds=1.0, terminal=terminal)
+    assert "page: http://127.0.0.1:1/" in output
+    assert "page: http://127.0.0.1:1/" not in output.split("Traces worth a look")[1]
+
+
 def test_log_lines_of_the_receiver_are_printed_and_logging_is_put_back() -> None:
     """Warnings show among the lines of the demo; afterwards logging is as it was."""
     logger = logging.getLogger("otel_alloy")
     before = (logger.level, logger.propagate, list(logger.handlers))
 
-    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+    def run(stage: Stage) -> None:
         logging.getLogger("otel_alloy.pipeline.receiver").warning("the page was [truncated]")
         logging.getLogger("otel_alloy.pipeline.receiver").info("one cycle")
-        send_three(alloy, otlp, stop, settle)
+        send_three(stage)
 
     _, output = play(run)
     assert "the page was [truncated]\n" in output
@@ -407,13 +419,13 @@ def test_the_receiver_brings_block_and_reason_into_the_demo() -> None:
     Some executions have not ended within a day."""
     told: set[str] = set()
 
-    def run(alloy: str, otlp: str, stop: threading.Event, settle: Settle) -> None:
+    def run(stage: Stage) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
+            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": stage.otlp}
             settings = Settings.model_validate(
                 {
                     "api_key": "any",
-                    "endpoint": alloy,
+                    "endpoint": stage.alloy,
                     "storage": f"sqlite:///{folder}/demo.db",
                     "collection_interval": 1,
                     "initial_lookback": LOOKBACK_SECONDS,

@@ -145,6 +145,46 @@ def test_no_escape_sequence_leaves_the_terminal(place: Place) -> None:
     assert told["traces"][0]["why"] == "slowest"
 
 
+def _failing(place: Place) -> str:
+    """Two executions fail; the trace id of the one that failed last."""
+    place.fill(2, days=0.01, error_rate=1.0)
+    failed = [r for r in place.alloy.store.records() if r["message"] == "executionError"]
+    last = max(failed, key=lambda record: str(record["createdAt"]))
+    return execution_ids(last["data"]["executionUuid"])[0].hex()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_ids_are_links_in_the_log(place: Place, knows: bool) -> None:
+    """A line of the log names the last execution that failed: by its trace id, as a link on a
+    terminal that knows them, else by the address."""
+    last = _failing(place)
+    environment = place.environment | {"OTEL_ALLOY_TRACE_URL": URL} | (KNOWS if knows else {})
+    shown = play(["run", "--once", "--since", "1d"], environment, place.folder, columns=300)
+    (line,) = [line for line in shown.lines if "failed, the last one is trace" in line]
+    named = last if knows else URL.format(trace_id=last)
+    assert f"2 failed, the last one is trace {named}; settled up to" in line
+    assert shown.links == ([(URL.format(trace_id=last), last)] if knows else [])
+
+
+def test_the_log_in_a_pipe_has_no_escape_sequence(place: Place) -> None:
+    """Addresses are text there, and as JSON fields; without `trace_url` the id alone is named."""
+    last = _failing(place)
+    named = {}
+    for which, environment in (
+        ("plain", {}),
+        ("linked", {"OTEL_ALLOY_TRACE_URL": URL, "FORCE_HYPERLINK": "1", "FORCE_COLOR": "1"}),
+        ("json", {"OTEL_ALLOY_TRACE_URL": URL, "OTEL_ALLOY_LOG_FORMAT": "json"}),
+    ):
+        storage = f"sqlite:///{place.folder}/{which}.db"
+        said = place.once(OTEL_ALLOY_STORAGE=storage, **environment).err
+        assert "\x1b]" not in said
+        (named[which],) = [text for text in said.splitlines() if "failed, the last" in text]
+    assert f"trace {last};" in named["plain"] and "http" not in named["plain"]
+    assert f"trace {URL.format(trace_id=last)};" in named["linked"]
+    told = json.loads(named["json"])
+    assert (told["trace_id"], told["trace_url"]) == (last, URL.format(trace_id=last))
+
+
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_ids_are_whole_in_the_demo(place: Place, columns: int) -> None:
     """While it runs and at its end; no link leads to a backend that has never seen them."""

@@ -1,10 +1,11 @@
-"""What is around a reader of the documentation: run inside a stage, `python world.py FOLDER [PART …]`.
+"""What is around a reader of the documentation, started in a stage: `world.py FOLDER [PART …]`.
 
-Alloy is at https://production.runalloy.com, and anywhere else that people of the pages have one or
-an endpoint of their own, with certificates of an authority whose file is in FOLDER. It has sixty
-days of executions, one every fifth of a second from now on, and the one that the pages mention. A
-Collector of ours takes OTLP over HTTP on port 4318 unless `no-otlp` says that the page brings its
-own. `postgres` is a database as docs/replicas.md has it. Says `ready`, and ends when it is killed.
+Alloy is at https://production.runalloy.com, with a certificate of an authority whose file is in
+FOLDER. It has sixty days of executions, five a second from now on, and the one that the pages
+mention. What takes OTLP over HTTP listens on port 4318, unless `no-otlp` says that the page brings
+its own, and where the pages have endpoints of customers; for each request the signal becomes a line
+of the file `received`. `postgres` is a database as docs/replicas.md has it. Says `ready`, and ends
+when it is killed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import trustme
@@ -30,7 +32,7 @@ DATABASE = "db.example.com"
 HOSTS = dict.fromkeys(("localhost", *ALLOY, "collector", DATABASE), "127.0.0.1") | {
     ACME: "127.0.0.2"
 }
-OTLP = 4318
+OTLP, OTHERS = 4318, (4328, 4338)
 
 
 def alloy(now: float) -> Simulator:
@@ -71,16 +73,18 @@ def with_tls(authority: trustme.CA, names: tuple[str, ...], port: int, behind: i
 
 def copy(source: socket.socket, target: socket.socket) -> None:
     """Everything from one to the other, until either ends."""
-    try:
+    with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    except OSError:
-        pass
     for end in (source, target):
-        try:
+        with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+
+
+def servers_with_tls() -> list[Path]:
+    """Folders of programs of PostgreSQL that was built with TLS."""
+    found = installed_servers().values()
+    return [folder for folder in found if b"libssl.so" in (folder / "postgres").read_bytes()]
 
 
 def database(authority: trustme.CA) -> PostgresServer:
@@ -91,7 +95,7 @@ def database(authority: trustme.CA) -> PostgresServer:
     issued.private_key_pem.write_to_path(str(place / "key.pem"))
     issued.cert_chain_pems[0].write_to_path(str(place / "cert.pem"))
     (place / "key.pem").chmod(0o600)
-    programs = list(installed_servers().values())[-1]
+    programs = servers_with_tls()[-1]
     tls = {"ssl": "on", "ssl_cert_file": f"{place}/cert.pem", "ssl_key_file": f"{place}/key.pem"}
     server = PostgresServer(programs, tls, place)
     server.port = 5432
@@ -105,6 +109,8 @@ def main(folder: Path, parts: list[str]) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     with_tls(authority, ALLOY, 443, int(alloy(time.time()).endpoint.rpartition(":")[2]))
+    for port in OTHERS:
+        OtlpEndpoint(store=False, http_port=port).__enter__()
     if "no-otlp" not in parts:
         received = (folder / "received").open("w", buffering=1)
         OtlpEndpoint(

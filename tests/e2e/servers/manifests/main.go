@@ -1,7 +1,10 @@
-// Judges Kubernetes manifests without a cluster, as its API server would.
+// Judges Kubernetes manifests without a cluster, as its API server would, and compose files without
+// Docker, as `docker compose config` would.
 //
-//	manifests check FILE...   each object of these files ("-": standard input)
-//	manifests build FOLDER    prints what `kubectl kustomize FOLDER` does
+//	manifests check FILE...             each object of these files ("-": standard input)
+//	manifests build FOLDER              prints what `kubectl kustomize FOLDER` does
+//	manifests compose FILE [PROFILE]... prints what the file comes to with these profiles and the
+//	                                    variables of the environment, as JSON
 //
 // `check` is what happens to an object that is created: strict decoding (an unknown or doubled field
 // is a mistake), defaults, the validation of the API server itself, and its warnings; then the Pod
@@ -21,6 +24,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/cli"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,8 +61,10 @@ func main() {
 		exit(build(os.Args[2]))
 	case len(os.Args) >= 3 && os.Args[1] == "check":
 		exit(check(os.Args[2:]))
+	case len(os.Args) >= 3 && os.Args[1] == "compose":
+		exit(compose(os.Args[2], os.Args[3:]))
 	default:
-		fmt.Fprintln(os.Stderr, "usage: manifests check FILE... | manifests build FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: manifests check FILE... | build FOLDER | compose FILE [PROFILE]...")
 		os.Exit(2)
 	}
 }
@@ -78,6 +84,23 @@ func build(folder string) []error {
 		return []error{err}
 	}
 	text, err := made.AsYaml()
+	if err != nil {
+		return []error{err}
+	}
+	os.Stdout.Write(text)
+	return nil
+}
+
+func compose(file string, profiles []string) []error {
+	options, err := cli.NewProjectOptions([]string{file}, cli.WithOsEnv, cli.WithProfiles(profiles))
+	if err != nil {
+		return []error{err}
+	}
+	project, err := options.LoadProject(context.Background())
+	if err != nil {
+		return []error{err}
+	}
+	text, err := project.MarshalJSON()
 	if err != nil {
 		return []error{err}
 	}
@@ -175,6 +198,8 @@ func operator(text []byte, kind schema.GroupVersionKind) []error {
 		into = &monitoring.PrometheusRule{}
 	case monitoring.PodMonitorsKind:
 		into = &monitoring.PodMonitor{}
+	case monitoring.ServiceMonitorsKind:
+		into = &monitoring.ServiceMonitor{}
 	default:
 		return []error{fmt.Errorf("%s is not known here", kind)}
 	}
