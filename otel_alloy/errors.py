@@ -16,6 +16,7 @@
     │   └── TooLarge             its answer is above a limit: ask for less, and never give up
     └── Unreachable              Alloy counts records that it does not give
     ShutdownRequested            no error: the process is to end
+    └── Unsettled                the same, while a batch was on its way
     WrongParts                   of the settings: what is wrong in a value with parts, and where
 
 Every message names the thing, the place and the remedy. No message holds a secret, a request
@@ -152,3 +153,7 @@ class Unreachable(AlloyReceiverError):
 
 class ShutdownRequested(Exception):
     """A wait was cut short because the process is to end; what was not settled stays unsettled."""
+
+
+class Unsettled(ShutdownRequested):
+    """The same, while a batch was on its way: the next start sends it again."""

@@ -417,7 +417,7 @@ def test_every_name_that_is_mentioned_exists(staged: Path) -> None:
     registry = reference.REGISTRY
     executions = [registry.spans["runalloy.execution"], *registry.events.values()]
     written = {key for one in executions for key in registry.keys(one)}
-    known = metrics | registry.referenced | set(registry.events)
+    known = metrics | registry.referenced | set(registry.attributes) | set(registry.events)
     texts = {path.name: path.read_text("utf-8") for path in staged.rglob("*.md")}
     for name, text in {**texts, "README.md": README}.items():
         mentioned = set(re.findall(r"`(runalloy\.[a-z_.]*[a-z_])`", text))

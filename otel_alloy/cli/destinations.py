@@ -23,7 +23,7 @@ from otel_alloy.cli.options import (
     json_option,
     setting_option,
 )
-from otel_alloy.cli.terminal import interrupt_on_sigterm, say
+from otel_alloy.cli.terminal import interrupt_on_signals, say
 
 if TYPE_CHECKING:
     from otel_alloy.checkpoint.store import Store
@@ -158,7 +158,7 @@ def test(name: str, send_test: bool, config: str | None, as_json: bool, **flags:
 
     with _opened(config, flags) as (settings, store):
         _one(name, settings, store)
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     findings = destination_findings(settings, name, system_runtime(), send_test)
     raise SystemExit(show_findings(findings, as_json=as_json))
 
@@ -235,7 +235,7 @@ def drain(
         seconds = None if timeout is None else parse_duration(timeout)
     except ValueError as error:
         raise click.UsageError(f"--timeout: {error}") from None
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     with _opened(config, flags) as (settings, store):
         one = _one(name, settings, store)
         if store is not None and one.waiting:

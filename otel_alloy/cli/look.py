@@ -20,7 +20,7 @@ from otel_alloy.cli.options import (
     setting_options,
     source_option,
 )
-from otel_alloy.cli.terminal import errors_console, interrupt_on_sigterm, say
+from otel_alloy.cli.terminal import errors_console, interrupt_on_signals, say
 
 
 @click.command(cls=SettingsCommand, epilog=SETTINGS_NOTE)
@@ -73,6 +73,7 @@ def check(
         _explain(config, flags, explain.strip(), as_json)
         return
     settings = load(config, flags, warn=False)
+    interrupt_on_signals()
     raise SystemExit(
         run_check(
             settings, system_runtime(), send_test=send_test, as_json=as_json, report_to=report
@@ -114,7 +115,7 @@ def _explain(config: str | None, flags: dict[str, Any], which: str, as_json: boo
     if not which or (not is_file and (os.sep in which or which.endswith(".json"))):
         raise click.UsageError("--explain: there is no such file; give one, or an execution's uuid")
     settings = load(config, flags, key_needed=not is_file)
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     run_explain(settings, system_runtime(), which, is_file=is_file, as_json=as_json, say=say)
 
 
@@ -193,7 +194,7 @@ def tail(
     if not 1 <= seconds <= 3600:
         raise click.UsageError("--interval: write a duration from 1s to 1h")
     settings = load(config, flags | {"user_id": user})
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     console = Console(highlight=False)
     run_tail(
         settings,
@@ -244,9 +245,9 @@ def summary(
     from otel_alloy.terminal.summary import run_summary
 
     settings = load(config, flags | {"user_id": user})
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     console = Console(highlight=False)
-    complete = run_summary(
+    run_summary(
         settings,
         system_runtime(),
         source=source,
@@ -260,4 +261,3 @@ def summary(
         links=TraceLinks.on(console, settings.traces, os.environ),
         say=say,
     )
-    raise SystemExit(0 if complete else 130)

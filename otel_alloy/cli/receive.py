@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,17 @@ from otel_alloy.cli.completion import destinations
 from otel_alloy.cli.loading import load
 from otel_alloy.cli.options import SETTINGS_NOTE, SettingsCommand, setting_options, source_option
 from otel_alloy.cli.terminal import (
+    Signals,
     errors_terminal,
     exit_code,
-    interrupt_on_sigterm,
+    interrupt_on_signals,
     page_opened,
     reload_on_signal,
-    stop_on_signals,
 )
 from otel_alloy.errors import AlloyReceiverError
+
+_MARGIN_SECONDS = 1.0
+"""The work itself gives up after the timeout, and then says so."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +104,7 @@ def run(config: str | None, once: bool, open_it: bool, **flags: Any) -> None:
     console = errors_terminal()
     runtime = system_runtime()
     _log_to(console, settings, runtime)
-    stop_on_signals(runtime.stop)  # before anything can be seen to be up
+    signals = Signals(runtime.stop)  # before anything can be seen to be up
     with (
         _errors_logged(settings),
         RunView(console, runtime.monotonic, bar=settings.log_format != "json") as view,
@@ -120,7 +123,7 @@ def run(config: str | None, once: bool, open_it: bool, **flags: Any) -> None:
             receiver.stop()
             runtime.stop()
 
-        stop_on_signals(stop)
+        signals.stop_with(stop)
         if settings.destinations_dir:
             reload_on_signal(receiver.reload)
         if runtime.stopping():
@@ -129,7 +132,33 @@ def run(config: str | None, once: bool, open_it: bool, **flags: Any) -> None:
     if once:
         click.echo(view.totals.sentence())
     if not done:
-        raise click.ClickException("stopped before the end; the same command goes on from here")
+        words = "stopped before what was on its way was settled; the next start sends it again"
+        if once:
+            words = "stopped before the end; the same command goes on from here"
+        with _errors_logged(settings):
+            raise signals.unfinished(words)
+    raise SystemExit(signals.code(0))
+
+
+def _patiently(work: Callable[[], bool], runtime: Runtime, patience: float) -> bool:
+    """What `work` says or raises; False where it goes on for so many seconds after the end was
+    asked for, as where the first requests are not answered."""
+    from otel_alloy.pipeline.receiver import wait_for_end
+
+    said: list[bool] = []
+    failures: list[BaseException] = []
+
+    def task() -> None:
+        try:
+            said.append(work())
+        except BaseException as error:
+            failures.append(error)
+
+    if not wait_for_end([runtime.spawn(task, "otel-alloy-backfill")], runtime, patience):
+        return False
+    if failures:
+        raise failures[0]
+    return said[0]
 
 
 @click.command(cls=SettingsCommand, epilog=SETTINGS_NOTE)
@@ -214,22 +243,30 @@ def backfill(
             destination=destination,
         )
         if dry_run:
-            interrupt_on_sigterm()
+            interrupt_on_signals()
             for estimate in work.estimate():
                 click.echo(estimate.sentence())
             return
-        stop_on_signals(work.stop)
+
+        def stop() -> None:
+            work.stop()
+            runtime.stop()
+
+        signals = Signals(stop)
         tune_garbage_collector()
         with _errors_logged(settings):
-            finished = work.run()
+            finished = _patiently(work.run, runtime, settings.shutdown_timeout + _MARGIN_SECONDS)
     click.echo(view.sentence())
     for words in view.counted():
         click.echo(words)
-    if not finished:
-        raise click.ClickException("stopped before the end; the same command goes on from here")
-    if view.missing:
-        raise click.ClickException(
-            f"Alloy counts {view.missing:,} more in the range than it gave: they became visible "
-            "only after their part of it was read, or cannot be had; the same command with "
-            "--restart reads all of it again, and delivers what came already with the same bytes"
-        )
+    with _errors_logged(settings):
+        if not finished:
+            raise signals.unfinished("stopped before the end; the same command goes on from here")
+        if view.missing:
+            raise AlloyReceiverError(
+                f"Alloy counts {view.missing:,} more in the range than it gave: they became "
+                "visible only after their part of it was read, or cannot be had",
+                "the same command with --restart reads all of it again, and delivers what came "
+                "already with the same bytes",
+            )
+    raise SystemExit(signals.code(0))

@@ -17,7 +17,7 @@ from otel_alloy.cli.options import (
     source_option,
     storage_options,
 )
-from otel_alloy.cli.terminal import interrupt_on_sigterm, say, stop_on_signals
+from otel_alloy.cli.terminal import Signals, interrupt_on_signals, say
 
 if TYPE_CHECKING:
     from otel_alloy.checkpoint.store import RejectedRecord, Store
@@ -165,7 +165,7 @@ def audit(
             raise click.UsageError(f"{option}: {error}") from None
     settings = load(config, flags)
     chosen = list(chosen_sources(settings, source))
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     found = Completeness([], {one.name: None for one in chosen}, delivers=False)
     if store_exists(settings.storage):
         factory = Factory(settings, system_runtime())
@@ -244,7 +244,7 @@ def rejected_retry(
 
     settings = load(config, {"storage": storage}, key_needed=False)
     runtime = system_runtime()
-    stop_on_signals(runtime.stop)
+    signals = Signals(runtime.stop)
     result = Retried([], {})
     with existing_store(config, storage) as store:
         try:
@@ -253,11 +253,12 @@ def rejected_retry(
             if store is not None and (numbers or destination is None):
                 result = retry_rejected(Factory(settings, runtime), store, numbers)
         except ShutdownRequested:
-            raise click.ClickException("stopped; what was not delivered is still there") from None
+            words = "stopped; what was not delivered is still there"
+            raise signals.unfinished(words) from None
     for number, why in result.refused.items():
         click.echo(f"{number}  refused again: {why}")
     click.echo(f"{len(result.delivered)} delivered, {len(result.refused)} still set aside")
-    raise SystemExit(1 if result.refused else 0)
+    raise SystemExit(signals.code(1 if result.refused else 0))
 
 
 @rejected.command("drop", cls=SettingsCommand)

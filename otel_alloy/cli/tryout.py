@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otel_alloy.cli.options import SettingsCommand, json_option, setting_option
-from otel_alloy.cli.terminal import page_opened, say, stop_on_signals
+from otel_alloy.cli.terminal import Signals, interrupt_on_signals, page_opened, say
 
 if TYPE_CHECKING:
     from otel_alloy.runtime import Runtime
@@ -63,6 +63,7 @@ def demo(
     # A link would lead nowhere where no backend of the user's gets what it is about.
     receiver = _DemoReceiver(runtime, kept, trace_url if otlp_endpoint else None, open_it=open_it)
     settings = receiver.settings("http://localhost", otlp_endpoint or "http://localhost")
+    interrupt_on_signals()
     raise SystemExit(
         run_demo(
             runtime=runtime,
@@ -192,7 +193,7 @@ def simulate(
 
     config = Config(api_key=api_key, max_limit=max_limit, ignore_filters=ignore_filters, seed=seed)
     runtime = system_runtime()
-    stop_on_signals(runtime.stop)
+    signals = Signals(runtime.stop)
     try:
         simulator = Simulator(config, clock=runtime.clock, port=port)
         now = runtime.clock()
@@ -215,6 +216,7 @@ def simulate(
             pass
     finally:
         simulator.stop()
+    raise SystemExit(signals.code(0))
 
 
 _AROUND = re.compile(r"(?i)\A\s*(x-alloy-executionuuid\s*:)?[\s\"'`]*|[\s\"'`,;]*\Z")

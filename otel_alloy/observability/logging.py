@@ -2,7 +2,10 @@
 
 Every line passes `Masked`, which takes out the secrets of the settings (keys, headers, an
 endpoint's query) and whatever looks like an e-mail address or a password in a URL, whichever
-library or server brought it. Nothing here decides what is worth a line, and nothing here prints.
+library or server brought it. In a process of our own nothing gets to standard error beside the
+log: what Python would print there of a warning or of a defect in a thread becomes a line, and what
+others log begins with the name of whoever did. Nothing here decides what is worth a line, and
+nothing here prints.
 """
 
 from __future__ import annotations
@@ -10,17 +13,21 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from time import gmtime, strftime
 from urllib.parse import quote
 
 from otel_alloy.links import TraceUrl
 from otel_alloy.log_throttle import LogThrottle
+from otel_alloy.otlp.overheard import NotOverheard
 from otel_alloy.settings.models import Settings
 
 _LOUD = ("httpx", "httpcore", "urllib3", "requests", "grpc")  # at INFO and DEBUG they log URLs
 _ADDRESS = re.compile(r"[^\s@/<>\"'(),;:=]+(:[^\s@/]*)?@[^\s@/<>\"'(),;:]+")
 _MASK = "***"
+_OURS = "otel_alloy"
 
 
 class ThrottleOthers(logging.Filter):
@@ -33,7 +40,7 @@ class ThrottleOthers(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record becomes a line."""
-        if record.name.split(".")[0] == "otel_alloy":
+        if record.name.split(".")[0] == _OURS:
             return True
         more = self._throttle.admit((record.name, record.msg))
         if more:
@@ -80,7 +87,10 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line; more only for an exception with its traceback."""
         at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(record.created))
-        words = " ".join(record.getMessage().splitlines())
+        words = " ".join(record.getMessage().split())
+        whose = record.name.split(".")[0]
+        if whose != _OURS:
+            words = f"{whose}: {words}"
         if record.exc_info:
             words += "\n" + self.formatException(record.exc_info)
         words = self._mask(words)
@@ -125,10 +135,26 @@ def set_up(
     """For a process of our own: all log records go to `handler`, ours from INFO on, those of other
     libraries from WARNING on. Repetitions are counted by `monotonic`."""
     handler.setFormatter(formatter)
+    handler.addFilter(NotOverheard())
     handler.addFilter(ThrottleOthers(monotonic))
+    logging.captureWarnings(True)
+    threading.excepthook = _defect_in_thread
+    sys.unraisablehook = _defect
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("otel_alloy").setLevel(logging.INFO)
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _defect_in_thread(caught: threading.ExceptHookArgs) -> None:
+    name = caught.thread.name if caught.thread is not None else "?"
+    if caught.exc_type is not SystemExit and caught.exc_value is not None:
+        logging.getLogger(_OURS).error("a defect in the thread %s", name, exc_info=caught.exc_value)
+
+
+def _defect(caught: sys.UnraisableHookArgs) -> None:
+    if caught.exc_value is not None:
+        words = caught.err_msg or "while something was given back"
+        logging.getLogger(_OURS).error("a defect: %s", words, exc_info=caught.exc_value)

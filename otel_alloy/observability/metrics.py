@@ -528,9 +528,11 @@ def _observations(metric: Metric, status: Status) -> Callable[[Any], list[Any]]:
     return observe
 
 
-def open_telemetry(settings: Settings, status: Status, process: str) -> Telemetry | None:
+def open_telemetry(
+    settings: Settings, status: Status, process: str, monotonic: Callable[[], float]
+) -> Telemetry | None:
     """The metrics that `OTEL_METRICS_EXPORTER` and `OTEL_SDK_DISABLED` ask for; None for none.
-    `process`: as in `resource`.
+    `process`: as in `resource`. `monotonic`: by which repeated failures are held back.
 
     Raises ConfigurationError where a variable is wrong.
     """
@@ -540,11 +542,17 @@ def open_telemetry(settings: Settings, status: Status, process: str) -> Telemetr
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     from otel_alloy.observability.births import FromZero
+    from otel_alloy.observability.told import Outward, ToldMetrics
 
+    words = "own metrics", "they come with the next export", "set OTEL_METRICS_EXPORTER=none"
     pushed = [exporter for exporter in otlp.metrics if exporter.name != SCRAPED]
+    exporters = [
+        ToldMetrics(exporter, Outward(chosen, *words, monotonic))
+        for chosen, exporter in zip(pushed, sdk_exporters(*pushed), strict=True)
+    ]
     readers: list[MetricReader] = [
         PeriodicExportingMetricReader(FromZero(exporter), otlp.metric_interval, otlp.metric_timeout)
-        for exporter in sdk_exporters(*pushed)
+        for exporter in exporters
     ]
     if len(pushed) < len(otlp.metrics):
         from otel_alloy.observability.scraped import open_scraped

@@ -48,7 +48,7 @@ class Operated:
         if settings.otlp.metrics:
             from otel_alloy.observability.metrics import open_telemetry
 
-            self._telemetry = open_telemetry(settings, status, process)
+            self._telemetry = open_telemetry(settings, status, process, runtime.monotonic)
         watchers: list[Observe] = [status, self._systemd]
         self._health = None
         if serve and settings.health_endpoint:

@@ -29,6 +29,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from otel_alloy.errors import ConfigurationError
 from otel_alloy.mapping import semconv
 from otel_alloy.observability.metrics import OUTCOME, SIGNAL, SOURCE, STATUS_CODE, resource
+from otel_alloy.observability.told import Outward, ToldSpans
 from otel_alloy.otlp.delivery import Report
 from otel_alloy.otlp.outcome import Kind
 from otel_alloy.otlp.senders import sdk_exporters
@@ -198,8 +199,10 @@ def open_own_traces(settings: Settings, runtime: Runtime, process: str) -> OwnTr
     if settings.otlp.sdk_disabled or settings.otlp.traces.off:
         return None
     (exporter,) = sdk_exporters(settings.otlp.traces)
+    words = "own spans", "they are lost", "do without `own_traces`"
+    outward = Outward(settings.otlp.traces, *words, runtime.monotonic)
     try:
-        processor = BatchSpanProcessor(exporter)
+        processor = BatchSpanProcessor(ToldSpans(exporter, outward))
     except ValueError as error:  # its words name what is wrong, not the variable
         raise ConfigurationError([f"OTEL_BSP_*: {error}: correct it, or unset it."]) from None
     return OwnTraces(settings, runtime, process, processor)

@@ -7,7 +7,8 @@ An exporter that says FAILURE tells no reason, and one that raises may have lost
 retried for ever, and nothing is set aside. One that raises what a mistake in handling the data
 raises (TypeError, ValueError and the like) is asked a few times more, for it may also have failed
 to read an answer, and then the record is at fault. No words of an exporter's exception are passed
-on: they may hold what its settings hold.
+on: they may hold what its settings hold; of what it logs, only a cause that is known as one
+(`overheard`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from opentelemetry.trace import (
 
 from otel_alloy.otlp.any_value import attributes, python_value
 from otel_alloy.otlp.outcome import Headers, Kind, Outcome
+from otel_alloy.otlp.overheard import cause, overhear
 from otel_alloy.otlp.quiet import suppressed_instrumentation
 from otel_alloy.settings.otlp import Signal
 
@@ -85,7 +87,7 @@ class SdkSender:
             return Outcome(Kind.REJECTED, words)
         if not items:
             return Outcome(Kind.DELIVERED)
-        with suppressed_instrumentation():
+        with suppressed_instrumentation(), overhear() as heard:
             try:
                 result = self._exporter.export(items)
             except Exception as error:
@@ -97,7 +99,8 @@ class SdkSender:
                 )
         if result is self._success:
             return Outcome(Kind.DELIVERED)
-        words = f"the exporter {self._name} says that it failed, not why"
+        why = cause(heard)
+        words = f"the exporter {self._name} says that it failed{f': {why}' if why else ', not why'}"
         return Outcome(Kind.RETRY, words, size=True)
 
     def rest(self) -> None:

@@ -18,7 +18,7 @@ from otel_alloy.checkpoint.store import RejectedRecord, Settlement
 from otel_alloy.destinations.packing import Items
 from otel_alloy.destinations.router import Plan
 from otel_alloy.destinations.routing import Routing
-from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested
+from otel_alloy.errors import CheckpointUnwritable, ShutdownRequested, Unsettled
 from otel_alloy.mapping.convert import Converter, Execution, Role, Unconvertible
 from otel_alloy.mapping.encode import Envelope
 from otel_alloy.otlp.delivery import Delivered, Delivery
@@ -99,8 +99,14 @@ class BatchProcessor:
 
     def settle(self, tracker: ExecutionTracker, full: FullBatch) -> None:
         """Delivers what the batch holds, waits for the acknowledgement, writes the checkpoint.
-        Raises ShutdownRequested where the end was asked for before that; nothing of the batch is
-        settled then."""
+        Raises Unsettled where the end was asked for before that; nothing of the batch is settled
+        then."""
+        try:
+            self._settle(tracker, full)
+        except ShutdownRequested:
+            raise Unsettled from None
+
+    def _settle(self, tracker: ExecutionTracker, full: FullBatch) -> None:
         batch = full.batch
         plan = None if self._routing is None else self._routing.plan(batch.executions)
         delivered = self._deliver(batch, plan)

@@ -62,7 +62,8 @@ class Receiver:
 
     def run(self, *, once: bool = False) -> bool:
         """Receives until `stop`, or with `once` until everything there is now is settled; False
-        where `stop` came before that.
+        where `stop` came before that, or while something was on its way that then was not settled:
+        the next start sends it again.
 
         Raises Stop (ConfigurationError, AccessRefused, CheckpointError) or RequestRefused when a
         source cannot go on; other sources are finished first, or go on until `stop`.
@@ -121,9 +122,10 @@ class Receiver:
             )
         if self._failures:
             raise self._failures[0]
+        settled = ended and not (runtime.stopping() and any(s.unsettled for s in sessions))
         if shared is not None:
-            return not once or not runtime.stopping()
-        return not once or all(session.finished for session in sessions)
+            return settled and not (once and runtime.stopping())
+        return settled and (not once or all(session.finished for session in sessions))
 
     def _run_shared(
         self,

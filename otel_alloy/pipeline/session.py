@@ -12,7 +12,7 @@ from functools import partial
 from threading import Lock
 
 from otel_alloy.checkpoint.store import Store
-from otel_alloy.errors import LeaseLost, ShutdownRequested
+from otel_alloy.errors import LeaseLost, ShutdownRequested, Unsettled
 from otel_alloy.otlp.while_held import while_held
 from otel_alloy.pipeline.events import Observe
 from otel_alloy.pipeline.factory import Factory
@@ -51,6 +51,8 @@ class Session:
         self._kept = kept
         self.name = source.name
         self.finished = False
+        self.unsettled = False
+        """Whether it ended while a batch was on its way."""
         self._tenancy = tenancy or Tenancy()
         factory = self._tenancy.within(factory)
         self._open = partial(Poller, factory, source, store, observe)
@@ -105,6 +107,8 @@ class Session:
                     self._poller.rest()
                 return rest
             self.finished = self._done = True
+        except Unsettled:
+            self.unsettled = True
         except (ShutdownRequested, LeaseLost):
             pass
         except BaseException as error:

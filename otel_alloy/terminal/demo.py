@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
@@ -318,7 +318,7 @@ def run_demo(
     `links`: how trace ids are shown that went to such an endpoint of the user's.
     `run_receiver` runs in a thread of its own, may use any API key, and has to return soon after
     its event is set. It should begin `LOOKBACK_SECONDS` ago and ask Alloy about once a second.
-    Ctrl-C ends early, and cleanly.
+    Ctrl-C ends early, and cleanly, and is raised again as KeyboardInterrupt.
     """
     render.tolerant(console)
     if otlp_endpoint is not None:
@@ -400,12 +400,15 @@ def _watch(
         shown = Live(view, console=console, refresh_per_second=8) if terminal else nullcontext()
         with shown:
             receiver = runtime.spawn(work, "otel-alloy-demo")
-            with suppress(KeyboardInterrupt):
+            interrupted: KeyboardInterrupt | None = None
+            try:
                 begin.set()
                 while receiver.is_alive() and view.left > 0:
                     receiver.join(min(view.left, _TICK))
                     view.left = deadline - runtime.monotonic()
                     print_lines()
+            except KeyboardInterrupt as error:
+                interrupted = error
             view.left = 0.0
             stop.set()
             begin.set()
@@ -422,6 +425,8 @@ def _watch(
         "  export ALLOY_API_KEY=...; otel-alloy run",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if interrupted is not None:
+        raise interrupted
     return 0
 
 

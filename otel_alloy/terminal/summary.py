@@ -199,10 +199,10 @@ def run_summary(
     errors: Console,
     links: TraceLinks,
     say: Callable[[str], None],
-) -> bool:
+) -> None:
     """Reads what ended `since` (Unix ms, or seconds ago) and shows it; after Ctrl-C, what was read
-    until then, and returns False. `links`: how trace ids are shown. Raises Stop where the API
-    cannot be read."""
+    until then, and raises KeyboardInterrupt again. `links`: how trace ids are shown. Raises Stop
+    where the API cannot be read."""
     render.tolerant(console)
     shown: tuple[By, ...] = ("workflow", "customer") if by is None else (by,)
     progress = Progress(
@@ -224,6 +224,7 @@ def run_summary(
         else:
             say(report_words(event))
 
+    interrupted: KeyboardInterrupt | None = None
     queries: list[ExecutionQuery] = []
     counted: list[int | None] = []
     failed: list[Newest[object, ExecutionFacts]] = []
@@ -267,8 +268,8 @@ def run_summary(
                     counted[-1] = query.count(window)  # some may have been deleted meanwhile
             summary.complete = True
             _ask_why(summary, queries, failed)
-        except KeyboardInterrupt:
-            pass
+        except KeyboardInterrupt as error:
+            interrupted = error
     summary.running = sum(query.running for query in queries)
     summary.requests = sum(query.requests for query in queries)
     summary.unreadable = sum(query.unreadable for query in queries)
@@ -282,7 +283,8 @@ def run_summary(
         if not console.is_terminal:
             console.width = _PLAIN_WIDTH
         console.print(rendered(summary, shown, console, links, top))
-    return summary.complete
+    if interrupted is not None:
+        raise interrupted
 
 
 def _ask_why(

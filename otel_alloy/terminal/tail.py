@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def run_tail(
 ) -> None:
     """Shows executions until Ctrl-C, beginning with those that ended `since` (Unix ms, or seconds
     ago). `links`: how trace ids are shown; `say` prints a line on standard error. Raises Stop where
-    the API cannot be read."""
+    the API cannot be read, and KeyboardInterrupt again, when the last line is shown."""
     render.tolerant(console)
     screen = console.is_terminal and not console.is_dumb_terminal and not as_json
     status = Status(interval, runtime.monotonic)
@@ -98,7 +98,8 @@ def run_tail(
             )
             for each in chosen_sources(settings, source)
         ]
-        with suppress(KeyboardInterrupt):
+        interrupted: KeyboardInterrupt | None = None
+        try:
             windows = [query.window(since) for query in queries]
             if view is not None:
                 console.print(head(console.width))
@@ -114,9 +115,13 @@ def run_tail(
                     query.next_window(window)
                     for query, window in zip(queries, windows, strict=True)
                 ]
+        except KeyboardInterrupt as error:
+            interrupted = error
         stack.close()
         if screen:
             console.print(status.end(queries))
+        if interrupted is not None:
+            raise interrupted
 
 
 def _in_order(parts: Iterable[Part]) -> Iterator[Part]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import socket
+import subprocess
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +16,9 @@ import pytest
 
 from otel_alloy.log_throttle import LogThrottle
 from otel_alloy.observability.logging import JsonLines, Lines, Masked, ThrottleOthers
+from otel_alloy.observability.told import Outward
+from otel_alloy.otlp.overheard import NotOverheard
+from otel_alloy.settings.otlp import otlp_exporters
 from otel_alloy.testing.otlp_endpoint import Answer, Received
 
 if TYPE_CHECKING:
@@ -167,3 +175,129 @@ def test_nothing_secret_and_nobody(place: Place, log_format: str) -> None:
     assert "HTTP Request" not in said
     for r in records:
         assert r.get("userId", "?") not in said
+
+
+def unused() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+OUR_LINE = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO   |WARNING|ERROR  ) (\S.*)")
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_own_telemetry_that_gets_nowhere(place: Place, log_format: str, protocol: str) -> None:
+    """Where metrics and own spans cannot be sent, nothing but our lines is on standard error: in our
+    words, one for each in 30 seconds, without a secret of the address; with `json` all of it is
+    objects, one to a line, to the end."""
+    place.fill(20)
+    nowhere = f"http://127.0.0.1:{unused()}/x?token={CANARY}"
+    process = place.start(
+        *("run", "--since", "60d", "--log-format", log_format, "--collection-interval", "1s"),
+        *("--own-traces", "--main-destination", "all", "--shutdown-timeout", "1s"),
+        OTEL_METRICS_EXPORTER="otlp",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=nowhere,
+        OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=protocol,
+        OTEL_EXPORTER_OTLP_METRICS_TIMEOUT="1000",
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=nowhere,
+        OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=protocol,
+        OTEL_EXPORTER_OTLP_TIMEOUT="1000",
+        OTEL_METRIC_EXPORT_INTERVAL="500",
+        OTEL_BSP_SCHEDULE_DELAY="500",
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    patience = threading.Timer(90, process.kill)
+    patience.start()
+    while not all(any(words in line for line in lines) for words in ("own metrics", "own spans")):
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    patience.cancel()
+    process.terminate()
+    done = place.end(process)
+    lines += done.err.splitlines()
+    for line in filter(None, map(str.strip, lines)):
+        if log_format == "json":
+            assert json.loads(line)["logger"] == "otel_alloy", line
+        else:
+            found = OUR_LINE.fullmatch(line)
+            assert found or line.startswith("Error: stopped before"), line
+    said = "\n".join(lines)
+    assert CANARY not in said
+    assert (
+        said.count("own metrics cannot be sent to") == said.count("own spans cannot be sent") == 1
+    )
+    assert "connection failed: Connection refused; they come with the next export" in said
+    assert "check OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, or set OTEL_METRICS_EXPORTER=none" in said
+    assert not re.search(r"opentelemetry|HTTPConnectionPool|StatusCode|Transient|retrying in", said)
+
+
+def test_own_metrics_that_arrive_again() -> None:
+    """A line says so, with the number of failures before."""
+    clock = Clock()
+    exporter = otlp_exporters({"OTEL_METRICS_EXPORTER": "otlp"}).metrics[0]
+    outward = Outward(exporter, "own metrics", "later", "stop", clock)
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(NotOverheard())
+    root = logging.getLogger()
+    root.addHandler(handler)
+
+    def fails() -> str:
+        logging.getLogger("opentelemetry.exporter").error("Failed, code: 503, key=%s", CANARY)
+        return "failure"
+
+    def raises() -> str:
+        raise OSError(CANARY)
+
+    try:
+        logging.getLogger("otel_alloy").setLevel(logging.INFO)
+        assert outward.send(fails, "success", "failure") == "failure"
+        assert outward.send(raises, "success", "failure") == "failure"
+        assert outward.send(lambda: "success", "success", "failure") == "success"
+    finally:
+        root.removeHandler(handler)
+    where = "http://localhost:4318/v1/metrics"
+    assert said == [
+        f"own metrics cannot be sent to {where}: HTTP 503; later; check "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, or stop",
+        f"own metrics are sent to {where} again, after 2 failures",
+    ]
+
+
+def test_what_others_print_becomes_a_line(place: Place) -> None:
+    """A warning of Python, a defect in a thread and one while something is given back, and the lines
+    of another library: all of it is log."""
+    code = (
+        "import logging, sys, threading, time, warnings\n"
+        "from otel_alloy.observability.logging import JsonLines, set_up\n"
+        "set_up(logging.StreamHandler(), JsonLines(str), time.monotonic)\n"
+        "warnings.warn('one')\n"
+        "thread = threading.Thread(target=lambda: 1 / 0, name='two'); thread.start(); thread.join()\n"
+        "class Three:\n"
+        "    def __del__(self):\n"
+        "        raise ValueError('three')\n"
+        "one = Three(); del one\n"
+        "logging.getLogger('urllib3.pool').warning('four')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["logger"].split(".")[0] for line in lines] == [
+        *("py", "otel_alloy", "otel_alloy", "urllib3")
+    ]
+    assert "ZeroDivisionError" in lines[1]["exception"] and "two" in lines[1]["message"]
+    assert "three" in lines[2]["exception"]
+
+
+def test_lines_of_others_say_whose_they_are() -> None:
+    """For people; a JSON line has the logger."""
+    assert (
+        Lines(str).format(record("words", name="urllib3.pool")).endswith("WARNING urllib3: words")
+    )
+    assert Lines(str).format(record("words")).endswith("WARNING words")

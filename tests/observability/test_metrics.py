@@ -4,6 +4,7 @@ and the same, and what is counted is what happened."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -363,7 +364,8 @@ def test_mistakes(place: Place) -> None:
     }
     status = Status(["default"], max_lag=900, runtime=system_runtime())
     with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"):
-        telemetry.open_telemetry(place.settings(environment=environment), status, "p")
+        settings = place.settings(environment=environment)
+        telemetry.open_telemetry(settings, status, "p", time.monotonic)
 
 
 def test_the_resource(place: Place) -> None:

@@ -240,7 +240,10 @@ PAGES: Mapping[str, Page] = {
     ),
     "examples/correlate/python/README.md": Page(world=("no-otlp",), servers=("jaeger",)),
     "examples/destinations/README.md": Page(),
-    "examples/docker/README.md": Page(environment=KEY),
+    "examples/docker/README.md": Page(
+        environment=KEY,
+        first=("git init -q && git -c user.name=a -c user.email=a commit -q --allow-empty -m a",),
+    ),
     "examples/grafana/README.md": Page(folder="examples/grafana"),
     "examples/jaeger/README.md": Page(folder="examples/jaeger"),
     "examples/kubernetes/README.md": Page(servers=("manifests",)),
