@@ -70,7 +70,8 @@ def test_every_command_and_option_has_help(path: str) -> None:
 def test_examples_are_right(path: str) -> None:
     """Each example is a line that the command line takes, and of the command that it explains;
     a command that takes more than where to look has one."""
-    examples = re.findall(r"^ +.*?(otel-alloy [^)|#\n]+)", page(path), re.MULTILINE)
+    whole = re.sub(r" *\\\n *", " ", page(path))
+    examples = re.findall(r"^ +.*?(otel-alloy [^)|#\n]+)", whole, re.MULTILINE)
     for example in examples:
         words = shlex.split(example)[1:]
         assert words[: len(path.split())] == path.split()
