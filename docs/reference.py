@@ -9,6 +9,7 @@ decided here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -342,9 +343,8 @@ def _help(command: click.Command) -> str:
     a backspace; the only such ones are examples."""
     paragraphs = []
     for paragraph in cleandoc(command.help or "").split("\n\n"):
-        if paragraph.startswith("\b\nExamples:\n"):
-            lines = paragraph.partition("Examples:\n")[2]
-            paragraphs.append(f"```sh\n{cleandoc(lines)}\n```")
+        if examples := re.match(r"\x08\nExamples?:\n", paragraph):
+            paragraphs.append(f"```sh\n{cleandoc(paragraph[examples.end() :])}\n```")
         else:
             paragraphs.append(" ".join(paragraph.split()))
     return "\n\n".join(paragraphs)

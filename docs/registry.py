@@ -237,12 +237,14 @@ _MODELS: dict[str, type[_Any]] = {
 
 
 class Registry:
-    """All of it. Raises ValueError for what is wrong, naming the file or the group."""
+    """All of it; of what is deprecated, attributes alone are kept. Raises ValueError for what is
+    wrong, naming the file or the group."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.manifest = Manifest.model_validate(_yaml(folder / "manifest.yaml"))
         files = sorted(path for path in folder.glob("*.yaml") if path.name != "manifest.yaml")
-        self.groups = [group for path in files for group in _groups(path)]
+        everything = [group for path in files for group in _groups(path)]
+        self.groups = [group for group in everything if group.deprecated is None]
         self._by_id = {group.id: group for group in self.groups}
         self.attributes = {
             one.id: one
@@ -260,21 +262,28 @@ class Registry:
         for what in (names, defined):
             twice = {name for name in what if what.count(name) > 1}
             _demand(not twice, f"defined twice: {twice}")
-        everything = {*self.attributes, *self.referenced}
-        for name in everything:
-            inside = {one for one in everything if one.startswith(f"{name}.")}
+        used = self.referenced | set(self.attributes)
+        former = {key for key, one in self.attributes.items() if one.deprecated is not None}
+        for name in used - former:
+            inside = {one for one in used - former if one.startswith(f"{name}.")}
             _demand(not inside, f"{name} is also the namespace of {inside}")
+        _demand(self.referenced.isdisjoint(former), f"deprecated and used: {former}")
+        for key in former:
+            after = self.attributes[key].deprecated
+            new = after and after.renamed_to
+            _demand(new is None or new in self.referenced, f"{key} became {new}, which is nowhere")
         for group in self.groups:
             _demand(group.id == _id(group), f"{group.id} is to be called {_id(group)}")
             if isinstance(group, Definitions):
                 continue
-            used = [one.ref for one in self.of(group)]
-            _demand(len(used) == len(set(used)), f"{group.id}: an attribute twice")
-            for key in used:
+            keys = self.keys(group)
+            _demand(len(keys) == len(set(keys)), f"{group.id}: an attribute twice")
+            for key in keys:
                 ours = key.startswith(OURS)
                 _demand(not ours or key in self.attributes, f"{group.id}: {key} is not defined")
                 _demand(ours or bool(self.examples(key)), f"{group.id}: {key} has no example")
-        _demand(self.referenced >= set(self.attributes), "an attribute that nothing has")
+        idle = set(self.attributes) - former - self.referenced
+        _demand(not idle, f"nothing has {idle}")
 
     @cached_property
     def spans(self) -> dict[str, Span]:
@@ -382,7 +391,8 @@ def _yaml(path: Path) -> Any:
 
 def _groups(path: Path) -> Iterator[_Any]:
     content = _yaml(path)
-    _demand(set(content) == {"groups"}, f"{path.name}: only `groups` stands at the top")
+    _demand(set(content) == {"file_format", "groups"}, f"{path.name}: only `groups` is expected")
+    _demand(content["file_format"] == "definition/1", f"{path.name}: in another format")
     for raw in content["groups"]:
         kind = "definitions" if str(raw.get("id")).startswith("registry.") else raw.get("type")
         _demand(kind in _MODELS, f"{path.name}: {raw.get('id')} is of no type that there is")

@@ -153,8 +153,8 @@ def test_only_what_agrees_is_released(tmp_path: Path) -> None:
     the changelog has its date; whatever does not agree is told."""
     assert release_check() == (0, "")
     assert "the tag is v9.9.9" in release_check("v9.9.9")[1]
-    names = ("otel_alloy/version.py", "CHANGELOG.md", "deploy/helm/otel-alloy/Chart.yaml")
-    names += (".ci/release-check", "examples/jaeger/compose.yaml")
+    names = ["otel_alloy/version.py", "CHANGELOG.md", "deploy/helm/otel-alloy/Chart.yaml"]
+    names += [".ci/release-check", "examples/jaeger/compose.yaml"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())

@@ -25,7 +25,7 @@ def storage_migrate(origin: str, target: str, force: bool) -> None:
 
     \b
     Example:
-      otel-alloy storage migrate --from sqlite:///a.db --to postgresql://db/alloy
+      otel-alloy storage migrate --from sqlite:///otel-alloy.db --to postgresql://alloy@db.example.com/alloy
     """
     from otel_alloy.checkpoint.migrate import migrate
 

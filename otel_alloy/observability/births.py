@@ -7,6 +7,10 @@ each series began, but Prometheus makes a sample of it only behind a feature fla
 that tells of a series for the first time has another one before it: 0, at that moment. After a
 restart that also says that the counter begins anew, where it has passed its old value by then.
 
+Whoever asks for metrics instead, as Prometheus does that scrapes, gets no moment of the past. It is
+told 0 of a series when it asks the first time that there is one, and what was counted when it asks
+again (`zero_at_first`).
+
 Only what is exported is added to here; nothing is counted. Deltas need no beginning.
 """
 
@@ -36,7 +40,7 @@ _MS = 1_000_000
 
 _HISTOGRAMS = (Histogram, ExponentialHistogram)
 
-_Series = tuple[str, frozenset[tuple[str, Any]]]
+Series = tuple[str, frozenset[tuple[str, Any]]]
 
 
 class FromZero(MetricExporter):
@@ -50,13 +54,13 @@ class FromZero(MetricExporter):
     def __init__(self, exporter: MetricExporter) -> None:
         super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)
         self._exporter = exporter
-        self._told: set[_Series] = set()
+        self._told: set[Series] = set()
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Sends what begins, then the metrics; the result is that of the metrics."""
-        born: set[_Series] = set()
+        born: set[Series] = set()
         beginnings = self._beginnings(metrics_data, born)
         results = set()
         if born:
@@ -74,7 +78,7 @@ class FromZero(MetricExporter):
         """Passed on."""
         self._exporter.shutdown(timeout_millis, **kwargs)
 
-    def _beginnings(self, data: MetricsData, born: set[_Series]) -> MetricsData:
+    def _beginnings(self, data: MetricsData, born: set[Series]) -> MetricsData:
         """The beginnings of what has not been told of yet; its series go into `born`."""
         resources = [
             replace(
@@ -88,7 +92,7 @@ class FromZero(MetricExporter):
         ]
         return replace(data, resource_metrics=resources)
 
-    def _of_scope(self, metrics: Iterable[Metric], born: set[_Series]) -> Iterator[Metric]:
+    def _of_scope(self, metrics: Iterable[Metric], born: set[Series]) -> Iterator[Metric]:
         for metric in metrics:
             data: Any = metric.data
             if not _rises(data):
@@ -99,6 +103,34 @@ class FromZero(MetricExporter):
                 born |= new
                 zeros = [_zero(point) for key, point in points.items() if key in new]
                 yield replace(metric, data=replace(data, data_points=zeros))
+
+
+def zero_at_first(data: MetricsData, told: set[Series]) -> MetricsData:
+    """The metrics for whoever asks for them, and cannot be told of an earlier moment: 0 of each
+    series that is not in `told` yet, into which it goes, and all of the others."""
+
+    def metric_of(metric: Metric) -> Metric:
+        inner: Any = metric.data
+        if not _rises(inner):
+            return metric
+        points = []
+        for point in inner.data_points:
+            key = (metric.name, _key(point))
+            points.append(point if key in told else _zero(point))
+            told.add(key)
+        return replace(metric, data=replace(inner, data_points=points))
+
+    resources = [
+        replace(
+            resource,
+            scope_metrics=[
+                replace(scope, metrics=[metric_of(metric) for metric in scope.metrics])
+                for scope in resource.scope_metrics
+            ],
+        )
+        for resource in data.resource_metrics
+    ]
+    return replace(data, resource_metrics=resources)
 
 
 def _rises(data: Any) -> bool:

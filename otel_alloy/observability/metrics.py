@@ -28,6 +28,7 @@ from otel_alloy.otlp.outcome import clean
 from otel_alloy.otlp.senders import sdk_exporters
 from otel_alloy.pipeline import events
 from otel_alloy.pipeline.visibility import BOUNDS_SECONDS
+from otel_alloy.settings.otlp import SCRAPED
 from otel_alloy.version import __version__
 
 if TYPE_CHECKING:
@@ -544,14 +545,19 @@ def open_telemetry(
     from otel_alloy.observability.told import Outward, ToldMetrics
 
     words = "own metrics", "they come with the next export", "set OTEL_METRICS_EXPORTER=none"
+    pushed = [exporter for exporter in otlp.metrics if exporter.name != SCRAPED]
     exporters = [
         ToldMetrics(exporter, Outward(chosen, *words, monotonic))
-        for chosen, exporter in zip(otlp.metrics, sdk_exporters(*otlp.metrics), strict=True)
+        for chosen, exporter in zip(pushed, sdk_exporters(*pushed), strict=True)
     ]
-    readers = [
+    readers: list[MetricReader] = [
         PeriodicExportingMetricReader(FromZero(exporter), otlp.metric_interval, otlp.metric_timeout)
         for exporter in exporters
     ]
+    if len(pushed) < len(otlp.metrics):
+        from otel_alloy.observability.scraped import open_scraped
+
+        readers += open_scraped(*otlp.scraped_at)
     sources = [source.name for source in settings.sources]
     return Telemetry(readers, resource(settings, process), status, sources=sources)
 

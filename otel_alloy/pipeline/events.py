@@ -169,7 +169,8 @@ class Position:
     open: int = 0
 
 
-def _no_glance(newest: int, since: int) -> Glance:
+def no_glance(newest: int, since: int) -> Glance:
+    """Where a batch cannot be looked at: nothing is seen."""
     return Glance()
 
 
@@ -183,7 +184,7 @@ class Settled:
     counts: Counts
     position: Position
     ended: Callable[[], Iterable[ExecutionFacts]] = field(default=tuple, repr=False, compare=False)
-    glance: Callable[[int, int], Glance] = field(default=_no_glance, repr=False, compare=False)
+    glance: Callable[[int, int], Glance] = field(default=no_glance, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

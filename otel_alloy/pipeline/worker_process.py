@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from otel_alloy.errors import AlloyReceiverError
-from otel_alloy.pipeline.events import Observe, Settled
+from otel_alloy.pipeline.events import Observe, Settled, no_glance
 from otel_alloy.runtime import spawn_thread
 
 Call = Callable[[Any, threading.Event, Observe], None]
@@ -103,7 +103,7 @@ def serve(handle: int) -> None:
 
     def tell(event: object) -> None:
         if isinstance(event, Settled):
-            event = replace(event, ended=tuple)
+            event = replace(event, ended=tuple, glance=no_glance)  # what can be made only here
         with lock:
             up.send(event)
 

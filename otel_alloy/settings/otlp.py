@@ -43,7 +43,8 @@ _MOST = 2**31 - 1
 _EXECUTIONS: tuple[Signal, Signal] = ("traces", "logs")
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _GRPC_KEY = re.compile(r"[0-9a-z_.\-]+")
-_PULLED = frozenset(("prometheus",))  # registered as an exporter, but is a reader with a server
+SCRAPED = "prometheus"
+"""Named as an exporter, but asked for its metrics; needs the extra of that name."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,9 @@ class OtlpExporters:
     """Milliseconds between two exports of metrics (OTEL_METRIC_EXPORT_INTERVAL)."""
     metric_timeout: float
     """Milliseconds that one of them may take (OTEL_METRIC_EXPORT_TIMEOUT)."""
+    scraped_at: tuple[str, int]
+    """Host and port at which Prometheus may ask for them, where `metrics` has SCRAPED:
+    OTEL_EXPORTER_PROMETHEUS_HOST and _PORT."""
     sdk_disabled: bool
     """OTEL_SDK_DISABLED: no metrics and no traces of the receiver itself."""
     metric_warnings: tuple[str, ...] = ()
@@ -223,10 +227,16 @@ def otlp_exporters(
             "delivered: set one of them to otlp."
         )
         traces = replace(traces, mistakes=(words,))
+    host, port, wrong = _scraped_at(environment, find)
+    of_metrics = [_exporter(_Reader(environment, "metrics", ways, find), name) for name in named]
     return OtlpExporters(
         traces=traces,
         logs=logs,
-        metrics=tuple(_exporter(_Reader(environment, "metrics", ways, find), n) for n in named),
+        metrics=tuple(
+            replace(one, mistakes=one.mistakes or wrong) if one.name == SCRAPED else one
+            for one in of_metrics
+        ),
+        scraped_at=(host, port),
         metric_interval=interval or 60_000,
         metric_timeout=timeout or _MOST,
         sdk_disabled=disabled,
@@ -250,14 +260,27 @@ def _exporter(reader: _Reader, name: str) -> Exporter:
     installed |= {"none"}
     choice = "otlp (default), none, or the name of one installed exporter"
     if signal == "metrics":
-        installed -= _PULLED
         choice = "none (default), otlp, or the name of an installed exporter"
     if name in installed:
         return exporter
     known, meant = ", ".join(sorted(installed)), did_you_mean(name, sorted({*installed, "otlp"}))
     words = f"{place} is {name!r}: write {choice}; installed are {known}."
     words += f" {meant[0].upper()}{meant[1:]}" if meant else ""
+    if signal == "metrics" and name == SCRAPED:
+        words = f"{place} is {name!r}: install otel-alloy with the extra `prometheus`."
     return replace(exporter, mistakes=(words,))
+
+
+def _scraped_at(environment: Mapping[str, str], find: Find) -> tuple[str, int, tuple[str, ...]]:
+    """Host and port, their defaults where they are not set, and what is wrong. Source:
+    opentelemetry-specification v1.60.0, configuration/sdk-environment-variables.md."""
+    host = environment.get("OTEL_EXPORTER_PROMETHEUS_HOST", "").strip() or "localhost"
+    variable = "OTEL_EXPORTER_PROMETHEUS_PORT"
+    port = environment.get(variable, "").strip() or "9464"
+    if re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535:
+        return host, int(port), ()
+    words = f"{find(variable)} is {port[:60]!r}: write a port, such as 9464."
+    return host, 9464, (words,)
 
 
 def _milliseconds(

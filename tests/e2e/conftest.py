@@ -448,18 +448,28 @@ def prometheus_program() -> Path:
     return program("prometheus")
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The image of examples/docker, built once for all processes of pytest. Skips where that takes
-    more than this machine has."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    needed = {"root": os.geteuid() == 0, "runc": bool(shutil.which("runc"))}
-    if missing := ", ".join(name for name, there in needed.items() if not there):
-        words = f"BuildKit cannot build here without {missing} (Debian: `apt-get install runc`)"
-        if os.environ.get("CI") and needed["root"]:
+def needs_namespaces(*programs: str) -> None:
+    """Skips where this is not root, a program is missing, or the kernel gives no namespaces. Root
+    in CI fails instead: the gate installs the programs."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    apart = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
+    if shutil.which("unshare") is None or subprocess.run(apart, capture_output=True).returncode:
+        missing.append("namespaces")
+    if missing:
+        words = f"without {', '.join(missing)} (Debian: `apt-get install runc iproute2 systemd`)"
+        if os.environ.get("CI"):
             pytest.fail(words)
         pytest.skip(words)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The image of examples/docker, built once for all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    needs_namespaces("runc", "ip")
     from .containers import build_once
 
     return build_once(shared / "image", program("buildkitd"), program("buildctl"))
@@ -503,14 +513,17 @@ class Running:
 @pytest.fixture(scope="session")
 def unshare() -> list[str]:
     """The command that gives another one a network and mounts of its own; skips the test where
-    that is not allowed."""
+    that is not allowed, or fails it where OTEL_ALLOY_TEST_NAMESPACES is `required`."""
     words = ["unshare", "--map-root-user", "--net", "--mount"]
     try:
         done = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+        why = done.stderr.strip() if done.returncode else ""
     except FileNotFoundError:
-        pytest.skip("no unshare here")
-    if done.returncode:
-        pytest.skip(f"no network of one's own is allowed here: {done.stderr.strip()}")
+        why = "there is no unshare"
+    if why and os.environ.get("OTEL_ALLOY_TEST_NAMESPACES") == "required":
+        pytest.fail(f"no network of one's own can be had here: {why}")
+    if why:
+        pytest.skip(f"no network of one's own can be had here: {why}")
     return words
 
 

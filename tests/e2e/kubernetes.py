@@ -119,6 +119,23 @@ def assert_probes_are_answered(objects: Objects, settings: Settings) -> None:
         server.close()
 
 
+def assert_prometheus_finds_it(objects: Objects, settings: Settings) -> None:
+    """The ServiceMonitor leads to the Service, that to the pods, and there to the port at which
+    otel-alloy answers, where it can be reached."""
+    monitor, service = of_kind(objects, "ServiceMonitor"), of_kind(objects, "Service")
+    pod = workload(objects)["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (port,) = service["spec"]["ports"]
+    assert endpoint["port"] == port["name"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert settings.otlp.scraped_at == ("0.0.0.0", ports[port["targetPort"]])
+
+
 def assert_it_may_end_in_peace(objects: Objects, settings: Settings) -> None:
     """The grace period is longer than sources, destinations and, with replicas, leases may take to
     end, each `shutdown_timeout`."""

@@ -4,6 +4,7 @@ that tells it. Alerts, settings and documentation are those of the repository.""
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from .kubernetes import (
     assert_it_may_end_in_peace,
     assert_one_at_a_time,
     assert_probes_are_answered,
+    assert_prometheus_finds_it,
     assert_references_meet,
     assert_replicas_share,
     judged,
@@ -39,13 +41,32 @@ VALUES: dict[str, dict[str, Any]] = {
         **SHARED,
         "alloy": {"secret": "keys", "key": ""},
         "settings": {
+            "shutdown_timeout": "1m30s",
+            "lease": "40s",
             "sources": [
                 {"name": "production", "api_key_file": f"{KEYS}/production"},
                 {"name": "staging", "api_key_file": f"{KEYS}/staging", "page_size": 30},
             ],
         },
     },
-    "destinations in a Secret": {"destinations": {"secret": "customers"}, "metrics": False},
+    "destinations in a Secret": {
+        "destinations": {"secret": "customers"},
+        "metrics": False,
+        "settings": {"shutdown_timeout": 5},
+        "env": [{"name": "OTEL_ALLOY_SHUTDOWN_TIMEOUT", "value": "20.5"}],
+    },
+    "scraped": {
+        **SHARED,
+        "serviceMonitor": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "interval": "30s",
+        },
+        "networkPolicy": {
+            "enabled": True,
+            "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+        },
+    },
     "destinations in a ConfigMap": {**SHARED, "destinations": {"configMap": "customers"}},
     "everything": {
         **SHARED,
@@ -141,7 +162,28 @@ class TestRendered:
         names = [source["name"] for source in values.get("settings", {}).get("sources", [])]
         assert [source.name for source in settings.sources] == (names or ["default"])
         assert bool(settings.destinations_dir) == bool(values.get("destinations"))
-        assert settings.otlp.metrics is not None or not values.get("metrics", True)
+        (sent,) = settings.otlp.metrics or (None,)
+        if values.get("serviceMonitor"):
+            assert sent and sent.name == "prometheus"
+            assert_prometheus_finds_it(made, settings)
+        else:
+            assert (sent is not None) is values.get("metrics", True)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_what_follows_from_durations(helm: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    """Grace period and minReadySeconds are those of the settings, wherever those come from, as
+    otel-alloy itself reads them; a grace period that is given is left as it is."""
+    made = objects_of(helm_run(helm, tmp_path, values, "template", "try"))
+    settings = settings_in_pod([*made, *REFERRED], tmp_path)
+    spec = workload(made)["spec"]
+    grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace == 3 * math.ceil(settings.shutdown_timeout) + 15
+    assert not settings.shared or spec["minReadySeconds"] == math.ceil(settings.lease)
+    given = values | {"terminationGracePeriodSeconds": 7}
+    made = objects_of(helm_run(helm, tmp_path, given, "template", "try"))
+    assert workload(made)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 7
 
 
 @pytest.mark.e2e

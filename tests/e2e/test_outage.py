@@ -45,6 +45,7 @@ PATIENCE = 900.0 / SCALE + 60
 COMMAND = Path(sys.executable).with_name("otel-alloy")
 STACK = CONFIGURATIONS / "grafana-stack"
 TERMINAL = ("executionFinished", "executionError")
+SIGNALS = ("_spans", "_log_records", "_metric_points")
 OF_OTEL_ALLOY = ("OtelAlloyStageFailing", "CollectorDown")
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -306,7 +307,8 @@ def check_names(server: Prometheus) -> None:
     not_happened = {
         "runalloy_receiver_records_rejected_total",
         "runalloy_receiver_hook_failures_total",
-        *("otelcol_exporter_send_failed_", "runalloy_workflow_execution_duration_seconds_count"),
+        *(f"otelcol_exporter_send_failed{of}" for of in ("", *SIGNALS)),
+        "runalloy_workflow_execution_duration_seconds_count",
         "runalloy_receiver_destination",  # there are none in this story
         "runalloy_receiver_distribution_outcome",
         "runalloy_receiver_destination_executions_total",

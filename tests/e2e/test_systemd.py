@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import REPOSITORY, free_port, wait_until
+from .conftest import REPOSITORY, free_port, needs_namespaces, wait_until
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -49,18 +48,6 @@ export container=other SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/units
 export SYSTEMD_LOG_TARGET=console
 exec {SYSTEMD} --system --unit=basic.target --show-status=no
 """
-
-
-def needs(*programs: str) -> None:
-    """Skips where one is missing; fails where the gate sees to it that they are there."""
-    missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        words = (
-            f"{', '.join(missing)} not installed (Debian: `apt-get install systemd python3-venv`)"
-        )
-        if os.environ.get("CI") and os.geteuid() == 0:
-            pytest.fail(words)
-        pytest.skip(words)
 
 
 class Machine:
@@ -126,9 +113,7 @@ def machine(folder: Path) -> Iterator[Machine]:
 @pytest.fixture
 def inside(tmp_path: Path) -> Iterator[Machine]:
     """A systemd of its own, in which nothing is installed yet."""
-    if os.geteuid() != 0:
-        pytest.skip("a systemd of its own needs root")
-    needs("systemctl", "unshare", "nsenter")
+    needs_namespaces("systemctl", "nsenter")
     if not SYSTEMD.exists() or not Path("/usr/bin/python3").exists():
         pytest.skip("no systemd, or no Python of the system's, which a service can read")
     with machine(tmp_path) as made:

@@ -207,12 +207,12 @@ def test_a_reason_is_never_anothers(tmp_path: Path) -> None:
         if failure is None:
             continue
         span = sent[span_key(uuid)[1]]
-        case = failure.reason.split("(case ")[1][:6]
+        case = failure.reason.split("(request ")[1][:6]
         told["failed"] += 1
         told["block"] += "runalloy.block.id" in attributes(span)
         if span.status.message:
             told["reason"] += 1
-            assert f"(case {case})" in span.status.message, "another execution's reason"
+            assert f"(request {case})" in span.status.message, "another execution's reason"
     told["requests"] = len(world.asked)
     print(dict(told))
     assert told["reason"] and told["block"] > 0.9 * told["failed"]

@@ -48,6 +48,24 @@ TESTDATA = Path(__file__).parents[1] / "testdata"
         ("attributes.yaml", "examples: [expired]", "examples: [lost]", "lost"),
         ("attributes.yaml", "stability: development", "stability: experimental", "stability"),
         ("attributes.yaml", "brief: The Alloy account (`teamId`).", "note: It.", "brief"),
+        (
+            "attributes.yaml",
+            "examples: [3]",
+            "examples: [3]\n        deprecated: { reason: obsoleted, note: Gone. }",
+            "deprecated and used",
+        ),
+        (
+            "attributes.yaml",
+            "examples: [3]",
+            "examples: [3]\n        deprecated: { reason: renamed }",
+            "renamed_to",
+        ),
+        (
+            "spans.yaml",
+            "ref: runalloy.execution.blocks",
+            "ref: runalloy.block.index",
+            "nothing has",
+        ),
         ("spans.yaml", "ref: runalloy.team.id", "ref: runalloy.tenant.id", "not defined"),
         ("spans.yaml", "examples: [422]", "examples: [422, a]", "types"),
         ("spans.yaml", "extends: runalloy.block", "extends: runalloy.steps", "is no group"),
@@ -58,6 +76,7 @@ TESTDATA = Path(__file__).parents[1] / "testdata"
         ("metrics.yaml", "instrument: counter", "instrument: sum", "instrument"),
         ("entities.yaml", "role: identifying", "role: descriptive", "whose"),
         ("entities.yaml", "groups:", "attributes: []\ngroups:", "only `groups`"),
+        ("entities.yaml", "definition/1", "definition/2", "another format"),
     ],
 )
 def test_a_mistake_is_found(tmp_path: Path, file: str, old: str, new: str, words: str) -> None:

@@ -32,6 +32,11 @@ class Command:
     def where(self) -> str:
         return f"{self.page}:{self.line}"
 
+    @property
+    def essence(self) -> str:
+        """The command without variables before it and comments after it."""
+        return re.sub(r"^(\w+=\S* +)*|(?m:\s+#.*$)", "", self.text)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -76,8 +81,8 @@ def blocks_of(page: str, text: str) -> list[Block]:
 
 
 @cache
-def documentation() -> dict[str, tuple[Block, ...]]:
-    """The blocks of each page of the repository, by its path."""
+def documentation() -> tuple[Block, ...]:
+    """The blocks of all pages of the repository, in order."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"],
         cwd=REPOSITORY,
@@ -86,8 +91,9 @@ def documentation() -> dict[str, tuple[Block, ...]]:
         text=True,
     ).stdout
     names = sorted(set(filter(None, listed.split("\0"))) - UNREAD)
-    return {
-        name: tuple(blocks_of(name, (REPOSITORY / name).read_text("utf-8")))
+    return tuple(
+        block
         for name in names
         if (REPOSITORY / name).exists()
-    }
+        for block in blocks_of(name, (REPOSITORY / name).read_text("utf-8"))
+    )

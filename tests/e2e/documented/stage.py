@@ -30,8 +30,8 @@ from pathlib import Path
 from .world import HOSTS
 
 REPOSITORY = Path(__file__).parents[3]
-HERE = Path(__file__).parent
-PROGRAMS = HERE / "programs"
+WORLD = Path(__file__).with_name("world.py")
+PROGRAMS = Path(__file__).with_name("programs")
 COLUMNS = 200
 PATIENCE = 90.0
 """Seconds for a command that says nothing of its own; none needs a third of it."""
@@ -48,6 +48,7 @@ for place in $2; do
 done
 printf '%s\\n' "$3" > /etc/hosts
 read -r pid rest < /proc/self/stat
+mount -t proc stage /proc
 echo "$pid"
 exec sleep infinity
 """
@@ -64,6 +65,9 @@ sys.argv[0] = "{name}"
 (found, *_) = entry_points(group="console_scripts", name="{name}")
 sys.exit(found.load()())
 """
+
+
+_GIT = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.com")
 
 
 class NoStage(Exception):
@@ -94,7 +98,7 @@ class Terminal:
         os.close(theirs)
         self._ours = ours
         self._seen = ""
-        self._wait(_PROMPT, lambda: False, PATIENCE)
+        self._wait(_PROMPT, lambda: False)
 
     def type(
         self,
@@ -103,15 +107,14 @@ class Terminal:
         until: str = "",
         once: Callable[[], bool] | None = None,
         stay: bool = False,
-        patience: float = PATIENCE,
     ) -> Done:
         """Types `line` and waits for its end. With `until`, a pattern of what it prints, or `once`,
         a condition, it does not end by itself: when that has come, it is ended with Ctrl-C, or
-        goes on with `stay`. Raises AssertionError where it takes longer than `patience` seconds."""
+        goes on with `stay`. Raises TimeoutError."""
         os.write(self._ours, f"{line}\n".encode())
         endless = bool(until or once)
         pattern = re.compile(f"{until}|{_PROMPT.pattern}") if until else _PROMPT
-        printed = self._wait(pattern, once or (lambda: False), patience)
+        printed = self._wait(pattern, once or (lambda: False))
         if endless and not _PROMPT.search(printed):
             return Done(None, printed) if stay else self.interrupt(printed)
         return self._done(printed)
@@ -119,18 +122,19 @@ class Terminal:
     def interrupt(self, printed: str = "") -> Done:
         """Types Ctrl-C, and waits for the end of what runs."""
         os.write(self._ours, b"\x03")
-        return self._done(printed + self._wait(_PROMPT, lambda: False, PATIENCE))
+        return self._done(printed + self._wait(_PROMPT, lambda: False))
 
     def _done(self, printed: str) -> Done:
         found = _PROMPT.search(printed)
         assert found is not None
         return Done(int(found[1]), printed[: found.start()])
 
-    def _wait(self, pattern: re.Pattern[str], or_else: Callable[[], bool], patience: float) -> str:
+    def _wait(self, pattern: re.Pattern[str], or_else: Callable[[], bool]) -> str:
         """What is printed up to the end of the pattern, or until `or_else` holds."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PATIENCE
         while (match := pattern.search(self._seen)) is None and not or_else():
-            assert time.monotonic() < deadline, f"not done in {patience:g} s:\n{self._seen}"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not done in {PATIENCE:g} s:\n{self._seen}")
             if select.select([self._ours], [], [], 0.1)[0]:
                 self._seen += os.read(self._ours, 65536).decode(errors="replace")
         end = match.end() if match else len(self._seen)
@@ -187,10 +191,16 @@ class Stage:
         assert process.stdout is not None
         assert f"{ready}\n" in process.stdout, f"{words} ended:\n{log.read_text()}"
 
-    def holds(self, condition: str) -> bool:
-        """Whether a shell finds that a condition holds in here, now."""
-        shell = self.inside("env", "-i", *self._variables(), "sh", "-c", condition)
-        return subprocess.run(shell, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    def delivered(self) -> int:
+        """How much has been delivered to the world, as a number that grows."""
+        received = self.folder / "received"
+        return received.stat().st_size if received.exists() else 0
+
+    def write(self, path: Path, text: str) -> None:
+        """Writes a file; its folder is made where there is none."""
+        script = 'mkdir -p "$(dirname "$1")" && cat > "$1"'
+        words = self.inside("sh", "-c", script, "write", str(path))
+        subprocess.run(words, input=text, text=True, check=True)
 
     def _variables(self) -> list[str]:
         return [f"{name}={value}" for name, value in self.environment.items()]
@@ -218,6 +228,8 @@ def copy_of_checkout(target: Path) -> None:
         if source.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, copy)
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "As it is"]):
+        subprocess.run([*_GIT, *words], cwd=target, check=True)
 
 
 @contextmanager
@@ -228,6 +240,8 @@ def stage(folder: Path, programs: Mapping[str, Path] = {}) -> Iterator[Stage]:
     hosts = "\n".join(f"{address} {name}" for name, address in HOSTS.items())
     user = ["--map-root-user"] if os.geteuid() else []
     unshare = ["unshare", *user, "-n", "-m", "-p", "--fork", "--kill-child"]
+    if shutil.which("unshare") is None:
+        raise NoStage("util-linux is not installed")
     holder = subprocess.Popen(
         [*unshare, "sh", "-c", _HOLD, "hold", folder / "layers", " ".join(WRITABLE), hosts],
         stdout=subprocess.PIPE,
@@ -275,7 +289,7 @@ def _environment(folder: Path, programs: Mapping[str, Path]) -> dict[str, str]:
         "TERM": "dumb",
         "LC_ALL": "C.UTF-8",
         "PS1": "@ready $?@",
-        "PS2": "@ready 255@",  # a line that is not whole is no command
+        "PS2": "",
         "SSL_CERT_FILE": str(folder / "authority.pem"),
         # Nobody waits here for a budget, or for a reason that does not come.
         "OTEL_ALLOY_REQUESTS_PER_MINUTE": "0",

@@ -1,10 +1,11 @@
-"""What is around a reader of the documentation: run inside a stage, `python world.py FOLDER [PART …]`.
+"""What is around a reader of the documentation, started in a stage: `world.py FOLDER [PART …]`.
 
-Alloy is at https://production.runalloy.com, and anywhere else that people of the pages have one or
-an endpoint of their own, with certificates of an authority whose file is in FOLDER. It has sixty
-days of executions, one every fifth of a second from now on, and the one that the pages mention. A
-Collector of ours takes OTLP over HTTP on port 4318 unless `no-otlp` says that the page brings its
-own. `postgres` is a database as docs/replicas.md has it. Says `ready`, and ends when it is killed.
+Alloy is at https://production.runalloy.com, with a certificate of an authority whose file is in
+FOLDER. It has sixty days of executions, five a second from now on, and the one that the pages
+mention. What takes OTLP over HTTP listens on port 4318 (with `grpc` also over gRPC, on 4317), unless
+`no-otlp` says that the page brings its own, and where the pages have endpoints of customers; for each request the signal becomes a line
+of the file `received`. `postgres` is a database as docs/replicas.md has it. Says `ready`, and ends
+when it is killed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trustme
@@ -30,7 +33,7 @@ DATABASE = "db.example.com"
 HOSTS = dict.fromkeys(("localhost", *ALLOY, "collector", DATABASE), "127.0.0.1") | {
     ACME: "127.0.0.2"
 }
-OTLP = 4318
+GRPC, OTLP, OTHERS = 4317, 4318, (4328, 4338)
 
 
 def alloy(now: float) -> Simulator:
@@ -50,11 +53,21 @@ def with_tls(authority: trustme.CA, names: tuple[str, ...], port: int, behind: i
     """Passes what comes to `port` of `names` over TLS on to the port `behind` it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names).configure_cert(context)
-    listening = socket.create_server((HOSTS[names[0]], port))
+    pass_on(HOSTS[names[0]], port, behind, lambda one: context.wrap_socket(one, server_side=True))
+
+
+def pass_on(
+    address: str,
+    port: int,
+    behind: int,
+    opened: Callable[[socket.socket], socket.socket] = lambda accepted: accepted,
+) -> None:
+    """Passes what comes to a port on to the port `behind` it."""
+    listening = socket.create_server((address, port))
 
     def serve(accepted: socket.socket) -> None:
         try:
-            inner = context.wrap_socket(accepted, server_side=True)
+            inner = opened(accepted)
             outer = socket.create_connection(("127.0.0.1", behind))
         except OSError:
             accepted.close()
@@ -71,16 +84,18 @@ def with_tls(authority: trustme.CA, names: tuple[str, ...], port: int, behind: i
 
 def copy(source: socket.socket, target: socket.socket) -> None:
     """Everything from one to the other, until either ends."""
-    try:
+    with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    except OSError:
-        pass
     for end in (source, target):
-        try:
+        with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+
+
+def servers_with_tls() -> list[Path]:
+    """Folders of programs of PostgreSQL that was built with TLS."""
+    found = installed_servers().values()
+    return [folder for folder in found if b"libssl.so" in (folder / "postgres").read_bytes()]
 
 
 def database(authority: trustme.CA) -> PostgresServer:
@@ -91,7 +106,7 @@ def database(authority: trustme.CA) -> PostgresServer:
     issued.private_key_pem.write_to_path(str(place / "key.pem"))
     issued.cert_chain_pems[0].write_to_path(str(place / "cert.pem"))
     (place / "key.pem").chmod(0o600)
-    programs = list(installed_servers().values())[-1]
+    programs = servers_with_tls()[-1]
     tls = {"ssl": "on", "ssl_cert_file": f"{place}/cert.pem", "ssl_key_file": f"{place}/key.pem"}
     server = PostgresServer(programs, tls, place)
     server.port = 5432
@@ -105,11 +120,18 @@ def main(folder: Path, parts: list[str]) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     with_tls(authority, ALLOY, 443, int(alloy(time.time()).endpoint.rpartition(":")[2]))
+    for port in OTHERS:
+        OtlpEndpoint(store=False, http_port=port).__enter__()
     if "no-otlp" not in parts:
         received = (folder / "received").open("w", buffering=1)
-        OtlpEndpoint(
-            lambda request: print(request.signal, file=received), store=False, http_port=OTLP
+        endpoint = OtlpEndpoint(
+            lambda request: print(request.signal, file=received),
+            store=False,
+            http_port=OTLP,
+            grpc="grpc" in parts,
         ).__enter__()
+        if "grpc" in parts:
+            pass_on("127.0.0.1", GRPC, int(endpoint.grpc_endpoint.rpartition(":")[2]))
         with_tls(authority, (ACME,), OTLP, OTLP)
     if "postgres" in parts:
         database(authority)

@@ -32,6 +32,22 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /* Whole seconds, rounded up, of a duration setting: (list $ name default). A variable wins. */}}
+{{- define "otel-alloy.seconds" -}}
+{{- $root := index . 0 }}{{ $name := index . 1 }}
+{{- $text := dig $name (index . 2) $root.Values.settings | toString | lower | nospace }}
+{{- range $root.Values.env }}
+{{- if and (eq .name (printf "OTEL_ALLOY_%s" ($name | upper))) .value }}{{ $text = .value | toString | lower | nospace }}{{ end }}
+{{- end }}
+{{- $units := dict "ms" 0.001 "s" 1 "" 1 "m" 60 "min" 60 "h" 3600 "d" 86400 "w" 604800 }}
+{{- $sum := 0.0 }}
+{{- range regexFindAll "[0-9]+([.][0-9]+)?(ms|min|[smhdw])?" $text -1 }}
+{{- $number := regexFind "^[0-9.]+" . }}
+{{- $sum = addf $sum (mulf (float64 $number) (get $units (trimPrefix $number .))) }}
+{{- end }}
+{{- ceil $sum | int }}
+{{- end }}
+
 {{- define "otel-alloy.pod" -}}
 metadata:
   labels:
@@ -51,7 +67,8 @@ spec:
   # A service called otel-alloy would come along as OTEL_ALLOY_PORT and the like, which look like
   # settings and are none.
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  # Sources, destinations and leases may each take shutdown_timeout to end.
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "otel-alloy.seconds" (list . "shutdown_timeout" "10s") | int | mul 3 | add 15) }}
   {{- with .Values.imagePullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
@@ -119,7 +136,14 @@ spec:
           value: 0.0.0.0:8089
         - name: OTEL_ALLOY_LOG_FORMAT
           value: json
-        {{- if .Values.metrics }}
+        {{- if .Values.serviceMonitor.enabled }}
+        - name: OTEL_METRICS_EXPORTER
+          value: prometheus
+        - name: OTEL_EXPORTER_PROMETHEUS_HOST
+          value: 0.0.0.0
+        - name: OTEL_EXPORTER_PROMETHEUS_PORT
+          value: "9464"
+        {{- else if .Values.metrics }}
         - name: OTEL_METRICS_EXPORTER
           value: otlp
         {{- end }}
@@ -129,6 +153,10 @@ spec:
       ports:
         - name: health
           containerPort: 8089
+        {{- if .Values.serviceMonitor.enabled }}
+        - name: metrics
+          containerPort: 9464
+        {{- end }}
       livenessProbe:
         httpGet:
           path: /livez

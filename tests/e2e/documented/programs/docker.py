@@ -92,8 +92,10 @@ def run(words: list[str]) -> None:
         server = subprocess.Popen(["jaeger", *told.arguments], env=environment)
         try:
             for port in published:
-                while socket.socket().connect_ex(("127.0.0.1", port)):
+                while server.poll() is None and socket.socket().connect_ex(("127.0.0.1", port)):
                     time.sleep(0.1)
+            if server.poll() is not None:
+                sys.exit(server.returncode)
             print(f"listening on {sorted(published)}", flush=True)
             server.wait()
         except KeyboardInterrupt:

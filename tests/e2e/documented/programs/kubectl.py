@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 
 def apply(words: list[str]) -> None:
     parser = argparse.ArgumentParser("kubectl apply", allow_abbrev=False)
@@ -32,5 +34,25 @@ def create(words: list[str]) -> None:
             sys.exit(f"kubectl (its stand-in): {given}: no such file")
 
 
+def port_forward(words: list[str]) -> None:
+    """Of an object of the examples, a port that it has."""
+    parser = argparse.ArgumentParser("kubectl port-forward", allow_abbrev=False)
+    parser.add_argument("object")
+    parser.add_argument("port")
+    told = parser.parse_args(words)
+    kind, _, name = told.object.partition("/")
+    built = subprocess.run(
+        ["manifests", "build", "examples/kubernetes"], stdout=subprocess.PIPE, check=True
+    )
+    for found in yaml.safe_load_all(built.stdout):
+        if (found["kind"].lower(), found["metadata"]["name"]) == (kind, name):
+            for container in found["spec"]["template"]["spec"]["containers"]:
+                for port in container.get("ports", []):
+                    if str(port["containerPort"]) == told.port:
+                        return
+    sys.exit(f"kubectl (its stand-in): {told.object} has no port {told.port}")
+
+
 if __name__ == "__main__":
-    {"apply": apply, "create": create}[sys.argv[1]](sys.argv[2:])
+    known = {"apply": apply, "create": create, "port-forward": port_forward}
+    known[sys.argv[1]](sys.argv[2:])

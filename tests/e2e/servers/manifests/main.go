@@ -198,6 +198,8 @@ func operator(text []byte, kind schema.GroupVersionKind) []error {
 		into = &monitoring.PrometheusRule{}
 	case monitoring.PodMonitorsKind:
 		into = &monitoring.PodMonitor{}
+	case monitoring.ServiceMonitorsKind:
+		into = &monitoring.ServiceMonitor{}
 	default:
 		return []error{fmt.Errorf("%s is not known here", kind)}
 	}
