@@ -25,7 +25,8 @@ def storage_migrate(origin: str, target: str, force: bool) -> None:
 
     \b
     Example:
-      otel-alloy storage migrate --from sqlite:///otel-alloy.db --to postgresql://alloy@db.example.com/alloy
+      otel-alloy storage migrate --from sqlite:///otel-alloy.db \\
+        --to postgresql://alloy@db.example.com/alloy
     """
     from otel_alloy.checkpoint.migrate import migrate
 

@@ -2,9 +2,9 @@
 in TraceQL and LogQL that is shipped, and each setting of their files, with what it says and where
 that is written.
 
-A person has read every line of these tables against the source that stands above it. The tests hold
-the files against them, so that nothing changes unread. Who changes a file reads the source again,
-of the release that `examples/grafana/compose.yaml` runs.
+Every line of these tables has been read against the source that stands above it, in November 2026.
+The tests hold the files against them, so that nothing changes unread. Who changes a file reads the
+source again, of the release that `examples/grafana/compose.yaml` runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Said:
 # TraceQL: grafana.com/docs/tempo/latest/traceql/construct-traceql-queries and
 # .../metrics-from-traces/metrics-queries/functions, Tempo 3.0. `resource.` and `span.` name
 # attributes as they are sent; a regular expression has to fit the whole value; a span without the
-# attribute fits none. Read in November 2026, and taken by Grafana's grammar of the language
+# attribute fits none. Grafana's grammar of the language took them all
 # (@grafana/lezer-traceql 1.0.0).
 _EXECUTIONS = (
     '{resource.service.name="$service" && span.runalloy.workflow.name=~`${workflow:regex}`'
@@ -110,8 +110,7 @@ class Settings:
 
 SETTINGS = {
     # The manifest lists all settings with their defaults; what it has no value for (receivers,
-    # overrides, remote_write) is on the page of the configuration. In `overrides`,
-    # ingestion_time_range_slack goes before the generator's own.
+    # overrides, remote_write) is on the page of the configuration.
     "tempo.yaml": Settings(
         "grafana.com/docs/tempo/latest/configuration/manifest and .../configuration",
         "grafana/tempo:3.0.3",
@@ -184,7 +183,8 @@ SETTINGS = {
             "analytics.reporting_enabled": False,
         },
     ),
-    # The pages of the three data sources have their jsonData.
+    # The pages of the three data sources have their jsonData; the word for a derived field of the
+    # type Label, `matcherType`, is what Grafana writes itself.
     "grafana/provisioning/datasources/datasources.yaml": Settings(
         "grafana.com/docs/grafana/latest/administration/provisioning and .../datasources",
         "grafana/grafana:13.0.1",

@@ -1,5 +1,5 @@
 """Grafana's files without Grafana: the dashboard is one that its types take, each variable and data
-source is there, and every query in a language whose server is not run here is one that a person has
+source is there, and every query in a language whose server is not run here is one that has been
 read, about attributes that exist."""
 
 from __future__ import annotations

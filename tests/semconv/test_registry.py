@@ -93,6 +93,26 @@ def test_a_mistake_is_found(tmp_path: Path, file: str, old: str, new: str, words
             registry.type(key)
 
 
+def test_a_rename_goes_through_it(tmp_path: Path) -> None:
+    """The former name of an attribute stays, with the new one, as long as nothing has it."""
+    folder = tmp_path / "semconv"
+    shutil.copytree(FOLDER, folder)
+    former = (
+        "      - id: runalloy.tenant.id\n        type: string\n        stability: development\n"
+        "        brief: The Alloy account.\n        examples: [a]\n"
+        "        deprecated: { reason: renamed, renamed_to: runalloy.team.id }\n"
+    )
+    with (folder / "attributes.yaml").open("a", encoding="utf-8") as file:
+        file.write(former)
+    registry = Registry(folder)
+    assert registry.referenced == REGISTRY.referenced
+    assert registry.attributes.keys() - REGISTRY.attributes.keys() == {"runalloy.tenant.id"}
+    with (folder / "attributes.yaml").open("a", encoding="utf-8") as file:
+        file.write(former.replace(".tenant.", ".owner.").replace("to: runalloy.team", "to: who"))
+    with pytest.raises(ValueError, match="nowhere"):
+        Registry(folder)
+
+
 def test_it_has_the_versions_of_the_code() -> None:
     """It is of this version, and depends on the version of upstream that is named on what is
     sent."""

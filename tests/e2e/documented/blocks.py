@@ -80,9 +80,17 @@ def blocks_of(page: str, text: str) -> list[Block]:
     return found
 
 
+def code_in(page: str, text: str) -> Iterator[Command]:
+    """What stands as code within the words of a page."""
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        for child in token.children or ():
+            if child.type == "code_inline" and token.map is not None:
+                yield Command(page, token.map[0] + 1, child.content)
+
+
 @cache
-def documentation() -> tuple[Block, ...]:
-    """The blocks of all pages of the repository, in order."""
+def pages() -> dict[str, str]:
+    """The text of each page of the repository, by its path, in order."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"],
         cwd=REPOSITORY,
@@ -91,9 +99,8 @@ def documentation() -> tuple[Block, ...]:
         text=True,
     ).stdout
     names = sorted(set(filter(None, listed.split("\0"))) - UNREAD)
-    return tuple(
-        block
+    return {
+        name: (REPOSITORY / name).read_text("utf-8")
         for name in names
         if (REPOSITORY / name).exists()
-        for block in blocks_of(name, (REPOSITORY / name).read_text("utf-8"))
-    )
+    }

@@ -61,7 +61,11 @@ COMMANDS = (
         instead=r"otel-alloy completion \1",
         why="needs that shell; tests/cli/test_completion.py types into it where it is installed",
     ),
-    How(r"^ssh ", instead="true", why="there is no other machine"),
+    How(
+        r"^ssh (.*)$",
+        instead=r"! command -v ssh || ssh -G \1",
+        why="there is no other machine; ssh reads its options and says what it would do",
+    ),
     How(
         r"^weaver registry \S+ --registry (\S+)",
         instead=r"test -f \1/manifest.yaml",
@@ -83,7 +87,6 @@ LANGUAGES: Mapping[str, Kind] = {
     "yaml": "settings",
     "text": "shown",
     "promql": "shown",
-    "logsql": "shown",
     "": "shown",
 }
 """What is done with a block. `values` is a Helm chart's; what is `shown` is no command; what is
@@ -149,7 +152,7 @@ LOGSQL = (
     "tests/e2e/test_victorialogs.py::"
     "test_each_record_is_found_once_by_the_queries_of_the_documentation"
 )
-VECTORS = "tests/correlate/test_vectors.py::"
+LINES = "tests/correlate/test_vectors.py::test_lines"
 
 PAGES: Mapping[str, Page] = {
     "collector-config/README.md": Page(elsewhere={"logsql": LOGSQL}),
@@ -172,6 +175,7 @@ PAGES: Mapping[str, Page] = {
         environment={**KEY, "OTEL_ALLOY_CONFIG": "settings.yaml"},
         files={"settings.yaml": ACME},
         first=("set-aside 1",),
+        beside={"otel-alloy health": "otel-alloy run"},
         given={
             "otel-alloy rejected retry 7 8": "set-aside 7 8",
             "otel-alloy rejected drop 7 8": "set-aside 7 8 9",
@@ -197,7 +201,6 @@ PAGES: Mapping[str, Page] = {
     ),
     "docs/faq.md": Page(environment=KEY, first=("otel-alloy run --once",)),
     "docs/id-recipe.md": Page(kinds={"shown": "printed"}),
-    "docs/index.md": Page(),
     "docs/index.md#See it work": Page(),
     "docs/index.md#No collector?": Page(world=("no-otlp",), servers=("jaeger",), environment=KEY),
     "docs/operate.md": Page(
@@ -229,17 +232,18 @@ PAGES: Mapping[str, Page] = {
         environment=UUID,
         files={"your_service.py": "print('as before')"},
         before_python=SDK + ORDERS,
-        elsewhere={
-            "js": f"{VECTORS}test_lines",
-            "go": f"{VECTORS}test_lines",
-        },
+        elsewhere={"js": LINES, "go": LINES},
     ),
-    "examples/correlate/python/README.md": Page(world=("no-otlp",), servers=("jaeger",)),
-    "examples/destinations/README.md": Page(),
-    "examples/docker/README.md": Page(
-        environment=KEY,
-        first=("git init -q && git -c user.name=a -c user.email=a commit -q --allow-empty -m a",),
+    "examples/correlate/python/README.md": Page(
+        world=("no-otlp",),
+        servers=("jaeger",),
+        first=("(jaeger > /dev/null 2>&1 &)",),
+        after=(
+            f"until curl -s {JAEGER}/traces/552ee3cef1041c5b427d7f9ec5f43d71 "
+            "| grep 'reserve stock'; do sleep 0.2; done",
+        ),
     ),
+    "examples/docker/README.md": Page(environment=KEY),
     "examples/grafana/README.md": Page(folder="examples/grafana"),
     "examples/jaeger/README.md": Page(folder="examples/jaeger"),
     "examples/kubernetes/README.md": Page(servers=("manifests",)),

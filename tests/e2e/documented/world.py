@@ -2,10 +2,10 @@
 
 Alloy is at https://production.runalloy.com, with a certificate of an authority whose file is in
 FOLDER. It has sixty days of executions, five a second from now on, and the one that the pages
-mention. What takes OTLP over HTTP listens on port 4318 (with `grpc` also over gRPC, on 4317), unless
-`no-otlp` says that the page brings its own, and where the pages have endpoints of customers; for each request the signal becomes a line
-of the file `received`. `postgres` is a database as docs/replicas.md has it. Says `ready`, and ends
-when it is killed.
+mention. What takes OTLP listens on port 4318, with `grpc` on 4317 too, unless `no-otlp` says that
+the page brings its own; and where the pages have endpoints of customers. For each request the
+signal becomes a line of the file `received`. `postgres` is a database as docs/replicas.md has it.
+Says `ready`, and ends when it is killed.
 """
 
 from __future__ import annotations
