@@ -45,6 +45,14 @@ def _seconds(value: object) -> float:
     return sum(float(n) * _UNITS["".join(unit)] for n, *unit in _DURATION.findall(text))
 
 
+def written_duration(seconds: float) -> str:
+    """A duration as a setting is written: `30s`, `90s`, `24h`, `0.25s`."""
+    unit, length = next(
+        (unit for unit in (("h", 3600), ("m", 60)) if seconds and seconds % unit[1] == 0), ("s", 1)
+    )
+    return f"{seconds / length:.12g}{unit}"
+
+
 def duration_text(nanoseconds: int) -> str:
     """A duration for people: `96 ms`, `1.2 s`, `2 min 5 s`, `3 h 12 min`."""
     ms = nanoseconds // 1_000_000

@@ -36,6 +36,8 @@ VARIABLES = (
 _CERTIFICATE = re.compile(
     rb"-----BEGIN (X509 )?CERTIFICATE-----\s.+?-----END (X509 )?CERTIFICATE-----", re.DOTALL
 )
+NO_TLS = frozenset(("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"))
+"""What OpenSSL calls an answer that is no TLS."""
 _STRICT = re.compile(
     r"missing (authority|subject) key identifier|key usage|basic constraints|empty (subject|issuer)"
     r"|path length given without",

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from socket import gaierror
 from urllib.parse import urlencode
 
 import httpcore
 
-from otel_alloy.alloy.key import ApiKey, plain_key
+from otel_alloy.alloy.key import SETTINGS, ApiKey, plain_key
 from otel_alloy.alloy.models import Oversized, Page, Unreadable, read_page
 from otel_alloy.alloy.query import Query
 from otel_alloy.durations import http_date, retry_after
@@ -32,7 +33,7 @@ from otel_alloy.http_client import FAILURES, Answer, BadUrl, Headers, HttpClient
 from otel_alloy.http_limits import ACCEPTED, LATE, TooMuch, Undecodable
 from otel_alloy.network import Network
 from otel_alloy.runtime import Runtime
-from otel_alloy.trust import certificate_remedy, shared_context, unused_context
+from otel_alloy.trust import NO_TLS, certificate_remedy, shared_context, unused_context
 
 _LAST = 2**63 // 10**9
 """Unix seconds; see `timestamps`."""
@@ -46,7 +47,8 @@ class AlloyClient:
     what tells it before each request; where it tells another one after a 401, that is tried once.
     `api_version`: header `x-api-version`, empty leaves it out. `timeout`: seconds for one whole
     request. `max_response_bytes`: a longer answer (as sent, or decoded) is refused. `network`: how
-    connections leave this machine. Raises ConfigurationError where they cannot."""
+    connections leave this machine. `called`: how `api_key` and `endpoint` are called where they are
+    written. Raises ConfigurationError where connections cannot."""
 
     def __init__(
         self,
@@ -59,7 +61,9 @@ class AlloyClient:
         max_response_bytes: int = 64 * 2**20,
         user_agent: str = "otel-alloy",
         network: Network | None = None,
+        called: Callable[[str], str] = SETTINGS.__getitem__,
     ) -> None:
+        self._called = called
         self._key: ApiKey = (lambda: api_key) if isinstance(api_key, str) else api_key
         headers = {
             "User-Agent": user_agent,
@@ -86,7 +90,7 @@ class AlloyClient:
             )
         except BadUrl as error:
             raise ConfigurationError(
-                [f"{self._url!r} is no usable URL ({error}): correct ALLOY_ENDPOINT."]
+                [f"{self._url!r} is no usable URL ({error}): correct {called('endpoint')}."]
             ) from None
         self._host = self._http.host
         self._common = headers
@@ -203,8 +207,8 @@ class AlloyClient:
         if status in (401, 403):
             raise AccessRefused(
                 f"{self._host} refuses the API key ({status})",
-                "check ALLOY_API_KEY: is it whole, not revoked, and a key of this environment and "
-                "region?",
+                f"check {self._called('api_key')}: is it whole, not revoked, and a key of this "
+                "environment and region?",
             )
         if status in (400, 413, 414, 422):
             raise RequestRefused(
@@ -212,8 +216,9 @@ class AlloyClient:
                 "if it goes on, try another OTEL_ALLOY_PAGE_SIZE or OTEL_ALLOY_API_VERSION",
             )
         if status in (404, 405, 410) or 300 <= status < 400:
+            endpoint = self._called("endpoint")
             what = "redirects" if status < 400 else "has no Logs API at this address"
-            raise Stop(f"{self._host} {what} ({status})", "correct ALLOY_ENDPOINT")
+            raise Stop(f"{self._host} {what} ({status})", f"correct {endpoint}")
         if 200 < status < 300:
             raise Unavailable(
                 f"{self._host} answered {status}, which holds no page and does not say that there "
@@ -222,12 +227,20 @@ class AlloyClient:
         raise Unavailable(f"{self._host} answered {status}", after=after)
 
     def _network_error(self, error: Exception, seconds: float) -> Unavailable:
+        endpoint, refused, unknown = self._called("endpoint"), False, False
         cause: BaseException | None = error
         while cause is not None:
+            refused = refused or isinstance(cause, ConnectionRefusedError)
+            unknown = unknown or isinstance(cause, gaierror | UnicodeError)
+            if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
+                return Unavailable(
+                    f"{self._host} speaks no TLS on this port",
+                    f"write http:// in {endpoint} if that is meant, else correct its port",
+                )
             if isinstance(cause, ssl.SSLCertVerificationError):
                 self._http.doubt()
                 said = cause.verify_message or str(cause)
-                usual = "check ALLOY_ENDPOINT and this machine's certificates (SSL_CERT_FILE)"
+                usual = f"check {endpoint} and this machine's certificates (SSL_CERT_FILE)"
                 return Unavailable(
                     f"{self._host} cannot prove who it is ({said})",
                     certificate_remedy(said, usual),
@@ -236,6 +249,18 @@ class AlloyClient:
         if isinstance(error, httpcore.ProxyError):
             return Unavailable(
                 f"{self._host} cannot be reached{self._via}: {error}", "correct that variable"
+            )
+        if self._via:
+            refused = unknown = False  # that is about the proxy
+        if refused:
+            return Unavailable(
+                f"{self._host} cannot be reached: nothing listens on this port",
+                f"check {endpoint}",
+            )
+        if unknown:
+            return Unavailable(
+                f"{self._host} cannot be reached: this machine knows no such host",
+                f"check {endpoint}, and this machine's network",
             )
         if isinstance(error, httpcore.TimeoutException) and str(error) == LATE:
             return Unavailable(f"{self._host} did not finish its answer in {seconds:g} s")

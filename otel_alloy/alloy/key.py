@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from otel_alloy.bounded_file import read_bounded
 
+SETTINGS = {"api_key": "ALLOY_API_KEY", "endpoint": "ALLOY_ENDPOINT"}
+"""What key and endpoint are called where nobody knows where they are written."""
 _MOST_BYTES = 65_536
 
 ApiKey = Callable[[], str]

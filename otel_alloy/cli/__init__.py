@@ -15,6 +15,7 @@ import sys
 import click
 
 from otel_alloy.cli.completion import completion
+from otel_alloy.cli.config import config
 from otel_alloy.cli.destinations import destinations
 from otel_alloy.cli.look import check, health, summary, tail
 from otel_alloy.cli.meant import Commands, option_meant
@@ -75,7 +76,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(run, backfill, check, health, tail, summary),
+    *(run, backfill, config, check, health, tail, summary),
     *(checkpoint, rejected, audit, storage, replicas),
     destinations,
     *(demo, simulate, id_),

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import click
 
 from otel_alloy.cli.completion import sources
+from otel_alloy.durations import written_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +39,6 @@ _METAVARS = {
     **{"health_endpoint": "HOST:PORT", "destinations_dir": "FOLDER", "since": "MOMENT"},
     **{"resource_per": "FIELD,…", "trace_url": "URL", "execution_url": "URL"},
 }
-_UNITS = (("h", 3600), ("m", 60), ("s", 1))
 
 SETTINGS_NOTE = """Each setting is also a variable, OTEL_ALLOY_ and its name (ALLOY_ENDPOINT for the
 endpoint, ALLOY_API_KEY_FILE for the key's file), and a line of the settings file. The key itself is
@@ -130,8 +130,7 @@ def _written(value: object, kind: object) -> str:
     if isinstance(value, tuple):
         return ",".join(_written(one, float) for one in value)
     if kind is float and isinstance(value, float):
-        unit, seconds = next(u for u in _UNITS if value % u[1] == 0)
-        return f"{value / seconds:g}{unit}"
+        return written_duration(value)
     return str(value)
 
 

@@ -65,14 +65,17 @@ class Masked:
 
 
 def masked(settings: Settings) -> Masked:
-    """For all secrets of `settings`."""
-    keys = [s.key() for s in settings.sources]
-    secrets = {key() for key in keys}
+    """For all secrets of `settings`, also of keys that are exchanged while it runs."""
+    return Masked(secrets_of(settings), [s.key() for s in settings.sources])
+
+
+def secrets_of(settings: Settings) -> set[str]:
+    """What must not be shown of the settings, as it is now."""
+    secrets = {source.key()() for source in settings.sources}
     secrets.add(settings.privacy_key.get_secret_value())
     webhook = settings.webhook.secret.get_secret_value()
     secrets |= {webhook, quote(webhook, safe="")}  # as it stands in a URL
-    known = settings.otlp.secrets | settings.network.secrets
-    return Masked(secrets | known, keys)
+    return secrets | settings.otlp.secrets | settings.network.secrets
 
 
 class Lines(logging.Formatter):

@@ -157,12 +157,35 @@ def _by_words(rule: Rule, words: str) -> Rule:
     return rule
 
 
+_NOBODY = re.compile(r"refused", re.IGNORECASE)
+_NO_SUCH_HOST = re.compile(
+    r"name or service not known|name resolution|nodename nor servname|no address associated|"
+    r"dns (query|resolution|server)|could not contact dns|domain name not found",
+    re.IGNORECASE,
+)
+
+
+def unreached(place: str, words: str, via: str) -> str:
+    """What to do where no connection to `place` comes about, by the system's words for it; empty
+    where those say nothing. `via`: that it is through a proxy."""
+    if via:
+        return "check the proxy, or except the endpoint with NO_PROXY"
+    if _NOBODY.search(words):
+        return f"nothing listens at {place}; start the collector, or {_ENDPOINT}"
+    if _NO_SUCH_HOST.search(words):
+        return f"this machine knows no such host; {_ENDPOINT}"
+    return ""
+
+
 def for_signal(rule: Rule, signal: str) -> Rule:
     """`rule` with the remedy for an endpoint that has one of the signals only."""
     if not rule.no_signal:
         return rule
-    off = f"if this endpoint takes no {signal}, set OTEL_{signal.upper()}_EXPORTER=none"
-    return replace(rule, remedy=f"{rule.remedy}; {off}")
+    off = f"set OTEL_{signal.upper()}_EXPORTER=none"
+    if signal == "logs":  # by far the more frequent one, so it comes first
+        jaeger = "if this endpoint takes no logs, as Jaeger takes none,"
+        return replace(rule, remedy=f"{jaeger} {off}; otherwise {rule.remedy}")
+    return replace(rule, remedy=f"{rule.remedy}; if this endpoint takes no {signal}, {off}")
 
 
 def refused_of_many(words: str) -> int:

@@ -105,7 +105,7 @@ def age_warnings(exporters: Iterable[Exporter], age: float) -> list[str]:
     unknown = [one for one in sent if backend_of(one.settings) is None]
     warnings = []
     if unknown:
-        places = " and ".join(dict.fromkeys(_place(one) for one in unknown))
+        places = " and ".join(dict.fromkeys(one.settings.server for one in unknown))
         what = " and ".join(_RECORDS[one.signal] for one in unknown)
         warnings.append(
             f"whatever is behind {places} may refuse, drop or not find {what} as old as "
@@ -123,7 +123,7 @@ _RECORDS: dict[Signal, str] = {"traces": "spans", "logs": "log records", "metric
 
 def _of(backend: Backend, exporter: Exporter, age: float) -> list[str]:
     what, limit = _RECORDS[exporter.signal], backend.age(exporter.signal)
-    where = f"{backend.name} ({_place(exporter)}{'' if backend.hosts else ', by its path'})"
+    where = f"{backend.name} ({exporter.settings.server}{'' if backend.hosts else ', by its path'})"
     if limit is None:
         return [
             f"{where} does not say how old {what} may be, and these are up to {_words(age)} old: "
@@ -139,12 +139,6 @@ def _of(backend: Backend, exporter: Exporter, age: float) -> list[str]:
         f"{where} takes {what} of the last {_words(limit)}, and these are up to {_words(age)} old: "
         f"do not expect to see older ones ({_PAGE})"
     ]
-
-
-def _place(exporter: Exporter) -> str:
-    """Scheme, host and port."""
-    shown = re.match(r"(?:[a-z]+://)?[^/]*", exporter.settings.place)
-    return shown[0] if shown else exporter.settings.place
 
 
 def _words(seconds: float) -> str:

@@ -16,7 +16,7 @@ import grpc
 
 from otel_alloy.bounded_file import read_bounded
 from otel_alloy.errors import ConfigurationError
-from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many
+from otel_alloy.otlp.answers import Rule, for_signal, grpc_rule, refused_of_many, unreached
 from otel_alloy.otlp.messages import MAX_ANSWER, delivered, hide, status_of
 from otel_alloy.otlp.outcome import Headers, Kind, Outcome
 from otel_alloy.otlp.pinned import PinnedTarget
@@ -187,7 +187,9 @@ class GrpcSender:
                 self._files.doubt()
                 rule = Rule(Kind.MISCONFIGURED, remedy=hint)
             elif error.details() != words or "failed to connect" in words.lower():
-                rule = Rule(Kind.RETRY)  # Nothing was sent.
+                via = self._settings.route.via
+                remedy = unreached(self._settings.server, words, via)
+                rule = Rule(Kind.RETRY, remedy=remedy)  # Nothing was sent.
         if self._pinned is not None and name in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
             self._pinned.doubt()
         elif name == "INTERNAL" and words == "Invalid metadata":

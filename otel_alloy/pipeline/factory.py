@@ -76,6 +76,7 @@ def open_client(
         max_response_bytes=source.max_response_bytes,
         user_agent=USER_AGENT,
         network=network,
+        called=source.called,
     )
 
 

@@ -75,14 +75,15 @@ class _Written:
     values: dict[str, Any] = field(default_factory=dict)
     otlp: dict[str, str] = field(default_factory=dict)
     places: dict[Path, tuple[Place, ...]] = field(default_factory=dict)
-    variables: dict[str, Place] = field(default_factory=dict)
+    variables: dict[str, tuple[Place, ...]] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
     resolved: Resolved = field(default_factory=lambda: Resolved({}))
     file: str = ""
+    file_from: str = ""
 
     def read_file(self, file: str, named_by: str, environment: Mapping[str, str]) -> None:
         """The settings file, and all that is wrong with it as a file. `named_by`: what names it."""
-        self.file = file
+        self.file, self.file_from = file, named_by
         document = _document(file, named_by, self.mistakes)
         if document is None:
             return
@@ -101,7 +102,7 @@ class _Written:
         flat, paths, wrong = flatten_otlp(self.values.pop("otlp", {}))
         self.otlp = flat
         self.mistakes += [f"{self._at(('otlp', *path))}: {words}" for path, words in wrong]
-        self.variables = {name: self._at(("otlp", *path)) for name, path in paths.items()}
+        self.variables = {name: (self._at(("otlp", *path)),) for name, path in paths.items()}
 
     def take_environment(self, environment: Mapping[str, str]) -> None:
         """Our own variables. OpenTelemetry's are read by others, where they are needed."""
@@ -110,7 +111,8 @@ class _Written:
         self.values = {name: value for name, value in kept.items() if name not in chosen}
         self.mistakes += misspelt(environment, self.resolved.variables)
         for variable, value in environment.items():
-            self.variables.pop(variable, None)
+            if variable in self.variables:
+                self.variables[variable] += (from_environment(variable),)
             path = path_of(variable)
             quotes = None
             if path or variable.startswith(OURS):
@@ -140,7 +142,7 @@ class _Written:
         """All of it, checked. Raises ConfigurationError."""
         variables = {**self.otlp, **environment_of(environment)}
         warnings = tuple(not_read(environment, self.resolved.variables, self.places))
-        places = Places(self.places, self.variables, self.file, warnings)
+        places = Places(self.places, self.variables, self.file, self.file_from, warnings)
         mistakes, settings = self.mistakes, None
         try:
             settings = Settings.model_validate({**self.values, "environment": variables})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from hashlib import sha256
@@ -27,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from otel_alloy.alloy.key import ApiKey, KeyFile, key_problem
+from otel_alloy.alloy.key import SETTINGS, ApiKey, KeyFile, key_problem
 from otel_alloy.alloy.timestamps import to_ms
 from otel_alloy.checkpoint.postgres_url import is_postgres, parse_postgres
 from otel_alloy.durations import parse_duration
@@ -107,6 +108,17 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 _NO_KEY = SecretStr("(none)")  # no key holds parentheses
 
 
+_VARIABLES = {**SETTINGS, "api_key_file": "ALLOY_API_KEY_FILE"}
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """Which of the sources it is, and where all of them are written; no part of what it is."""
+
+    places: Places = field(default_factory=Places, compare=False)
+    at: int = field(default=0, compare=False)
+
+
 class SourceSettings(Model):
     """One Alloy account or query. Durations in seconds."""
 
@@ -167,6 +179,15 @@ class SourceSettings(Model):
     resource: dict[str, str | bool | int | float] = Field(
         default_factory=dict, description="more resource attributes for this source"
     )
+
+    _at: _At = PrivateAttr(default_factory=lambda: _At())
+
+    def called(self, name: str) -> str:
+        """How its key (`api_key`) or its `endpoint` is called where it is written."""
+        if name == "api_key" and self.api_key_file:
+            name = "api_key_file"
+        places = self._at.places.written_at(("sources", self._at.at, name))
+        return str(places[-1]) if places else _VARIABLES[name]
 
     @field_validator("api_key")
     @classmethod
@@ -496,6 +517,8 @@ class Settings(Model):
     def written_at(self, places: Places) -> Settings:
         """The same, which knows where it was written."""
         self._places = places
+        for at, source in enumerate(self.sources):
+            source._at = _At(places, at)
         return self
 
     @property

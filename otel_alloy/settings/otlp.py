@@ -37,6 +37,8 @@ Signal = Literal["traces", "logs", "metrics"]
 
 PROTOCOLS = ("http/protobuf", "grpc")
 COMPRESSIONS = ("none", "gzip")
+_PORTS = {"http/protobuf": 4318, "grpc": 4317}
+_SIGNAL_PATH = re.compile(r"/v1/(traces|logs|metrics)$")
 _TIMEOUT = 10_000
 _MOST = 2**31 - 1
 """Milliseconds, of any of these variables: 24 days."""
@@ -102,6 +104,12 @@ class OtlpSettings:
     def place(self) -> str:
         """The endpoint as it may be shown: no query, no fragment."""
         return re.split(r"[?#]", self.endpoint, maxsplit=1)[0]
+
+    @property
+    def server(self) -> str:
+        """Scheme, host and port of the endpoint, or gRPC's target."""
+        found = re.match(r"(?:[a-zA-Z][a-zA-Z0-9+.-]*://)?[^/]*", self.place)
+        return found[0] if found else self.place
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -341,6 +349,7 @@ class _Reader:
         protocol = self._protocol()
         endpoint, insecure, headers = self._endpoint(protocol)
         headers |= self._headers(protocol)
+        self._doubt(protocol)
         certificate, key, chain = (
             self._file(n) for n in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
         )
@@ -375,6 +384,27 @@ class _Reader:
         names = f"{PREFIX}{self.signal.upper()}_{name}", PREFIX + name
         variable, value = first_set(self._environment, names)
         return variable or PREFIX + name, value
+
+    def _doubt(self, protocol: str) -> None:
+        """What is allowed of an endpoint, and mostly a mistake."""
+        variable, value = self._value("ENDPOINT")
+        url = _split(value if "//" in value else f"http://{value}") if value else None
+        if url is None:
+            return
+        place, chosen = self._place("ENDPOINT"), self._place("PROTOCOL")
+        usual = _PORTS[protocol]
+        for other, port in _PORTS.items():
+            if url.port == port != usual:
+                self.warnings.append(
+                    f"{place} has port {port}, which is mostly for {other}, and {chosen} is "
+                    f"{protocol}: if nothing arrives, set that to {other}, or the port to {usual}."
+                )
+        path = url.path.rstrip("/")
+        if variable == PREFIX + "ENDPOINT" and protocol != "grpc" and _SIGNAL_PATH.search(path):
+            self.warnings.append(
+                f"{place} ends with {path[path.rindex('/v1/') :]}, and the path of each signal is "
+                "added to it: leave that out."
+            )
 
     def _place(self, name: str) -> str:
         return str(self.find(self._value(name)[0]))

@@ -55,12 +55,13 @@ class Places:
 
     `written`: by where the value is in the settings, all places that have one, the one that counts
     last. `variables`: the same for OpenTelemetry's variables where the file has them. `file`: the
-    settings file, empty where there is none.
+    settings file, empty where there is none; `file_from`: what names it.
     """
 
     written: Mapping[Path, tuple[Place, ...]] = field(default_factory=dict, compare=False)
-    variables: Mapping[str, Place] = field(default_factory=dict, compare=False)
+    variables: Mapping[str, tuple[Place, ...]] = field(default_factory=dict, compare=False)
     file: str = field(default="", compare=False)
+    file_from: str = field(default="", compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was written and is not read, and what was probably meant."""
 
@@ -93,7 +94,7 @@ class Places:
 
     def variable(self, name: str) -> Place:
         """The place of one of OpenTelemetry's variables."""
-        return self.variables.get(name) or from_environment(name)
+        return (self.variables.get(name) or (from_environment(name),))[-1]
 
     def _shared(self, path: Path) -> Path:
         """What a source does not say itself stands at the top, for all sources."""

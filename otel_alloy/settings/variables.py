@@ -118,9 +118,9 @@ def not_read(
             )
     for variable in sorted(environment.keys() - set(referenced)):
         meant = _alloy_meant(variable, written) or _otel_meant(variable)
-        if meant and meant not in environment:
+        if meant:
             yield f"{variable} is set, and is not read: did you mean {meant}?"
-        elif not meant and variable.startswith(_OTLP) and not _is_otlp(variable):
+        elif variable.startswith(_OTLP) and not _is_otlp(variable):
             keys = ", ".join(_OTLP_KEYS)
             yield f"{variable} is set, and is not read: behind {_OTLP} may stand {keys}"
 

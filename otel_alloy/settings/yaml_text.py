@@ -134,9 +134,7 @@ class _Builder:
             if not isinstance(name, Hashable):
                 raise _mistake(key.start_mark, "has a name that is no text")
             if name in own:
-                words = (
-                    f"has a name twice, which is on line {begun[name]} already; keep one of them"
-                )
+                words = f"has a name that is on line {begun[name]} already; keep one of them"
                 raise _mistake(key.start_mark, words)
             own[name] = self.value(value, (*path, str(name)))
             begun[name] = self.lines[*path, str(name)] = line

@@ -45,7 +45,7 @@ ODD = {
     "merge of a number": ("<<: 5", "line 1, column 5", "merges what is no"),
     "no alias": ("a: *b", "line 1, column 4", "undefined alias"),
     "two documents": ("a: 1\n---\nb: 2\n", "line 2", "a second document begins here"),
-    "a name twice": ("a: 1\nb: 2\na: 3\n", "line 3, column 1", "which is on line 1 already"),
+    "a name twice": ("a: 1\nb: 2\na: 3\n", "line 3, column 1", "a name that is on line 1 already"),
     "a tab": ("a:\n\tb: 1\n", "line 2, column 1", "indent with spaces"),
     "a tab behind a colon": ("a:\n  b:\t- 1\n", "line 2, column", "it is not YAML"),
     "no colon": ("a: 1\nb 2\nc: 3\n", "line 2, column 1", "there is no colon in this line"),
