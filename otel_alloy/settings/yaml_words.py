@@ -33,6 +33,7 @@ _ALIAS = (
     "into quotes where a text is meant"
 )
 _BRACKET = "a {sign} begins here and does not end, or a comma is missing in it"
+_OPEN = "a { or [ before this place does not end, or a value is missing here"
 _NOTHING = "a value is missing here, or a character stands here that nobody needs"
 _INNER_QUOTE = (
     "a quote within quotes ends them; write '' for one within single quotes, or put double quotes "
@@ -90,6 +91,8 @@ def _cause(
         return f"{_OTHER}: {_TWO}", mark
     if "alias" in context or "anchor" in context:
         return f"{_OTHER}: {_SPECIAL}", begun or mark
+    if "flow node" in context:
+        return f"{_OTHER}: {_OPEN}", mark
     if "flow" in context:
         return f"{_OTHER}: {_BRACKET.format(sign='{' if 'mapping' in context else '[')}", begun
     if "tag" in problem or "tag" in context:

@@ -27,7 +27,7 @@ storage: sqlite:///kept.db
 page_size: 50
 overlap: 5m
 otlp:
-  endpoint: http://file:4318
+  endpoint: http://file:4000
   compression: gzip
   logs: { protocol: grpc }
 resource: { team: x }
@@ -72,8 +72,8 @@ def test_each_value_and_where_it_is_from(bare: Place) -> None:
         *("--overlap", "3m", "--config", "s.yaml"),
         KEY_P="of-production",
         OTEL_ALLOY_PAGE_SIZE="9",
-        OTEL_EXPORTER_OTLP_ENDPOINT="http://env:4318",
-        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://traces:4318/x",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://env:4000",
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://traces:4000/x",
         HTTPS_PROXY="http://me:pass-word@proxy.example:3128",
         SSL_CERT_FILE="",
         OTEL_RESOURCE_ATTRIBUTES="a=b",
@@ -94,14 +94,14 @@ def test_each_value_and_where_it_is_from(bare: Place) -> None:
         ("source staging", "resource.team", "x", "s.yaml:8"),
         ("source staging", "resource.a", "b", "OTEL_RESOURCE_ATTRIBUTES"),
         (
-            *("OTLP traces", "endpoint", "http://traces:4318/x"),
+            *("OTLP traces", "endpoint", "http://traces:4000/x"),
             f"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, instead of s.yaml:5 and {env}",
         ),
         ("OTLP traces", "protocol", "http/protobuf", "default"),
-        ("OTLP logs", "endpoint", "env:4318", f"{env}, instead of s.yaml:5"),
+        ("OTLP logs", "endpoint", "env:4000", f"{env}, instead of s.yaml:5"),
         ("OTLP logs", "protocol", "grpc", "s.yaml:7"),
         ("OTLP logs", "compression", "gzip", "s.yaml:6"),
-        ("own metrics", "endpoint", "http://env:4318/v1/metrics", f"{env}, instead of s.yaml:5"),
+        ("own metrics", "endpoint", "http://env:4000/v1/metrics", f"{env}, instead of s.yaml:5"),
         ("network", "proxy for https", "http://proxy.example:3128", "HTTPS_PROXY"),
         ("network", "trusted certificates", "certifi's", "default"),
     ):

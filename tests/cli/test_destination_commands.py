@@ -142,7 +142,9 @@ def test_list_tells_how_each_one_is(customers: Customers) -> None:
     (customers.folder / "globex.yaml").write_text("match: [")
     done = customers.command("list")
     assert (
-        done.code == 1 and "globex  disabled" in done.out and "globex.yaml: is not YAML" in done.out
+        done.code == 1
+        and "globex  disabled" in done.out
+        and "globex.yaml: line 1, column 9: it is not YAML" in done.out
     )
 
 
@@ -227,7 +229,7 @@ def test_drain_looks_on_while_a_run_delivers(customers: Customers) -> None:
         )
         assert process.stderr is not None and process.stderr.readline()
         process.send_signal(signal.SIGTERM)
-        assert customers.place.end(process).code == 130
+        assert customers.place.end(process).code == 143
 
 
 def test_drop_forgets_only_what_was_meant(customers: Customers) -> None:

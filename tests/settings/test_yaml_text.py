@@ -60,6 +60,11 @@ ODD = {
     "a pattern": ("a: {b: *c}\n", "line 1, column 8", "put it into quotes"),
     "a brace": ("a: {b: c\nd: e\n", "line 1, column 4", "a { begins here"),
     "a bracket": ("a: [b, c\nd: e\n", "line 1, column 4", "a [ begins here"),
+    "a bracket that is all": (
+        "a: [",
+        "line 1, column 5",
+        "a { or [ before this place does not end",
+    ),
     "a brace too many": ("a: }", "line 1, column 4", "a character stands here that nobody needs"),
     "too deep": ("a:\n  b: 1\n   c: 2\n", "line 3, column 4", "names of one level begin in one"),
     "not as deep": ("a:\n  - b\n c: d\n", "line 3, column 2", "names of one level begin in one"),
