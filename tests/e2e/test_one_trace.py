@@ -82,6 +82,7 @@ def test_an_execution_and_the_service_that_it_called_are_one_tree(
                 "OTEL_TRACES_EXPORTER": "otlp",
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://{backend.otlp}",
+                "OTEL_ALLOY_ENRICH": "off",  # blocks have spans of their own below the root
                 "OTEL_LOGS_EXPORTER": "console",  # Jaeger takes no log records
             }
             done = subprocess.run(

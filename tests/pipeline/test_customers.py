@@ -37,7 +37,7 @@ def under_their_own(place: Place, fields: list[str]) -> None:
             for name in fields:
                 key = KEYS[name]
                 assert (above.get(key), type(above.get(key))) == (own.get(key), type(own.get(key)))
-            assert len(above) == 1 + sum(KEYS[name] in own for name in fields)
+            assert len(above) == 2 + sum(KEYS[name] in own for name in fields)
 
 
 @pytest.mark.parametrize("fields", [["user.id"], EACH])
