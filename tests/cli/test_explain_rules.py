@@ -157,7 +157,8 @@ def test_the_example_is_that_of_the_documentation() -> None:
     """docs/rules.md shows the file that the tests above use, and it is accepted as it stands."""
     page = (REPOSITORY / "docs" / "rules.md").read_text("utf-8")
     example = EXAMPLE.read_text("utf-8")
-    assert f"```yaml\n{example[example.index('rules:\n') :]}```" in page
+    rules_alone = example[example.index("rules:\n") :]
+    assert f"```yaml\n{rules_alone}```" in page
     rules = load_settings({}, {"ALLOY_API_KEY": "k"}, file=str(EXAMPLE)).rules
     assert [rule.name for rule in rules.rules] == [
         *("failures", "heartbeats", "slow", "the largest customer")
