@@ -215,7 +215,7 @@ def test_the_command_waits_for_room_and_repeats_nothing(tmp_path: Path) -> None:
         assert not otlp.wait_for(lambda end: sum(copies.values()) > before, 0.5)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
-        assert process.returncode == 0, said + errors.decode()
+        assert process.returncode == 1, said + errors.decode()
         assert integrity(tmp_path) == "ok"
         once = subprocess.run(
             [COMMAND, "run", "--once"], env=variables, capture_output=True, timeout=60
