@@ -161,7 +161,8 @@ PAGES: Mapping[str, Page] = {
         world=("no-otlp",),
         servers=("jaeger",),
         after=(
-            f"curl -sf '{JAEGER}/traces?service=runalloy&limit=1' | grep -o runalloy.execution.id",
+            f"until curl -s '{JAEGER}/traces?service=runalloy&limit=1' "
+            "| grep -o runalloy.execution.id; do sleep 0.2; done",
         ),
     ),
     "deploy/helm/otel-alloy/README.md": Page(
@@ -224,7 +225,7 @@ PAGES: Mapping[str, Page] = {
         environment=KEY,
         first=(f"curl -sf -H 'Authorization: bearer your-key' '{MENTIONED_LOG}' > records.json",),
     ),
-    "docs/settings.md": Page(environment=ACCOUNTS),
+    "docs/settings.md": Page(environment={**KEY, **ACCOUNTS}),
     "docs/why-it-failed.md": Page(
         environment={**KEY, "WEBHOOK_SECRET": "your-secret-of-16-characters-at-least"}
     ),
