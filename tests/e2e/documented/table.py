@@ -225,7 +225,9 @@ PAGES: Mapping[str, Page] = {
         environment=KEY,
         first=(f"curl -sf -H 'Authorization: bearer your-key' '{MENTIONED_LOG}' > records.json",),
     ),
-    "docs/settings.md": Page(environment={**KEY, **ACCOUNTS}),
+    "docs/settings.md": Page(
+        environment={**KEY, **ACCOUNTS}, files={"settings.yaml": "collection_interval: 1m\n"}
+    ),
     "docs/why-it-failed.md": Page(
         environment={**KEY, "WEBHOOK_SECRET": "your-secret-of-16-characters-at-least"}
     ),
