@@ -38,7 +38,6 @@ class Outward:
         named = str(exporter.settings.place_of("OTEL_EXPORTER_OTLP_ENDPOINT"))
         self._remedy = f"check {named}, or {without}" if otlp else without
         self._throttle = LogThrottle(monotonic)
-        self._why = ""
 
     def send(self, export: Callable[[], Any], success: Any, failure: Any) -> Any:
         """What `export` says; what it raises, or anything but success, is said and is `failure`."""
@@ -50,15 +49,12 @@ class Outward:
             else:
                 raised = ""
         if result is success:
-            self._why = ""
             if failures := self._throttle.forget(self):
                 log.info("%s, after %d failures", self._again, failures)
             return result
-        # What an exporter repeats within a minute it does not log again.
-        self._why = cause(heard) or raised or self._why
         more = self._throttle.admit(self)
         if more is not None:
-            why = self._why or "it does not say why"
+            why = cause(heard) or raised or "it does not say why"
             log.warning("%s: %s; %s; %s%s", self._words, why, self._then, self._remedy, more)
         return result
 

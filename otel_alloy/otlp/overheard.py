@@ -45,6 +45,7 @@ class NotOverheard(logging.Filter):
 @contextmanager
 def overhear() -> Iterator[list[logging.LogRecord]]:
     """What other libraries log in this thread meanwhile, where a handler has `NotOverheard`."""
+    _let_through_repetitions()
     before = getattr(_here, "records", None)
     heard: list[logging.LogRecord] = []
     _here.records = heard
@@ -52,6 +53,17 @@ def overhear() -> Iterator[list[logging.LogRecord]]:
         yield heard
     finally:
         _here.records = before
+
+
+def _let_through_repetitions() -> None:
+    """The SDK's filter drops a line whose words, without their values, were the last ones of that
+    logger, even if they told of another signal's exporter: of two that fail, one would not say why.
+    What is overheard becomes no line, so it need not be kept from repeating."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.startswith("opentelemetry.") and isinstance(logger, logging.Logger):
+            for each in list(logger.filters):
+                if type(each).__name__ == "DuplicateFilter":
+                    logger.removeFilter(each)
 
 
 def cause(heard: Sequence[logging.LogRecord]) -> str:
