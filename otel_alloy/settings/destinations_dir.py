@@ -31,7 +31,7 @@ from otel_alloy.settings.models import Settings
 from otel_alloy.settings.otlp_section import OTLP_KEYS
 from otel_alloy.settings.places import Path, Place
 from otel_alloy.settings.references import Resolved, beneath, resolve
-from otel_alloy.settings.yaml_text import Document, read_document
+from otel_alloy.settings.yaml_text import Document, read_named
 
 log = logging.getLogger("otel_alloy")
 
@@ -214,11 +214,11 @@ class _Wrong(ValueError):
 def _loaded(path: str) -> Document:
     """Raises ValueError."""
     try:
-        loaded = read_document(read_bounded(path, MOST_BYTES).decode("utf-8-sig"))
+        loaded = read_named(read_bounded(path, MOST_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise _Wrong(f"cannot be read ({error.strerror}); make it readable or remove it") from None
     except UnicodeDecodeError:
         raise _Wrong("is not UTF-8 text; save it as UTF-8") from None
-    if not isinstance(loaded.value, dict):
-        raise _Wrong("has to be `name: value` lines, such as `match: { user.id: u_17 }`")
+    if loaded.value is None:
+        raise _Wrong("it is empty; write `name: value` lines, such as `match: { user.id: u_17 }`")
     return loaded

@@ -241,13 +241,13 @@ def _document(
 ) -> tuple[dict[str, Any], Mapping[Path, int]] | None:
     """What the file holds, and on which lines; None where nothing can be had of it, with the
     mistake, if it is one."""
-    from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_document
+    from otel_alloy.settings.yaml_text import MOST_BYTES, YamlMistake, read_named
     from otel_alloy.settings.yaml_words import shown_line
 
     text = ""
     try:
         text = read_bounded(File(file), MOST_BYTES).decode("utf-8-sig")
-        document = read_document(text)
+        document = read_named(text)
     except OSError as error:
         mistakes.append(f"{file}: cannot be read ({error.strerror}); correct {named_by}")
     except UnicodeDecodeError:
@@ -259,9 +259,6 @@ def _document(
     except ValueError:
         mistakes.append(f"{file!r} can be no file name; correct {named_by}")
     else:
-        if document.value is None:
-            return None
-        if isinstance(document.value, dict):
+        if document.value is not None:
             return document.value, document.lines
-        mistakes.append(f"{file}: has to be `name: value` lines")
     return None

@@ -49,10 +49,12 @@ class YamlMistake(ValueError):
 @dataclass(frozen=True, slots=True)
 class Document:
     """`value`: of the text, None for an empty one. `lines`: on which line, from 1, each value that
-    has a name or a place in a list begins; of an alias, the line of what it stands for."""
+    has a name or a place in a list begins; of an alias, the line of what it stands for. `begins`:
+    line and column, from 1, of the value itself; zeros for an empty text."""
 
     value: Any
     lines: Mapping[Path, int]
+    begins: tuple[int, int] = (0, 0)
 
 
 def read_yaml(text: str) -> Any:
@@ -68,9 +70,19 @@ def read_document(text: str) -> Document:
         if root is None:
             return Document(None, {})
         builder = _Builder()
-        return Document(builder.value(root, ()), builder.lines)
+        begins = (root.start_mark.line + 1, root.start_mark.column + 1)
+        return Document(builder.value(root, ()), builder.lines, begins)
     except yaml.YAMLError as error:
         raise YamlMistake(*cause(error, text)) from None
+
+
+def read_named(text: str) -> Document:
+    """The same of a text that has to be `name: value` lines, or empty. Raises YamlMistake."""
+    document = read_document(text)
+    if document.value is None or isinstance(document.value, dict):
+        return document
+    words = "it has to be `name: value` lines, with a space behind each colon"
+    raise YamlMistake(words, *document.begins)
 
 
 def _check_depth(text: str) -> None:

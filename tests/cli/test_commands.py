@@ -103,8 +103,8 @@ def test_all_mistakes_at_once(place: Place) -> None:
     [
         (f"api_key: {CANARY}\n  endpoint: [", "settings.yaml, line 2, column 3: it is not YAML"),
         (f"api_key: '{CANARY}", "  1 | api_key: …\n          |          ^"),
-        (f"- {CANARY}", "has to be `name: value` lines"),
-        (f"{CANARY}", "has to be `name: value` lines"),
+        (f"- {CANARY}", "settings.yaml, line 1, column 1: it has to be `name: value` lines"),
+        (f"# all\napi_key:{CANARY}\npage_size:30", "settings.yaml, line 2, column 1: it has to be"),
         ("sources: 7", "sources"),
         ("sources: [{name: a}, {name: a}]", "'a'"),
         (f"sources: [{{name: a, api_kee: {CANARY}}}]", "api_kee"),

@@ -101,6 +101,7 @@ MISTAKES |= {
     "a name in the wrong place": with_file("compression: gzip\n"),
     "a tab": with_file("sources:\n\t- name: a\n"),
     "a missing colon": with_file("api_key abc\nendpoint: https://a.example\n"),
+    "no space behind the colons": with_file("page_size:30\noverlap:2m\n"),
     "a quote that is not closed": with_file('api_key: "abc\nendpoint: https://a.example\n'),
     "a name twice": with_file("page_size: 1\npage_size: 2\n"),
     "a shell's reference": with_file("api_key: ${MY_KEY}\n"),
