@@ -104,6 +104,10 @@ class Keeper:
         with self._lock:
             return unit in self._give or self._draining or not self._tenures.holds(unit)
 
+    def elsewhere(self, unit: str) -> bool:
+        """Whether another replica held the lease of a unit when they were looked at last."""
+        return unit in self._elsewhere
+
     def ended(self, unit: str, *, refused: bool = False) -> None:
         """Nobody works at a unit any more. `refused`: nor will this process again."""
         with self._lock:

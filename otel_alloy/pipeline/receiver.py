@@ -122,7 +122,10 @@ class Receiver:
             )
         if self._failures:
             raise self._failures[0]
-        settled = ended and not (runtime.stopping() and any(s.unsettled for s in sessions))
+        unsettled = [one.name for one in sessions if one.unsettled]
+        if shared is not None:  # what was on its way here, whoever has the source delivers
+            unsettled = [name for name in unsettled if not shared.elsewhere(name)]
+        settled = ended and not (runtime.stopping() and unsettled)
         if shared is not None:
             return settled and not (once and runtime.stopping())
         return settled and (not once or all(session.finished for session in sessions))

@@ -85,6 +85,10 @@ class Replicas:
             return False
         return bool(self._sources.keys() & self._keeper.left(others=not once))
 
+    def elsewhere(self, source: str) -> bool:
+        """Whether another replica works at a source, as far as the database could be asked."""
+        return self._keeper is not None and self._keeper.elsewhere(source_unit(source))
+
     def working(self) -> list[str]:
         """See `Tenant.working`."""
         if self._keeper is None:  # destinations are looked at from before `start` on

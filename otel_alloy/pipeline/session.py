@@ -24,12 +24,10 @@ from otel_alloy.settings.models import SourceSettings
 @dataclass(frozen=True, slots=True)
 class Tenancy:
     """What a session may do while it goes on; by itself, that of a source that nobody shares.
-    `within`: the factory of its parts. `holds`: whether the source is this process's. `wanted`:
-    whether it is to end when it rests. `ended`: is told that it has; True where this process is
-    done with the source."""
+    `within`: the factory of its parts. `wanted`: whether it is to end when it rests. `ended`: is
+    told that it has; True where this process is done with the source."""
 
     within: Callable[[Factory], Factory] = lambda factory: factory
-    holds: Callable[[], bool] = lambda: True
     wanted: Callable[[], bool] = lambda: False
     ended: Callable[[bool], None] = lambda done: None
 
@@ -54,7 +52,7 @@ class Session:
         self.name = source.name
         self.finished = False
         self.unsettled = False
-        """Whether it ended while a batch was on its way that was its own to deliver."""
+        """Whether it ended while a batch was on its way."""
         self._tenancy = tenancy or Tenancy()
         factory = self._tenancy.within(factory)
         self._open = partial(Poller, factory, source, store, observe)
@@ -110,7 +108,7 @@ class Session:
                 return rest
             self.finished = self._done = True
         except Unsettled:
-            self.unsettled = self._tenancy.holds()  # else whoever holds the source delivers it
+            self.unsettled = True
         except (ShutdownRequested, LeaseLost):
             pass
         except BaseException as error:
@@ -134,4 +132,4 @@ def leased(
             given_budgets=factory.budgets,
         )
 
-    return Tenancy(within, holds, wanted, ended)
+    return Tenancy(within, wanted, ended)
